@@ -1,0 +1,101 @@
+"""Every error that minicontainer raises on purpose, in one tree.
+
+    MiniContainerError              one sentence: what is wrong, and what to do about it
+    ├── InvalidArgument             a value that no retry will make right
+    ├── Conflict                    the name or the resource is taken
+    ├── NotFound
+    │   ├── ImageNotFound
+    │   ├── ContainerNotFound
+    │   ├── VolumeNotFound
+    │   └── NetworkNotFound
+    ├── InvalidImage                an archive, manifest or layer that is malformed, hostile or damaged
+    ├── Unsupported                 this host, or this user, cannot do what was asked; says what is missing
+    ├── RegistryError
+    ├── BuildError
+    └── KernelError                 a system call failed: knows the call, its arguments and a hint
+        ├── CommandNotFound         execve: no such file (exit code 127)
+        └── CommandNotExecutable    execve: permission denied, a directory, another architecture (126)
+
+A message is one sentence for a person. What to print and which exit code to use is the business of
+`minicontainer.cli`; nothing below it prints or exits.
+"""
+
+import os
+
+
+class MiniContainerError(Exception):
+    """The root of the tree: catch this to catch whatever the engine refuses or fails to do."""
+
+
+class InvalidArgument(MiniContainerError):
+    """A flag, a name or a file that cannot mean what it says."""
+
+
+class Conflict(MiniContainerError):
+    """Something of that name exists, or is in use."""
+
+
+class NotFound(MiniContainerError):
+    """Nothing of that name or id."""
+
+
+class ImageNotFound(NotFound):
+    """No such image in the local store."""
+
+
+class ContainerNotFound(NotFound):
+    """No such container."""
+
+
+class VolumeNotFound(NotFound):
+    """No such volume."""
+
+
+class NetworkNotFound(NotFound):
+    """No such network."""
+
+
+class InvalidImage(MiniContainerError):
+    """An archive, manifest, config or layer that is malformed, hostile or damaged. Nothing of it was kept."""
+
+
+class Unsupported(MiniContainerError):
+    """This host, kernel or user cannot do what was asked. The message names what is missing."""
+
+
+class RegistryError(MiniContainerError):
+    """A registry refused, or answered with nonsense."""
+
+
+class BuildError(MiniContainerError):
+    """A Dockerfile that cannot be parsed, or a build step that failed."""
+
+
+class KernelError(MiniContainerError, OSError):
+    """A system call failed.
+
+    `call` is its man-page name, `arguments` what it was given, `hint` what a person can do about it.
+    It is an OSError too, so `error.errno` and `except OSError` work as everywhere in Python.
+    """
+
+    def __init__(self, errno: int, call: str, arguments: tuple[object, ...] = (), hint: str = "") -> None:
+        OSError.__init__(self, errno, os.strerror(errno))
+        self.call = call
+        self.arguments = arguments
+        self.hint = hint
+
+    def __str__(self) -> str:
+        arguments = ", ".join(map(repr, self.arguments))
+        text = f"{self.call}({arguments}): {self.strerror}"
+        return f"{text}; {self.hint}" if self.hint else text
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.errno, self.call, self.arguments, self.hint)
+
+
+class CommandNotFound(KernelError):
+    """execve found no such file in the container."""
+
+
+class CommandNotExecutable(KernelError):
+    """execve found the file and may not, or cannot, execute it."""

@@ -1,0 +1,165 @@
+"""Files, written so that a crash at any moment leaves either the old state or the new one.
+
+Offers: `read`, `write` (temporary name, then rename), `lock` (flock), `remove_tree`, `make_directory`.
+Callers owe it: a directory that exists, and one place per file (two processes that write the same name both win,
+one after the other; neither is ever torn).
+"""
+
+import errno
+import fcntl
+import os
+import stat
+
+from . import errors
+
+
+def read(path: str) -> bytes:
+    """The whole content of `path`. Raises OSError as open(2) does."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def write(path: str, content: bytes, mode: int = 0o644, sync: bool = False) -> None:
+    """Replace `path` by `content` in one step: a reader sees all of the old or all of the new.
+
+    With `sync`, it also survives a power cut from here on: the file and its directory are fsynced (rename(2), fsync(2)).
+    """
+    temporary = f"{path}.tmp-{os.getpid()}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        write_all(descriptor, content)
+        if sync:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, path)
+    if sync:
+        sync_directory(os.path.dirname(path))
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """write(2) until nothing is left."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def put(path: str, content: str) -> None:
+    """Write `content` into a file that exists, in one write(2): what /proc, /sys and cgroup files want.
+
+    Raises KernelError, which names the file and the value that the kernel refused.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, content.encode())
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise errors.KernelError(error.errno or 0, "write", (path, content)) from None
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory survive a power cut (fsync(2) of the directory)."""
+    descriptor = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: str, mode: int = 0o755) -> None:
+    """mkdir(2), and the parents; nothing happens if it is there. The mode holds whatever the umask is."""
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    except FileNotFoundError:
+        make_directory(os.path.dirname(path))
+        make_directory(path, mode)
+    else:
+        os.chmod(path, mode)
+
+
+def lock(path: str, shared: bool = False, wait: bool = True) -> int:
+    """Open `path` (made if missing; a directory serves too) and flock(2) it. Returns the descriptor that holds the lock.
+
+    The lock belongs to the open file: every process that inherits the descriptor holds it, and it is gone when the
+    last of them closed it or died. Raises BlockingIOError where `wait` is false and somebody else holds it.
+    """
+    directory = os.path.isdir(path)
+    flags = os.O_RDONLY | os.O_DIRECTORY if directory else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+class locked:
+    """`with files.locked(path):` holds an flock for the length of the block."""
+
+    def __init__(self, path: str, shared: bool = False) -> None:
+        self.path = path
+        self.shared = shared
+
+    def __enter__(self) -> int:
+        self.descriptor = lock(self.path, self.shared)
+        return self.descriptor
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+
+
+def unlink(path: str) -> None:
+    """unlink(2); nothing happens if the name is not there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def remove_directory(path: str) -> None:
+    """rmdir(2); nothing happens if it is not there."""
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+
+
+def remove_tree(path: str) -> None:
+    """Remove `path` and all below it; nothing happens if it is not there.
+
+    Never follows a symbolic link and never leaves the file system that `path` is on: a mount inside is an error
+    (EBUSY), not a way out. Each directory is entered by descriptor, so that a rename meanwhile cannot lead elsewhere.
+    """
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            os.unlink(path)
+            return
+        parent = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _remove_below(parent, os.path.basename(path))
+    finally:
+        os.close(parent)
+
+
+def _remove_below(parent: int, name: str) -> None:
+    directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        if os.fstat(directory).st_dev != os.fstat(parent).st_dev:
+            raise OSError(errno.EBUSY, "a file system is mounted here", name)
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    _remove_below(directory, entry.name)
+                else:
+                    os.unlink(entry.name, dir_fd=directory)
+    finally:
+        os.close(directory)
+    os.rmdir(name, dir_fd=parent)
