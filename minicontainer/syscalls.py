@@ -1,0 +1,177 @@
+"""System calls that Python's `os` lacks, by their man-page names: the only ctypes in the house.
+
+Each function takes Python values, makes the call, and raises KernelError (an OSError that knows the call and its
+arguments) where the kernel said no. Constants come from the kernel's uapi headers (linux/mount.h, linux/sched.h,
+linux/openat2.h ...), which are the same on x86_64 and aarch64 unless a table below says otherwise.
+"""
+
+import ctypes
+import errno
+import os
+
+from . import errors
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+# mount(2)
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_NOATIME = 1024
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+MS_RELATIME = 1 << 21
+MS_STRICTATIME = 1 << 24
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+
+# namespaces(7), clone(2)
+CLONE_NEWTIME = 0x00000080
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+# openat2(2)
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+# Numbers that glibc has no function for. All but seccomp and bpf are the same on both machines (asm/unistd_64.h,
+# asm-generic/unistd.h).
+MACHINE = os.uname().machine
+NUMBERS = {
+    "x86_64": {"pivot_root": 155, "seccomp": 317, "bpf": 321, "capget": 125, "capset": 126, "keyctl": 250},
+    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "capget": 90, "capset": 91, "keyctl": 219},
+}.get(MACHINE, {})
+NUMBERS |= {"pidfd_send_signal": 424, "close_range": 436, "openat2": 437, "mount_setattr": 442}
+
+
+def _check(outcome: int, call: str, *arguments: object, hint: str = "") -> int:
+    if outcome < 0:
+        raise errors.KernelError(ctypes.get_errno(), call, arguments, hint)
+    return outcome
+
+
+def syscall(name: str, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None) -> int:
+    """syscall(2) by name. Integers are passed as long, bytes as a pointer. Raises KernelError."""
+    if name not in NUMBERS:
+        raise errors.Unsupported(f"the number of {name}(2) on {MACHINE} is not known: x86_64 and aarch64 are supported")
+    words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
+    return _check(libc.syscall(ctypes.c_long(NUMBERS[name]), *words), name, *[w for w in arguments if isinstance(w, int)])
+
+
+def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
+    """mount(2). Strings are file names in the file system's encoding; an empty `data` means none."""
+    _check(
+        libc.mount(
+            os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(data) or None
+        ),
+        "mount",
+        source,
+        target,
+        kind,
+        flags,
+        data,
+    )
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(libc.umount2(os.fsencode(target), flags), "umount2", target, flags)
+
+
+def umount_if_mounted(target: str, flags: int = 0) -> None:
+    """umount2(2), until nothing is mounted there: idempotent, for teardown."""
+    while True:
+        try:
+            umount(target, flags | UMOUNT_NOFOLLOW)
+        except errors.KernelError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):  # no mount point; no such path
+                return
+            raise
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2). Both `.`: the old root is then mounted over the new one, at the same place (its NOTES)."""
+    syscall("pivot_root", os.fsencode(new_root), os.fsencode(put_old))
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    _check(libc.unshare(flags), "unshare", flags)
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """setns(2)."""
+    _check(libc.setns(descriptor, kind), "setns", descriptor, kind)
+
+
+def enter_namespace(path: str, kind: int) -> None:
+    """open(2) the namespace file at `path`, then setns(2) into it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise errors.KernelError(error.errno or 0, "open", (path,)) from None
+    try:
+        setns(descriptor, kind)
+    finally:
+        os.close(descriptor)
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2)."""
+    encoded = name.encode()
+    _check(libc.sethostname(encoded, ctypes.c_size_t(len(encoded))), "sethostname", name)
+
+
+def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2): open `path` under the directory descriptor, as strictly as the RESOLVE_* bits say."""
+    how = b"".join(value.to_bytes(8, "little") for value in (flags | os.O_CLOEXEC, mode, resolve))
+    return syscall("openat2", directory, os.fsencode(path), how, len(how))
+
+
+def seccomp_load(program: bytes) -> None:
+    """seccomp(2): SECCOMP_SET_MODE_FILTER with `program`, an array of 8-byte struct sock_filter."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    count = len(program) // 8
+    # struct sock_fprog: unsigned short len, padding, struct sock_filter *filter.
+    header = count.to_bytes(8, "little") + ctypes.addressof(buffer).to_bytes(8, "little")
+    syscall("seccomp", 1, 0, header)
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2) of this thread, version 3; each set is a mask with bit n for capability n."""
+    header = (0x20080522).to_bytes(4, "little") + bytes(4)
+    data = b"".join(
+        (mask >> shift & 0xFFFFFFFF).to_bytes(4, "little")
+        for shift in (0, 32)
+        for mask in (effective, permitted, inheritable)
+    )
+    syscall("capset", header, data)
+
+
+def prctl(option: int, *arguments: int) -> int:
+    """prctl(2), for the options that python-prctl lacks."""
+    words = [ctypes.c_ulong(word) for word in (*arguments, 0, 0, 0, 0)[:4]]
+    return _check(libc.prctl(option, *words), "prctl", option, *arguments)
+
+
+def syncfs(descriptor: int) -> None:
+    """syncfs(2)."""
+    _check(libc.syncfs(descriptor), "syncfs", descriptor)
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
+    """close_range(2); flag 4 (CLOSE_RANGE_CLOEXEC) marks instead of closing."""
+    syscall("close_range", first, last, flags)
