@@ -75,7 +75,8 @@ class KernelError(MiniContainerError, OSError):
     """A system call failed.
 
     `call` is its man-page name, `arguments` what it was given, `hint` what a person can do about it.
-    It is an OSError too, so `error.errno` and `except OSError` work as everywhere in Python.
+    It is an OSError too, so `error.errno` and `except OSError` work as everywhere in Python; but
+    it never is one of OSError's children (FileNotFoundError ...): look at `errno`.
     """
 
     def __init__(self, errno: int, call: str, arguments: tuple[object, ...] = (), hint: str = "") -> None:

@@ -1,6 +1,8 @@
 """Files, written so that a crash at any moment leaves either the old state or the new one.
 
-Offers: `read`, `write` (temporary name, then rename), `lock` (flock), `remove_tree`, `make_directory`.
+Offers: `read`, `write` (temporary name, then rename), `lock` (flock), `remove_tree`, `make_directory`, and `inside`
+and `make_inside`, which resolve a path as a process chrooted there would (openat2), so that an image's symbolic link
+never leads out.
 Callers owe it: a directory that exists, and one place per file (two processes that write the same name both win,
 one after the other; neither is ever torn).
 """
@@ -10,7 +12,7 @@ import fcntl
 import os
 import stat
 
-from . import errors
+from . import errors, syscalls
 
 
 def read(path: str) -> bytes:
@@ -163,3 +165,34 @@ def _remove_below(parent: int, name: str) -> None:
     finally:
         os.close(directory)
     os.rmdir(name, dir_fd=parent)
+
+
+def inside(root: int, path: str, flags: int = os.O_PATH) -> int:
+    """Open `path` as if `root` (a directory descriptor) were `/`: symbolic links and `..` stay within (openat2(2)).
+
+    Raises KernelError (an OSError): ENOENT, ELOOP (a magic link of /proc), EXDEV ...
+    """
+    resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+    return syscalls.openat2(root, path, flags, resolve=resolve)
+
+
+def make_inside(root: int, path: str, directory: bool) -> int:
+    """`inside`, and where nothing is there, a directory or an empty file is made first, and its parents."""
+    try:
+        return inside(root, path)
+    except errors.KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+    parent_path, name = os.path.split(path.rstrip("/"))
+    parent = make_inside(root, parent_path or "/", directory=True)
+    try:
+        if directory:
+            os.mkdir(name, 0o755, dir_fd=parent)
+        else:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent))
+    except FileExistsError:
+        # Either somebody else made it meanwhile, which the next line finds, or it is a link to nowhere: ENOENT there.
+        pass
+    finally:
+        os.close(parent)
+    return inside(root, path)

@@ -1,0 +1,159 @@
+"""Mounts inside a container's root: bind mounts, volumes, tmpfs, /proc and its kin.
+
+Input is the OCI spec's `mounts`: {"destination", "type", "source", "options"}. A destination belongs to the image,
+which may have put a symbolic link there: it is resolved inside the new root (openat2), and the mount is made on the
+descriptor that came out, so no later rename can move it (CVE-2021-30465 was that race).
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .. import errors, files, steps, syscalls
+
+# mount(8)'s words: (bits to set, bits to clear).
+FLAGS: dict[str, tuple[int, int]] = {
+    "defaults": (0, 0),
+    "ro": (syscalls.MS_RDONLY, 0),
+    "rw": (0, syscalls.MS_RDONLY),
+    "nosuid": (syscalls.MS_NOSUID, 0),
+    "suid": (0, syscalls.MS_NOSUID),
+    "nodev": (syscalls.MS_NODEV, 0),
+    "dev": (0, syscalls.MS_NODEV),
+    "noexec": (syscalls.MS_NOEXEC, 0),
+    "exec": (0, syscalls.MS_NOEXEC),
+    "noatime": (syscalls.MS_NOATIME, 0),
+    "relatime": (syscalls.MS_RELATIME, 0),
+    "strictatime": (syscalls.MS_STRICTATIME, 0),
+    "bind": (syscalls.MS_BIND, 0),
+    "rbind": (syscalls.MS_BIND | syscalls.MS_REC, 0),
+}
+
+PROPAGATION = {
+    "private": syscalls.MS_PRIVATE,
+    "rprivate": syscalls.MS_PRIVATE | syscalls.MS_REC,
+    "slave": syscalls.MS_SLAVE,
+    "rslave": syscalls.MS_SLAVE | syscalls.MS_REC,
+    "shared": syscalls.MS_SHARED,
+    "rshared": syscalls.MS_SHARED | syscalls.MS_REC,
+}
+
+
+class Options(NamedTuple):
+    """A mount's options, sorted by who reads them: the kernel's flags, its propagation, the file system."""
+
+    flags: int
+    propagation: int
+    data: str
+
+
+def parse_options(options: list[str]) -> Options:
+    """Sort mount(8)'s words. What is not a flag is data for the file system, which refuses what it does not know."""
+    flags, propagation, data = 0, 0, []
+    for word in options:
+        if word in FLAGS:
+            on, off = FLAGS[word]
+            flags = (flags | on) & ~off
+        elif word in PROPAGATION:
+            propagation = PROPAGATION[word]
+        else:
+            data.append(word)
+    return Options(flags, propagation, ",".join(data))
+
+
+def all_of(root: str, mounts: list[dict[str, Any]]) -> Iterator[steps.Step]:
+    """A step for each mount, in their order: a parent comes before what is mounted inside it."""
+    for mount in mounts:
+        options = parse_options(mount.get("options", []))
+        arguments = (root, mount.get("source", "none"), mount["destination"])
+        if options.flags & syscalls.MS_BIND:
+            yield steps.call(
+                bind, *arguments, options.flags, options.propagation, why=WHY.get(mount["destination"], BIND)
+            )
+        else:
+            why = WHY.get(mount["destination"], f"a {mount['type']} of its own")
+            yield steps.call(attach, *arguments, mount["type"], options.flags, options.data, why=why)
+
+
+BIND = "a directory or file of the host, at another place: native speed, no copy"
+
+WHY = {
+    "/proc": "ps and top read it; it shows the pid namespace of who mounts it",
+    "/sys": "the kernel's devices and interfaces, as this network namespace sees them",
+    "/sys/fs/cgroup": "its own cgroup, to read its limits and use",
+    "/dev": "an empty /dev in memory, never the host's",
+    "/dev/pts": "pseudo-terminals of its own: nobody else's can be written to",
+    "/dev/shm": "POSIX shared memory of its own, bounded",
+    "/dev/mqueue": "POSIX message queues, as this ipc namespace has them",
+    "/etc/hosts": "its own name and address",
+    "/etc/hostname": "its own name",
+    "/etc/resolv.conf": "whom to ask for names",
+}
+
+
+def attach(root: str, source: str, destination: str, kind: str, flags: int, data: str) -> None:
+    """mount(2) a new file system at `destination` under `root`, a directory that is made if missing."""
+    with Target(root, destination, directory=True) as target:
+        syscalls.mount(source, target, kind, flags, data)
+
+
+def bind(root: str, source: str, destination: str, flags: int, propagation: int) -> None:
+    """Bind `source` at `destination` under `root`; a directory or file is made there if missing.
+
+    The kernel ignores all other flags in the call that binds (mount(2)), so a second one remounts with them.
+    """
+    with Target(root, destination, directory=os.path.isdir(source)) as target:
+        syscalls.mount(source, target, "", flags & (syscalls.MS_BIND | syscalls.MS_REC))
+    # Once more: the name now leads to what was mounted, the descriptor above to what lies beneath.
+    with Target(root, destination, directory=os.path.isdir(source)) as target:
+        rest = flags & ~(syscalls.MS_BIND | syscalls.MS_REC)
+        if rest:
+            remount(target, rest)
+        syscalls.mount("", target, "", propagation or syscalls.MS_PRIVATE | syscalls.MS_REC)
+
+
+def remount(target: str, flags: int) -> None:
+    """Add flags to a mount. Those it has are kept: in a user namespace the kernel refuses to see one dropped."""
+    has = os.statvfs(target).f_flag
+    kept = has & (syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC | syscalls.MS_NOATIME)
+    if has & 4096:  # ST_RELATIME (statvfs(3)) has another value than MS_RELATIME
+        kept |= syscalls.MS_RELATIME
+    syscalls.mount("", target, "", syscalls.MS_BIND | syscalls.MS_REMOUNT | kept | flags)
+
+
+class Target:
+    """`with Target(root, destination, directory) as path:` a path that cannot change its meaning: /proc/self/fd/N."""
+
+    def __init__(self, root: str, destination: str, directory: bool) -> None:
+        self.root = root
+        self.destination = destination
+        self.directory = directory
+
+    def __enter__(self) -> str:
+        root = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.descriptor = files.make_inside(root, self.destination, self.directory)
+        except OSError as error:
+            hint = f"the mount point {self.destination} cannot be made in the image"
+            raise errors.KernelError(error.errno or 0, "openat2", (self.destination,), hint) from None
+        finally:
+            os.close(root)
+        return f"/proc/self/fd/{self.descriptor}"
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+
+
+def mask(path: str) -> None:
+    """Hide a file under /dev/null, a directory under an empty read-only tmpfs. Nothing happens if it is not there."""
+    if os.path.isdir(path):
+        syscalls.mount("tmpfs", path, "tmpfs", syscalls.MS_RDONLY, "size=0k,nr_inodes=1")
+    elif os.path.exists(path):
+        syscalls.mount("/dev/null", path, "", syscalls.MS_BIND)
+
+
+def make_readonly(path: str) -> None:
+    """Bind a path on itself, read-only. Nothing happens if it is not there."""
+    if os.path.exists(path):
+        syscalls.mount(path, path, "", syscalls.MS_BIND | syscalls.MS_REC)
+        remount(path, syscalls.MS_RDONLY)

@@ -1,0 +1,71 @@
+"""Overlay and copy-on-write: many read-only layers and one writable directory, seen as one tree.
+
+    merged   what the container sees
+    upper    what it has written: copies of changed files, whiteouts for removed ones
+    lower    the image's layers, shared by every container, never written
+
+Source: the kernel's Documentation/filesystems/overlayfs.rst. The options of one mount(2) must fit one page, so lower
+directories are given by short links, relative to the store (`layers/l/AB3`): sixty layers fit.
+"""
+
+import os
+from collections.abc import Iterator
+
+from .. import errors, host, steps, syscalls
+
+PAGE = 4096
+
+
+def options(lower: list[str], upper: str, work: str, user: bool) -> str:
+    """The mount's data. `lower` is lowest first, as an image lists its layers; the kernel wants the topmost first.
+
+    `user` chooses xattrs that the root of a user namespace may set (`user.overlay.*`). Raises InvalidArgument where
+    the options would not fit one page: mount(2) would cut them silently.
+    """
+    for path in (*lower, upper, work):
+        if any(character in path for character in ":,\\"):
+            raise errors.InvalidArgument(f"overlay cannot mount {path}: its options reserve `:`, `,` and `\\` in a path")
+    text = f"lowerdir={':'.join(reversed(lower))},upperdir={upper},workdir={work}"
+    if user:
+        text += ",userxattr"
+    if len(os.fsencode(text)) >= PAGE:
+        raise errors.InvalidArgument(
+            f"{len(lower)} layers make {len(text)} bytes of mount options and a page has {PAGE}: flatten the image"
+        )
+    return text
+
+
+def mount(store: str, lower: list[str], container: str) -> Iterator[steps.Step]:
+    """Mount the container's root file system at `<container>/rootfs`. Lower directories are relative to `store`."""
+    relative = os.path.relpath(container, store)
+    for name, why in (
+        ("upper", "the writable layer: all that this container changes"),
+        ("work", "where overlay prepares a copy before it renames it into the upper directory"),
+        ("rootfs", "where the layers appear as one tree"),
+    ):
+        yield steps.mkdir(f"{container}/{name}", why=why)
+    yield steps.call(
+        mount_at,
+        store,
+        options(lower, f"{relative}/upper", f"{relative}/work", host.in_user_namespace()),
+        f"{relative}/rootfs",
+        why="layers below, one writable directory on top: a file is copied up when first written",
+    )
+
+
+def mount_at(directory: str, data: str, target: str) -> None:
+    """mount(2) an overlay whose paths are relative to `directory`. The working directory is as before afterwards."""
+    before = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    try:
+        os.chdir(directory)
+        syscalls.mount("overlay", target, "overlay", 0, data)
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+def umount(container: str) -> Iterator[steps.Step]:
+    """The reverse, idempotent."""
+    yield steps.umount(
+        f"{container}/rootfs", syscalls.MNT_DETACH, why="the tree disappears, the writable layer stays on disk"
+    )

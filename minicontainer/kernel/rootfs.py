@@ -1,0 +1,106 @@
+"""The root filesystem: from a directory to `/`, with no way back.
+
+chroot(2) only moves a pointer, and root can walk out of it; pivot_root(2) exchanges the mount itself, and the old
+root is then unmounted: there is nothing left to walk to. These plans run in the child, in its own mount namespace.
+
+    private     nothing that is mounted from here on reaches the host
+    mounts      /proc, /dev, /sys, volumes, below the new root
+    devices     the few device nodes a program expects
+    pivot       the new root becomes /, the old one is gone
+    hide        what /proc and /sys would tell about, or let do to, the host
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from .. import errors, host, steps, syscalls
+from . import mounts
+
+# Made in every container (config-linux.md, Default Devices): name, major, minor (Documentation/admin-guide/devices.txt).
+DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+
+# (config-linux.md, Default Devices; runtime-linux.md, Dev symbolic links)
+LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+
+
+def private(root: str) -> Iterator[steps.Step]:
+    """Cut the new mount namespace off from the host's, and make the root a mount point, as pivot_root(2) demands."""
+    yield steps.mount(
+        "", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE, why="mounts made from here on stay in this namespace"
+    )
+    yield steps.mount(
+        root, root, "", syscalls.MS_BIND | syscalls.MS_REC, why="pivot_root wants a mount point, so the root is one"
+    )
+
+
+def devices(root: str, extra: list[dict[str, Any]]) -> Iterator[steps.Step]:
+    """The device nodes in `/dev`, and the links every program expects. `extra` is the spec's `linux.devices`."""
+    bound = host.in_user_namespace()
+    why = "a device node: a name for a driver" + (", bound: a user namespace may not make one" if bound else "")
+    for name, major, minor in DEVICES:
+        device = {"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor, "fileMode": 0o666}
+        yield steps.call(bind_device if bound else make_device, root, device, why=why)
+    for device in extra:
+        yield steps.call(bind_device if bound else make_device, root, device, why=why)
+    for name, target in LINKS:
+        yield steps.call(link, root, target, f"/dev/{name}", why=f"/dev/{name} is a name for {target}")
+
+
+def make_device(root: str, device: dict[str, Any]) -> None:
+    """mknod(2) one device of the spec ({path, type, major, minor, fileMode, uid, gid}) below `root`."""
+    kind = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[device["type"]]
+    directory, name = os.path.split(device["path"])
+    with mounts.Target(root, directory, directory=True) as parent:
+        path = f"{parent}/{name}"
+        try:
+            os.mknod(path, kind | 0o600, os.makedev(device.get("major", 0), device.get("minor", 0)))
+        except FileExistsError:
+            return  # the spec names a default device once more
+        except OSError as error:
+            raise errors.KernelError(error.errno or 0, "mknod", (device["path"],)) from None
+        os.chown(path, device.get("uid", 0), device.get("gid", 0), follow_symlinks=False)
+        os.chmod(path, device.get("fileMode", 0o666))  # after mknod, whose mode the umask cuts
+
+
+def bind_device(root: str, device: dict[str, Any]) -> None:
+    """Bind the host's node of the same name below `root`."""
+    mounts.bind(root, device["path"], device["path"], syscalls.MS_BIND, 0)
+
+
+def link(root: str, target: str, path: str) -> None:
+    """A symbolic link below `root`; one that is there stays."""
+    directory, name = os.path.split(path)
+    with mounts.Target(root, directory, directory=True) as parent:
+        try:
+            os.symlink(target, f"{parent}/{name}")
+        except FileExistsError:
+            pass  # pts/ptmx or a bind mount of the user's own /dev: theirs is meant
+
+
+def pivot(root: str) -> Iterator[steps.Step]:
+    """Make `root` the process's `/` and let go of the host's."""
+    yield steps.chdir(root, why="stand in the new root: `.` is how pivot_root will know it")
+    yield steps.pivot_root(".", ".", why="exchange the root mount itself; chroot can be walked out of, this cannot")
+    yield steps.umount(".", syscalls.MNT_DETACH, why="the host's root now lies over ours: take it off")
+    yield steps.chdir("/", why="no working directory outside the root is left over")
+
+
+def hide(masked: list[str], readonly: list[str]) -> Iterator[steps.Step]:
+    """The spec's `maskedPaths` and `readonlyPaths`. To be planned after `pivot`: paths are the container's own."""
+    for path in readonly:
+        yield steps.call(mounts.make_readonly, path, why="read it, but do not set the machine's knobs")
+    for path in masked:
+        yield steps.call(mounts.mask, path, why="not the container's business, or a way to harm the host")
+
+
+def readonly() -> Iterator[steps.Step]:
+    """Make the root itself read-only (`--read-only`). To be planned after `pivot`."""
+    yield steps.call(mounts.remount, "/", syscalls.MS_RDONLY, why="the container asked to be unable to change its files")
