@@ -1,0 +1,252 @@
+"""Tiers of tests, and what a test may ask of the host.
+
+Three tiers by what a test needs, never by mood:
+
+    (no mark)               pure: no privilege at all
+    @pytest.mark.userns     an ordinary user: makes user namespaces. Under root, `./dev test` runs these as nobody
+    @pytest.mark.root       root of the machine
+
+and, across the tiers,
+
+    @pytest.mark.slow       over ten seconds, or needs a real docker or podman: only with --all
+    @pytest.mark.vm         also part of the lane on the second kernel (`./dev vm`); files in tests/vm have it by
+                            themselves and run only there, or on a host that is pure cgroup v2 itself
+    @pytest.mark.needs("overlay", "nft")
+                            skips, naming what is missing. Words from FEATURES below, or a command's name
+
+A tier that this run is not for is deselected, not skipped. A skip therefore always means "this host lacks something",
+and with CI=true it is a failure unless the feature is one of EXPECTED_ABSENT.
+"""
+
+import contextlib
+import ctypes.util
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import hypothesis.configuration
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+# What one of the two kernels lacks and the other one has: the test runs there. Nothing else may be skipped in CI.
+EXPECTED_ABSENT = {"cgroup1", "cgroup2", "ipvlan", "resource-limits"}
+
+# Hypothesis keeps examples that failed; not in the checkout, which may belong to someone else.
+hypothesis.configuration.set_hypothesis_home_dir("/tmp/minicontainer-hypothesis-" + str(os.getuid()))
+hypothesis.settings.register_profile("here", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("here")
+
+
+# ------------------------------------------------------------------------------------------------------------- features
+
+
+def is_root() -> bool:
+    """Root of the machine, not of a user namespace."""
+    return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+
+
+def link_kind(kind: str, *arguments: str) -> bool:
+    """Whether the kernel makes a network device of that kind (in a network namespace that goes with the command)."""
+    parent = "ip link add parent0 type dummy && " if kind in ("ipvlan", "macvlan") else ""
+    on = "link parent0" if parent else ""
+    return works(
+        "unshare", *as_owner(), "-n", "sh", "-c", f"{parent}ip link add probe0 {on} type {kind} {' '.join(arguments)}"
+    )
+
+
+def works(*command: str) -> bool:
+    """Whether a command exits with 0. Quietly."""
+    try:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def as_owner() -> list[str]:
+    """What an ordinary user adds to `unshare` to be root of what it makes."""
+    return [] if os.geteuid() == 0 else ["-r"]
+
+
+def filesystem(name: str) -> bool:
+    """Whether the kernel knows a filesystem: built in, or a module that root's first mount would load."""
+    if any(line.split()[-1] == name for line in Path("/proc/filesystems").read_text().splitlines()):
+        return True
+    return is_root() and works("modprobe", name)
+
+
+def cgroup1_controller(name: str) -> bool:
+    """Whether a controller is mounted as cgroup v1."""
+    return any(
+        fields[0] == name and fields[1] != "0"
+        for fields in (line.split() for line in Path("/proc/cgroups").read_text().splitlines())
+    )
+
+
+def nftables() -> bool:
+    """nf_tables with NAT: what the default bridge asks for."""
+    rules = "add table ip t; add chain ip t c { type nat hook postrouting priority 100; }; add rule ip t c masquerade"
+    return works("unshare", *as_owner(), "-n", "nft", rules)
+
+
+# A feature's name: how to see it, and what to do where it is missing.
+FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
+    "overlay": (lambda: filesystem("overlay"), "a kernel with overlayfs"),
+    "user-overlay": (
+        lambda: works(
+            "unshare",
+            "-rm",
+            "sh",
+            "-c",
+            "d=$(mktemp -d) && mount -t tmpfs t $d && cd $d && mkdir l u w m && "
+            "mount -t overlay -o userxattr,lowerdir=l,upperdir=u,workdir=w o m",
+        ),
+        "Linux 5.11 or newer, where a user namespace may mount an overlay",
+    ),
+    "user-namespace": (
+        lambda: works("unshare", "-rm", "true"),
+        "user namespaces for ordinary users: sysctl user.max_user_namespaces and "
+        "kernel.apparmor_restrict_unprivileged_userns",
+    ),
+    "bridge": (lambda: link_kind("bridge"), "the kernel's bridge (modprobe bridge)"),
+    "veth": (lambda: link_kind("veth", "peer", "name", "probe1"), "the kernel's veth (modprobe veth)"),
+    "macvlan": (lambda: link_kind("macvlan"), "the kernel's macvlan (modprobe macvlan)"),
+    "ipvlan": (lambda: link_kind("ipvlan"), "the kernel's ipvlan (modprobe ipvlan)"),
+    "nftables": (nftables, "nf_tables with NAT in the kernel, and the nftables package for the tests' own look at it"),
+    "cgroup1": (lambda: not is_cgroup2() and cgroup1_controller("memory"), "a host with cgroup v1"),
+    "cgroup2": (is_cgroup2, "a host with pure cgroup v2 (./dev vm has it)"),
+    "resource-limits": (
+        lambda: bool(int(status("CapEff"), 16) >> 24 & 1),
+        "CAP_SYS_RESOURCE (./dev vm has it)",
+    ),
+    "libseccomp": (lambda: ctypes.util.find_library("seccomp") is not None, "apt-get install libseccomp2"),
+}
+
+
+def is_cgroup2() -> bool:
+    """Pure cgroup v2: the one mounted at /sys/fs/cgroup is the unified hierarchy."""
+    with contextlib.suppress(OSError):
+        return (Path("/sys/fs/cgroup") / "cgroup.controllers").exists()
+    return False
+
+
+def status(field: str) -> str:
+    """One line of /proc/self/status (proc_pid_status(5))."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(field + ":"))
+
+
+@functools.cache
+def missing(feature: str) -> str | None:
+    """What to say when this host lacks `feature`; None when it has it. Looked up once per run."""
+    if feature in FEATURES:
+        probe, mend = FEATURES[feature]
+        return None if probe() else f"missing: {feature} ({mend})"
+    return (
+        None if shutil.which(feature) else f"missing: {feature} (apt-get install it; ./dev setup --peers has them all)"
+    )
+
+
+def need(*features: str) -> None:
+    """Skip the running test (from its body or a fixture) where a feature is missing, and name it."""
+    for feature in features:
+        if said := missing(feature):
+            pytest.skip(said)
+
+
+# ---------------------------------------------------------------------------------------------------------------- tiers
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--all`, as `./dev test --all` passes it on."""
+    parser.addoption("--all", action="store_true", help="run the tests marked slow, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what this run is not for: by user, by --all, by kernel."""
+    kept, dropped = [], []
+    for item in items:
+        if item.path.is_relative_to(CHECKOUT / "tests" / "vm"):
+            item.add_marker(pytest.mark.vm)
+            elsewhere = not is_cgroup2()
+        else:
+            elsewhere = False
+        unfit = (
+            elsewhere
+            or (item.get_closest_marker("slow") is not None and not config.getoption("--all"))
+            or (item.get_closest_marker("root") is not None and not is_root())
+            or (item.get_closest_marker("userns") is not None and os.geteuid() == 0)
+        )
+        # The run as nobody is for the userns tier alone: the pure tests have had their turn.
+        unfit = unfit or ("MINICONTAINER_USERNS_LANE" in os.environ and item.get_closest_marker("userns") is None)
+        (dropped if unfit else kept).append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """@pytest.mark.needs(…)."""
+    for marker in item.iter_markers("needs"):
+        need(*marker.args)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skip is a failure, unless the other kernel runs that test."""
+    report = yield
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(f"missing: {feature} " in reason for feature in EXPECTED_ABSENT):
+            report.outcome = "failed"
+            report.longrepr = f"unexpected skip in CI: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a whole file (pytest.importorskip at its top)."""
+    report = yield
+    if IN_CI and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"unexpected skip in CI: {report.longrepr}"
+    return report
+
+
+# ------------------------------------------------------------------------------------------------------------- fixtures
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A store of the test's own, whose shared kernel objects (bridge, table, cgroup) go with it."""
+    root = tmp_path / "store"
+    monkeypatch.setenv("MINICONTAINER_ROOT", str(root))
+    yield root
+    if root.exists():
+        minicontainer("system", "reset", "--force", check=False)
+
+
+def minicontainer(
+    *arguments: str, check: bool = True, stdin: str | None = None, timeout: float = 60, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The command line as users type it, in a process of its own, output captured; with `check`, it must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "minicontainer", *arguments],
+        input=stdin or "",
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=cwd,
+    )
+    if check and done.returncode:
+        pytest.fail(f"minicontainer {' '.join(arguments)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
