@@ -94,6 +94,19 @@ def nftables() -> bool:
     return works("unshare", *as_owner(), "-n", "nft", rules)
 
 
+def is_cgroup2() -> bool:
+    """Pure cgroup v2: the one mounted at /sys/fs/cgroup is the unified hierarchy."""
+    with contextlib.suppress(OSError):
+        return (Path("/sys/fs/cgroup") / "cgroup.controllers").exists()
+    return False
+
+
+def status(field: str) -> str:
+    """One line of /proc/self/status (proc_pid_status(5))."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(field + ":"))
+
+
 # A feature's name: how to see it, and what to do where it is missing.
 FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "overlay": (lambda: filesystem("overlay"), "a kernel with overlayfs"),
@@ -126,19 +139,6 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     ),
     "libseccomp": (lambda: ctypes.util.find_library("seccomp") is not None, "apt-get install libseccomp2"),
 }
-
-
-def is_cgroup2() -> bool:
-    """Pure cgroup v2: the one mounted at /sys/fs/cgroup is the unified hierarchy."""
-    with contextlib.suppress(OSError):
-        return (Path("/sys/fs/cgroup") / "cgroup.controllers").exists()
-    return False
-
-
-def status(field: str) -> str:
-    """One line of /proc/self/status (proc_pid_status(5))."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(line.split()[1] for line in lines if line.startswith(field + ":"))
 
 
 @functools.cache
