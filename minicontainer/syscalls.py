@@ -68,7 +68,9 @@ def syscall(name: str, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | N
     if name not in NUMBERS:
         raise errors.Unsupported(f"the number of {name}(2) on {MACHINE} is not known: x86_64 and aarch64 are supported")
     words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
-    return _check(libc.syscall(ctypes.c_long(NUMBERS[name]), *words), name, *[w for w in arguments if isinstance(w, int)])
+    return _check(
+        libc.syscall(ctypes.c_long(NUMBERS[name]), *words), name, *[w for w in arguments if isinstance(w, int)]
+    )
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
@@ -165,6 +167,27 @@ def prctl(option: int, *arguments: int) -> int:
     """prctl(2), for the options that python-prctl lacks."""
     words = [ctypes.c_ulong(word) for word in (*arguments, 0, 0, 0, 0)[:4]]
     return _check(libc.prctl(option, *words), "prctl", option, *arguments)
+
+
+def bpf_load(kind: int, instructions: bytes) -> int:
+    """bpf(2) BPF_PROG_LOAD: a program of 8-byte struct bpf_insn; returns its descriptor."""
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    license = ctypes.create_string_buffer(b"MIT")
+    # union bpf_attr: u32 prog_type, u32 insn_cnt, u64 insns, u64 license, the rest zero.
+    attributes = (
+        kind.to_bytes(4, "little")
+        + (len(instructions) // 8).to_bytes(4, "little")
+        + ctypes.addressof(code).to_bytes(8, "little")
+        + ctypes.addressof(license).to_bytes(8, "little")
+        + bytes(48)
+    )
+    return syscall("bpf", 5, attributes, len(attributes))
+
+
+def bpf_attach(target: int, program: int, kind: int, flags: int = 0) -> None:
+    """bpf(2) BPF_PROG_ATTACH: from now on the object behind the descriptor `target` asks the program."""
+    attributes = b"".join(word.to_bytes(4, "little") for word in (target, program, kind, flags, 0))
+    syscall("bpf", 8, attributes, len(attributes))
 
 
 def syncfs(descriptor: int) -> None:
