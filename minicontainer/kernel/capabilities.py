@@ -7,9 +7,9 @@ Callers owe it an order, the one that runc's init has (libcontainer/init_linux.g
 
     no_new_privileges()     if process.noNewPrivileges
     seccomp.load(...)       only if not noNewPrivileges: without it, loading needs CAP_SYS_ADMIN, which goes below
-    bound(wanted)           while still root: the bounding set, and the promise to keep the permitted set
+    bound(sets)             while still root: the bounding set, and the promise to keep the permitted set
     setgroups, setgid, setuid
-    apply(wanted)           effective, permitted, inheritable, ambient
+    apply(sets)             effective, permitted, inheritable, ambient
     seccomp.load(...)       if noNewPrivileges
     execve
 
@@ -113,17 +113,6 @@ def resolve(add: Sequence[str] = (), drop: Sequence[str] = (), privileged: bool 
     return names(mask(DEFAULT) & ~dropped | added)
 
 
-def process(granted: Sequence[str], uid: int) -> dict[str, list[str]]:
-    """The spec's `process.capabilities` for a user, as Docker writes it (moby daemon/pkg/oci/oci.go, SetCapabilities).
-
-    Root has what is granted. Anybody else has nothing, and the bounding set says what a setuid program may regain.
-    The inheritable set is empty (CVE-2022-24769).
-    """
-    if uid:
-        return {"bounding": list(granted)}
-    return {"bounding": list(granted), "effective": list(granted), "permitted": list(granted)}
-
-
 def sets(capabilities: dict[str, Any]) -> Sets:
     """The masks of the runtime spec's `process.capabilities`; a set that is not mentioned is empty."""
     return Sets(*(mask(capabilities.get(kind) or ()) for kind in Sets._fields))
@@ -134,15 +123,24 @@ def no_new_privileges() -> steps.Plan:
     yield steps.call(set_no_new_privileges, why="no setuid program and no file capability gives more than is held now")
 
 
-def bound(wanted: Sets) -> steps.Plan:
+def bound(capabilities: dict[str, Any]) -> steps.Plan:
     """Before the change of user: what is outside the bounding set can never come back."""
+    wanted = sets(capabilities)
     yield steps.call(limit_bounding_set, wanted.bounding, why="what leaves the bounding set no execve brings back")
     if wanted.permitted:
         yield steps.call(keep_capabilities, why="a change from uid 0 would clear the permitted set")
 
 
-def apply(wanted: Sets) -> steps.Plan:
-    """After the change of user: exactly these sets."""
+def apply(capabilities: dict[str, Any], uid: int) -> steps.Plan:
+    """After the change of user: exactly these sets.
+
+    For an ordinary user without ambient capabilities, execve would clear effective and permitted (capabilities(7),
+    "Transformation of capabilities during execve()"). They go now, so that the command's rights already hold for what
+    init does last.
+    """
+    wanted = sets(capabilities)
+    if uid and not wanted.ambient:
+        wanted = wanted._replace(effective=0, permitted=0)
     yield steps.call(
         set_capabilities,
         wanted.effective,

@@ -35,21 +35,23 @@ def status() -> dict[str, int]:
     }
 
 
+def of(granted: list[str]) -> dict[str, list[str]]:
+    """`process.capabilities` as the engine writes it."""
+    return dict.fromkeys(("bounding", "effective", "permitted"), granted)
+
+
 def become(granted: list[str], uid: int, ambient: bool = False) -> str:
     """A process that went through the plans in the documented order; its status."""
-    wanted = capabilities.process(granted, uid)
-    if ambient:
-        wanted = dict.fromkeys(capabilities.Sets._fields, granted)
-    masks = capabilities.sets(wanted)
+    wanted = dict.fromkeys(capabilities.Sets._fields, granted) if ambient else of(granted)
 
     def body() -> str:
         steps.execute(capabilities.no_new_privileges(), {})
-        steps.execute(capabilities.bound(masks), {})
+        steps.execute(capabilities.bound(wanted), {})
         if uid:
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
-        steps.execute(capabilities.apply(masks), {})
+        steps.execute(capabilities.apply(wanted, uid), {})
         return repr(status())
 
     return in_child(body)
@@ -131,10 +133,9 @@ def test_none_at_all() -> None:
 @pytest.mark.root
 def test_more_than_the_engine_holds_is_refused_by_name() -> None:
     def body() -> str:
-        steps.execute(capabilities.bound(capabilities.sets(capabilities.process([], 0))), {})
-        steps.execute(capabilities.apply(capabilities.Sets(0, 0, 0, 0, 0)), {})
-        masks = capabilities.sets(capabilities.process(["CAP_MKNOD"], 0))
-        steps.execute(capabilities.apply(masks), {})
+        steps.execute(capabilities.bound(of([])), {})
+        steps.execute(capabilities.apply({}, 0), {})
+        steps.execute(capabilities.apply(of(["CAP_MKNOD"]), 0), {})
         return "no error"
 
     said = in_child(body)
