@@ -53,7 +53,7 @@ def is_root() -> bool:
 
 def link_kind(kind: str, *arguments: str) -> bool:
     """Whether the kernel makes a network device of that kind (in a network namespace that goes with the command)."""
-    parent = "ip link add parent0 type dummy && " if kind in ("ipvlan", "macvlan") else ""
+    parent = "ip link add parent0 type veth peer name parent1 && " if kind in ("ipvlan", "macvlan") else ""
     on = "link parent0" if parent else ""
     return works(
         "unshare", *as_owner(), "-n", "sh", "-c", f"{parent}ip link add probe0 {on} type {kind} {' '.join(arguments)}"
