@@ -170,6 +170,53 @@ def sethostname(name: str, *, why: str) -> Step:
     return Step("sethostname", (name,), why)
 
 
+# ... the network: what `ip` and `nft` do. Devices go by their names; `namespace` is a pid, 0 for our own namespace ...
+
+
+def link_add(
+    name: str,
+    kind: str,
+    *,
+    peer: str = "",
+    namespace: int | Symbol = 0,
+    master: str = "",
+    mtu: int = 0,
+    mac: str = "",
+    up: bool = False,
+    exist_ok: bool = False,
+    why: str,
+) -> Step:
+    """RTM_NEWLINK: a bridge, or a veth pair whose other end `peer` is made inside `namespace`; see netlink.link_add."""
+    return Step("link_add", (name, kind, peer, namespace, master, mtu, mac, up, exist_ok), why)
+
+
+def link_set(
+    name: str, *, up: bool | None = None, master: str = "", mtu: int = 0, namespace: int | Symbol = 0, why: str
+) -> Step:
+    """RTM_SETLINK: a device on or off, a port of a bridge, another MTU."""
+    return Step("link_set", (name, up, master, mtu, namespace), why)
+
+
+def link_delete(name: str, *, why: str) -> Step:
+    """RTM_DELLINK: the device, and a veth's other end, are gone afterwards."""
+    return Step("link_delete", (name,), why)
+
+
+def address_add(device: str, address: str | Text, *, namespace: int | Symbol = 0, why: str) -> Step:
+    """RTM_NEWADDR: "172.30.0.2/16" on the device."""
+    return Step("address_add", (device, address, namespace), why)
+
+
+def route_add(destination: str, gateway: str, *, namespace: int | Symbol = 0, why: str) -> Step:
+    """RTM_NEWROUTE: `destination` ("default") through `gateway`."""
+    return Step("route_add", (destination, gateway, namespace), why)
+
+
+def nft(*commands: netlink.Command, why: str) -> Step:
+    """One transaction of the firewall; netlink.nft_text gives each command as nft(8) writes it."""
+    return Step("nft", commands, why)
+
+
 # ... and anything else: a concept's own function, or a learner's.
 
 

@@ -1,0 +1,282 @@
+"""netlink: what it asks the kernel for, seen through `ip`, `nft` and pyroute2."""
+
+import contextlib
+import json
+import struct
+import sys
+from typing import Any
+
+import pytest
+from laboratory import Laboratory, Machine, command
+
+from minicontainer import errors, netlink
+
+pytest_plugins = ["laboratory"]
+
+
+def shown(machine: Machine, *words: str) -> Any:
+    return json.loads(machine.ip("-json", *words))
+
+
+# ---------------------------------------------------------------------------------------------------------- the codec
+
+
+def test_an_attribute_is_padded_but_its_length_is_not():
+    assert netlink.attribute(3, b"abcde") == struct.pack("=HH", 9, 3) + b"abcde\0\0\0"
+
+
+def test_attributes_come_back_as_they_went():
+    data = netlink.string(1, "mc0") + netlink.nested(2, netlink.number(7, 1500))
+    found = dict(netlink.attributes(data))
+    assert netlink.text(found[1]) == "mc0"
+    assert dict(netlink.attributes(found[2])) == {7: struct.pack("=I", 1500)}
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\1", b"\0\0\1\0", b"\3\0\1\0aaaa", b"\xff\xff\1\0a"])
+def test_garbage_ends_the_parse_and_does_not_hang(garbage):
+    assert len(list(netlink.attributes(garbage))) <= 1
+
+
+def test_a_transaction_reads_as_nft_writes_it():
+    ports = netlink.Set("t", "ports", ("inet_proto", "inet_service"), ("ipv4_addr", "inet_service"))
+    bridges = netlink.Set("t", "bridges", ("ifname",))
+    commands: list[netlink.Command] = [
+        ("add table", "t"),
+        ("add set", ports),
+        ("add chain", "t", "forward", "filter", "forward", 0),
+        ("add rule", "t", "forward", netlink.ifname_in("oifname", "bridges"), netlink.drop()),
+        ("add element", bridges, ("mc0",), (), "rules 1"),
+        ("create element", ports, ("tcp", 8000), ("172.30.0.2", 80), "3f2a"),
+        ("delete element", ports, ("tcp", 8000)),
+    ]
+    assert [netlink.nft_text(command) for command in commands] == [
+        "add table inet t",
+        "add map inet t ports { type inet_proto . inet_service : ipv4_addr . inet_service; }",
+        "add chain inet t forward { type filter hook forward priority 0; policy accept; }",
+        "add rule inet t forward oifname @bridges drop",
+        'add element inet t bridges { "mc0" comment "rules 1" }',
+        'create element inet t ports { tcp . 8000 comment "3f2a" : 172.30.0.2 . 80 }',
+        "delete element inet t ports { tcp . 8000 }",
+    ]
+
+
+def test_importing_it_stays_light():
+    heavy = "import sys; before = set(sys.modules); import minicontainer.netlink; print(*(set(sys.modules) - before))"
+    loaded = set(command(sys.executable, "-c", heavy).split())
+    assert not loaded & {"pyroute2", "ipaddress", "json", "subprocess", "hashlib", "dataclasses", "asyncio"}
+
+
+# ------------------------------------------------------------------------------ eight link verbs, over both libraries
+
+
+class Ours:
+    """The verbs, by netlink.py."""
+
+    def add_bridge(self, name: str, mac: str) -> None:
+        netlink.link_add(name, "bridge", mac=mac)
+
+    def add_cable(self, name: str, peer: str, pid: int, bridge: str) -> None:
+        netlink.link_add(name, "veth", peer=peer, namespace=pid, master=bridge, up=True, mtu=1400)
+
+    def up(self, name: str, pid: int = 0) -> None:
+        netlink.link_set(name, up=True, namespace=pid)
+
+    def down(self, name: str) -> None:
+        netlink.link_set(name, up=False)
+
+    def mtu(self, name: str, mtu: int) -> None:
+        netlink.link_set(name, mtu=mtu)
+
+    def address(self, name: str, address: str, pid: int = 0) -> None:
+        netlink.address_add(name, address, namespace=pid)
+
+    def route(self, gateway: str, pid: int) -> None:
+        netlink.route_add("default", gateway, namespace=pid)
+
+    def delete(self, name: str) -> None:
+        netlink.link_delete(name)
+
+
+class Theirs:
+    """The same, by pyroute2."""
+
+    def _at(self, pid: int) -> Any:
+        pyroute2 = pytest.importorskip("pyroute2")
+        return pyroute2.NetNS(f"/proc/{pid}/ns/net") if pid else pyroute2.IPRoute()
+
+    def _link(self, verb: str, name: str, pid: int = 0, **settings: Any) -> None:
+        with self._at(pid) as ip:
+            ip.link(verb, index=ip.link_lookup(ifname=name)[0], **settings)
+
+    def add_bridge(self, name: str, mac: str) -> None:
+        with self._at(0) as ip:
+            ip.link("add", ifname=name, kind="bridge", address=mac)
+
+    def add_cable(self, name: str, peer: str, pid: int, bridge: str) -> None:
+        with self._at(0) as ip:
+            inside = {"ifname": peer, "net_ns_pid": pid, "mtu": 1400}
+            master = ip.link_lookup(ifname=bridge)[0]
+            ip.link("add", ifname=name, kind="veth", peer=inside, mtu=1400)
+            index = ip.link_lookup(ifname=name)[0]
+            ip.link("set", index=index, master=master, state="up")
+
+    def up(self, name: str, pid: int = 0) -> None:
+        self._link("set", name, pid, state="up")
+
+    def down(self, name: str) -> None:
+        self._link("set", name, state="down")
+
+    def mtu(self, name: str, mtu: int) -> None:
+        self._link("set", name, mtu=mtu)
+
+    def address(self, name: str, address: str, pid: int = 0) -> None:
+        with self._at(pid) as ip:
+            host, prefix = address.split("/")
+            ip.addr("replace", index=ip.link_lookup(ifname=name)[0], address=host, prefixlen=int(prefix))
+
+    def route(self, gateway: str, pid: int) -> None:
+        with self._at(pid) as ip:
+            ip.route("replace", dst="default", gateway=gateway)
+
+    def delete(self, name: str) -> None:
+        with contextlib.suppress(IndexError):
+            self._link("del", name)
+
+
+@pytest.mark.root
+@pytest.mark.needs("bridge", "veth", "ip")
+@pytest.mark.parametrize("library", [Ours(), Theirs()], ids=["netlink.py", "pyroute2"])
+def test_eight_link_verbs_do_the_same_over_both_libraries(laboratory: Laboratory, library: Any):
+    inside = laboratory.machine()
+    library.add_bridge("mc0", "02:6d:ac:1e:00:01")
+    library.address("mc0", "172.30.0.1/16")
+    library.up("mc0")
+    library.mtu("mc0", 1400)
+    library.add_cable("vethab", "eth0", inside.pid, "mc0")
+    library.address("eth0", "172.30.0.2/16", inside.pid)
+    library.up("eth0", inside.pid)
+    library.route("172.30.0.1", inside.pid)
+
+    bridge, cable = json.loads(command("ip", "-json", "-details", "link", "show"))[1:]
+    assert (bridge["ifname"], bridge["linkinfo"]["info_kind"], bridge["mtu"]) == ("mc0", "bridge", 1400)
+    assert bridge["address"] == "02:6d:ac:1e:00:01" and "UP" in bridge["flags"]
+    assert (cable["ifname"], cable["master"], cable["mtu"]) == ("vethab", "mc0", 1400)
+    assert "UP" in cable["flags"] and cable["linkinfo"]["info_kind"] == "veth"
+    (address,) = json.loads(command("ip", "-json", "-4", "address", "show", "dev", "mc0"))[0]["addr_info"]
+    assert (address["local"], address["prefixlen"]) == ("172.30.0.1", 16)
+    (eth0,) = shown(inside, "-4", "address", "show", "dev", "eth0")
+    assert (eth0["addr_info"][0]["local"], eth0["mtu"], eth0["operstate"]) == ("172.30.0.2", 1400, "UP")
+    default, *_ = shown(inside, "route")
+    assert (default["dst"], default["gateway"], default["dev"]) == ("default", "172.30.0.1", "eth0")
+    assert inside.call(lambda: netlink.link("eth0") is not None)
+
+    library.down("mc0")
+    assert "UP" not in json.loads(command("ip", "-json", "link", "show", "mc0"))[0]["flags"]
+    library.delete("vethab")
+    library.delete("vethab")  # and again: it is gone afterwards
+    library.delete("mc0")
+    assert [link["ifname"] for link in json.loads(command("ip", "-json", "link"))] == ["lo"]
+    assert "eth0" not in inside.ip("link")
+
+
+@pytest.mark.root
+@pytest.mark.needs("bridge", "veth", "ip")
+def test_what_is_there_can_be_read(laboratory: Laboratory):
+    netlink.link_add("mc0", "bridge", mac="02:00:00:00:00:01")
+    netlink.link_add("vethab", "veth", peer="other", master="mc0", up=True)
+    found = netlink.link("mc0")
+    assert found is not None and (found.kind, found.mac, found.up) == ("bridge", "02:00:00:00:00:01", False)
+    ports = [link.name for link in netlink.links() if link.master == found.ifindex]
+    assert ports == ["vethab"]
+    assert netlink.link("nosuch") is None
+
+
+@pytest.mark.root
+@pytest.mark.needs("bridge", "ip")
+def test_a_refusal_names_the_message_and_what_was_asked(laboratory: Laboratory):
+    with pytest.raises(errors.KernelError) as refusal:
+        netlink.link_add("name-longer-than-fifteen", "bridge")
+    assert refusal.value.call == "RTM_NEWLINK" and "name-longer-than-fifteen" in str(refusal.value)
+    with pytest.raises(errors.KernelError, match="Unknown device type"):  # the kernel's own words
+        netlink.link_add("mc0", "nonsense")
+    with pytest.raises(errors.KernelError, match="no network device nosuch"):
+        netlink.address_add("nosuch", "10.0.0.1/24")
+    netlink.link_add("mc0", "bridge")
+    netlink.link_add("mc0", "bridge", exist_ok=True)
+    with pytest.raises(errors.KernelError, match="File exists"):
+        netlink.link_add("mc0", "bridge")
+
+
+@pytest.mark.root
+@pytest.mark.needs("veth", "ip")
+def test_a_look_into_a_namespace_does_not_keep_it_alive(laboratory: Laboratory):
+    """A socket in it would; and then the host's end of the cable would stay, too."""
+    inside = laboratory.machine()
+    netlink.link_add("vethab", "veth", peer="eth0", namespace=inside.pid, up=True)
+    netlink.link_set("eth0", up=True, namespace=inside.pid)
+    inside.end()
+    wait_until(lambda: netlink.link("vethab") is None)
+
+
+def wait_until(condition: Any) -> None:
+    import time
+
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.01)
+
+
+# ----------------------------------------------------------------------------------------------------------- firewall
+
+PORTS = netlink.Set("t", "ports", ("inet_proto", "inet_service"), ("ipv4_addr", "inet_service"))
+
+
+@pytest.mark.root
+@pytest.mark.needs("nftables")
+def test_a_transaction_is_all_or_nothing(laboratory: Laboratory):
+    with pytest.raises(errors.KernelError) as refusal:
+        netlink.nft(("add table", "t"), ("add rule", "t", "nosuch", netlink.drop()), ("add set", PORTS))
+    assert "add rule inet t nosuch drop" in str(refusal.value)
+    assert command("nft", "list", "ruleset") == ""
+    netlink.nft(("add table", "t"), ("add set", PORTS))
+    assert "map ports" in command("nft", "list", "ruleset")
+
+
+@pytest.mark.root
+@pytest.mark.needs("nftables")
+def test_an_element_that_is_taken_names_its_holder(laboratory: Laboratory):
+    netlink.nft(("add table", "t"), ("add set", PORTS))
+    netlink.nft(("create element", PORTS, ("udp", 53), ("172.30.0.2", 5353), "3f2a" * 16))
+    with pytest.raises(errors.Conflict, match="53/udp is already taken by container 3f2a3f2a3f2a"):
+        netlink.nft(("create element", PORTS, ("udp", 53), ("172.30.0.3", 53), "beef"))
+    found = netlink.element(PORTS, ("udp", 53))
+    assert found == (("udp", 53), ("172.30.0.2", 5353), "3f2a" * 16)
+    assert netlink.element(PORTS, ("tcp", 53)) is None
+    assert netlink.elements(PORTS, "3f2a" * 16) == [found]
+    assert netlink.elements(PORTS, "beef") == []
+    netlink.nft(("delete element", PORTS, ("udp", 53)))
+    assert netlink.elements(PORTS) == []
+
+
+@pytest.mark.root
+@pytest.mark.needs("nftables")
+def test_the_answers_of_a_failed_transaction_do_not_reach_the_next(laboratory: Laboratory):
+    for _ in range(3):
+        with pytest.raises(errors.KernelError):
+            netlink.nft(("delete table", "a"), ("delete table", "b"), ("delete table", "c"))
+        netlink.nft(("add table", "t"))
+
+
+@pytest.mark.root
+@pytest.mark.needs("nftables")
+def test_a_thousand_elements_are_read_back(laboratory: Laboratory):
+    netlink.nft(("add table", "t"), ("add set", PORTS))
+    for start in (1, 501):
+        netlink.nft(
+            *[
+                ("create element", PORTS, ("tcp", port), ("172.30.0.2", port), "a" * 64)
+                for port in range(start, start + 500)
+            ]
+        )
+    assert {element.key[1] for element in netlink.elements(PORTS)} == set(range(1, 1001))
