@@ -138,8 +138,13 @@ def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "", *
 
 
 def umount(target: str, flags: int = 0, *, why: str) -> Step:
-    """umount2(2); nothing happens if nothing is mounted there."""
+    """umount2(2)."""
     return Step("umount", (target, flags), why)
+
+
+def umount_all(target: str, flags: int = 0, *, why: str) -> Step:
+    """umount2(2) until nothing is mounted there, which may be at once."""
+    return Step("umount_all", (target, flags), why)
 
 
 def pivot_root(new_root: str, put_old: str, *, why: str) -> Step:
@@ -238,7 +243,8 @@ VERBS: dict[str, Callable[..., Any]] = {
     "unlink": files.unlink,
     "remove_tree": files.remove_tree,
     "mount": syscalls.mount,
-    "umount": syscalls.umount_if_mounted,
+    "umount": syscalls.umount,
+    "umount_all": syscalls.umount_all,
     "pivot_root": syscalls.pivot_root,
     "chdir": os.chdir,
     "unshare": syscalls.unshare,

@@ -93,7 +93,7 @@ def umount(target: str, flags: int = 0) -> None:
     _check(libc.umount2(os.fsencode(target), flags), "umount2", target, flags)
 
 
-def umount_if_mounted(target: str, flags: int = 0) -> None:
+def umount_all(target: str, flags: int = 0) -> None:
     """umount2(2), until nothing is mounted there: idempotent, for teardown."""
     while True:
         try:

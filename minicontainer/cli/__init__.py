@@ -1,0 +1,95 @@
+"""The command line: `python -m minicontainer COMMAND …`, with the habits docker gave.
+
+A lazy table: only the file of the command that was typed is imported. Each has `main(arguments) -> exit code`; it
+parses, calls the engine, prints. Printing and exit codes live here and nowhere below.
+"""
+
+import importlib
+import sys
+
+from .. import __version__, errors
+
+# What is typed: (the file that does it, one line of help). Two words are docker's longer spelling of the same.
+COMMANDS = {
+    "run": ("run", "start a container from an image and wait for its command"),
+    "ps": ("ps", "list containers"),
+    "rm": ("rm", "remove containers"),
+    "inspect": ("inspect", "all that is known of a container, image or volume, as JSON"),
+    "images": ("images", "list images"),
+    "load": ("load", "load images from an archive that docker, podman or skopeo wrote"),
+    "bootstrap": ("bootstrap", "make an image on the spot: busybox or debian"),
+    "volume": ("volume", "create, ls, inspect, rm: directories that outlive containers"),
+    "doctor": ("doctor", "what this machine can do, and the mend for what it cannot"),
+    "system": ("system", "check [--repair], reset: the store and the kernel's objects"),
+    "bench": ("bench", "measure: start, load"),
+}
+LONGER = {
+    "container run": "run",
+    "container ls": "ps",
+    "container list": "ps",
+    "container ps": "ps",
+    "container rm": "rm",
+    "container inspect": "inspect",
+    "image ls": "images",
+    "image list": "images",
+    "image load": "load",
+    "image inspect": "inspect",
+}
+# Here a failure of ours must not look like one of the container's command (docker-run(1), EXIT STATUS).
+RUNS_A_COMMAND = ("run",)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what was typed; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0
+    if words[0] in ("-v", "--version", "version"):
+        print(f"minicontainer {__version__}")
+        return 0
+    name, rest = words[0], words[1:]
+    longer = LONGER.get(" ".join(words[:2]))
+    if longer:
+        name, rest = longer, words[2:]
+    if name not in COMMANDS:
+        print(f"minicontainer: {name!r} is not a command; `minicontainer --help` lists them", file=sys.stderr)
+        return 125 if name.startswith("-") else 1
+    module = importlib.import_module(f"{__name__}.{COMMANDS[name][0]}")
+    try:
+        code: int = module.main(rest)
+        return code
+    except BrokenPipeError:
+        # Whoever read our output has left: not an error of ours, and no message can reach them.
+        sys.stderr.close()
+        return 141
+    except KeyboardInterrupt:
+        return 130
+    except (errors.MiniContainerError, OSError) as error:
+        print(f"minicontainer: {error}", file=sys.stderr)
+        for note in getattr(error, "__notes__", []):
+            print(f"  {note}", file=sys.stderr)
+        return exit_code(name, error)
+
+
+def exit_code(command: str, error: Exception) -> int:
+    """Docker's exit code for an error of ours."""
+    if command not in RUNS_A_COMMAND:
+        return 125 if isinstance(error, UsageError) else 1
+    if isinstance(error, errors.CommandNotFound):
+        return 127
+    if isinstance(error, errors.CommandNotExecutable):
+        return 126
+    return 125
+
+
+class UsageError(errors.InvalidArgument):
+    """A flag that does not exist, or a value that it cannot take."""
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    lines = ["usage: minicontainer COMMAND …", ""]
+    lines += [f"  {name:10} {help}" for name, (_, help) in COMMANDS.items()]
+    lines += ["", "`minicontainer COMMAND --help` tells a command's flags.", ""]
+    return "\n".join(lines)

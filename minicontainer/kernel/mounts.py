@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from .. import errors, files, steps, syscalls
+from . import cgroups
 
 # mount(8)'s words: (bits to set, bits to clear).
 FLAGS: dict[str, tuple[int, int]] = {
@@ -65,6 +66,9 @@ def all_of(root: str, mounts: list[dict[str, Any]]) -> Iterator[steps.Step]:
     """A step for each mount, in their order: a parent comes before what is mounted inside it."""
     for mount in mounts:
         options = parse_options(mount.get("options", []))
+        if mount["type"] == "cgroup":
+            yield steps.call(cgroup_tree, root, mount["destination"], hierarchies(), options.flags, why=WHY["/sys/fs/cgroup"])
+            continue
         arguments = (root, mount.get("source", "none"), mount["destination"])
         if options.flags & syscalls.MS_BIND:
             yield steps.call(
@@ -157,3 +161,30 @@ def make_readonly(path: str) -> None:
     if os.path.exists(path):
         syscalls.mount(path, path, "", syscalls.MS_BIND | syscalls.MS_REC)
         remount(path, syscalls.MS_RDONLY)
+
+
+def hierarchies() -> dict[str, str]:
+    """What `cgroup_tree` shows: a directory for each hierarchy of version 1, or one nameless tree of version 2."""
+    layout = cgroups.detect()
+    if layout.version == 2:
+        return {"": "cgroup2"}
+    shown: dict[str, str] = {}
+    for controller, point in layout.mounts.items():
+        name = os.path.basename(point)
+        shown[name] = f"{shown[name]},{controller}" if name in shown else controller
+    return shown
+
+
+def cgroup_tree(root: str, destination: str, hierarchies: dict[str, str], flags: int) -> None:
+    """Show the container its own cgroup. `hierarchies` maps a directory's name to the controllers mounted there.
+
+    Version 2 is one tree (an empty name). Version 1 is a directory of trees, and that directory a tmpfs.
+    """
+    if "" in hierarchies:
+        attach(root, "cgroup", destination, "cgroup2", flags, "")
+        return
+    attach(root, "cgroup", destination, "tmpfs", flags & ~syscalls.MS_RDONLY, "mode=755")
+    for name, controllers in hierarchies.items():
+        attach(root, "cgroup", f"{destination}/{name}", "cgroup", flags, controllers)
+    with Target(root, destination, directory=True) as target:
+        remount(target, flags & syscalls.MS_RDONLY)

@@ -66,6 +66,6 @@ def mount_at(directory: str, data: str, target: str) -> None:
 
 def umount(container: str) -> Iterator[steps.Step]:
     """The reverse, idempotent."""
-    yield steps.umount(
+    yield steps.umount_all(
         f"{container}/rootfs", syscalls.MNT_DETACH, why="the tree disappears, the writable layer stays on disk"
     )

@@ -1,0 +1,19 @@
+"""`bootstrap`: make an image on the spot, with no registry: from Debian's static busybox, or by debootstrap."""
+
+from ..engine import client
+from . import UsageError
+from .flags import Help, parse
+
+
+def main(arguments: list[str]) -> int:
+    """bootstrap busybox|debian"""
+    try:
+        _, rest = parse("bootstrap busybox|debian", [], arguments)
+    except Help as help:
+        print(help)
+        return 0
+    if rest not in (["busybox"], ["debian"]):
+        raise UsageError("bootstrap makes one of two images: `bootstrap busybox` or `bootstrap debian`")
+    image = client.Client().images.bootstrap(rest[0])
+    print(f"Made image: {image.names[0]} ({image.id[7:19]})")
+    return 0

@@ -1,0 +1,129 @@
+"""Flags as docker parses them: `-it`, `-e A=1`, `-eA=1`, `--env A=1`, `--env=A=1`, `--rm=false`.
+
+argparse would stop neither at the image's name nor at docker's wording, and its import costs 2 ms; this is a loop.
+"""
+
+from typing import Any, NamedTuple
+
+from ..errors import InvalidArgument
+from . import UsageError
+
+
+class Flag(NamedTuple):
+    """One flag: its spellings, where its value goes, and whether it takes one.
+
+    `kind` is "bool", "text" (the last one wins) or "list" (all of them).
+    """
+
+    spellings: str
+    name: str
+    kind: str
+    help: str
+
+
+def parse(command: str, flags: list[Flag], arguments: list[str], stop: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """Sort arguments into flags' values and the rest. With `stop`, the first word that is no flag ends the flags.
+
+    A flag not given is absent from the values, except lists and bools. Raises UsageError in docker's words; a `--help`
+    raises Help.
+    """
+    table = {spelling: flag for flag in flags for spelling in flag.spellings.split()}
+    values: dict[str, Any] = {}
+    for flag in flags:
+        if flag.kind != "text":
+            values[flag.name] = [] if flag.kind == "list" else False
+    rest: list[str] = []
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            rest += words
+            break
+        if word == "-" or not word.startswith("-"):
+            rest.append(word)
+            if stop:
+                rest += words
+                break
+            continue
+        if word in ("--help", "-h") and word not in table:
+            raise Help(usage(command, flags))
+        if word.startswith("--"):
+            spelling, given, value = word.partition("=")
+            take(command, table, spelling, value if given else None, words, values)
+            continue
+        # -it: every letter a flag, the last of which may have a value, glued on or in the next word.
+        letters = word[1:]
+        while letters:
+            spelling, letters = f"-{letters[0]}", letters[1:]
+            flag = find(command, table, spelling, word)
+            if flag.kind == "bool":
+                if letters.startswith("="):
+                    take(command, table, spelling, letters[1:], words, values)
+                    letters = ""
+                else:
+                    values[flag.name] = True
+            else:
+                take(command, table, spelling, letters.removeprefix("=") if letters else None, words, values)
+                letters = ""
+    return values, rest
+
+
+class Help(InvalidArgument):
+    """Somebody asked for --help: the message is the text to print."""
+
+
+def find(command: str, table: dict[str, Flag], spelling: str, word: str) -> Flag:
+    """The flag of that spelling, or docker's refusal."""
+    if spelling in table:
+        return table[spelling]
+    what = f"unknown flag: {spelling}" if word.startswith("--") else f"unknown shorthand flag: {spelling[1]!r} in {word}"
+    raise UsageError(f"{what}; see `minicontainer {command} --help`")
+
+
+def take(
+    command: str, table: dict[str, Flag], spelling: str, value: str | None, words: list[str], values: dict[str, Any]
+) -> None:
+    """Note a flag's value; one that needs a value and has none glued on takes the next word."""
+    flag = find(command, table, spelling, spelling)
+    if flag.kind == "bool":
+        if value not in (None, "true", "false", "1", "0"):
+            raise UsageError(f"invalid argument {value!r} for {spelling}: true or false")
+        values[flag.name] = value not in ("false", "0")
+        return
+    if value is None:
+        if not words:
+            raise UsageError(f"flag needs an argument: {spelling}; see `minicontainer {command} --help`")
+        value = words.pop(0)
+    if flag.kind == "list":
+        values[flag.name].append(value)
+    else:
+        values[flag.name] = value
+
+
+def usage(command: str, flags: list[Flag]) -> str:
+    """A command's help."""
+    lines = [f"usage: minicontainer {command}", ""]
+    for flag in flags:
+        shown = ", ".join(flag.spellings.split()) + {"bool": "", "text": " VALUE", "list": " VALUE …"}[flag.kind]
+        lines.append(f"  {shown:34} {flag.help}")
+    return "\n".join(lines)
+
+
+UNITS = {"": 1, "b": 1, "k": 2**10, "kb": 2**10, "m": 2**20, "mb": 2**20, "g": 2**30, "gb": 2**30, "t": 2**40}
+
+
+def size(flag: str, text: str) -> int:
+    """`64m` in bytes: docker's units b, k, m, g, powers of 1024."""
+    digits = text.rstrip("bkmgtBKMGT")
+    try:
+        return int(float(digits) * UNITS[text[len(digits) :].lower()])
+    except (ValueError, KeyError):
+        raise UsageError(f"invalid argument {text!r} for {flag}: a size like 64m or 1g") from None
+
+
+def number(flag: str, text: str, kind: type = int) -> Any:
+    """A number, or a UsageError that names the flag."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise UsageError(f"invalid argument {text!r} for {flag}: a number") from None

@@ -1,0 +1,52 @@
+"""`ps`: the containers of the store. Its columns are docker's."""
+
+from typing import Any
+
+from ..engine import client
+from . import table
+from .flags import Flag, Help, parse
+
+FLAGS = [
+    Flag("-a --all", "all", "bool", "also those that do not run"),
+    Flag("-q --quiet", "quiet", "bool", "ids only"),
+    Flag("--no-trunc", "no_trunc", "bool", "whole ids and commands"),
+]
+
+
+def main(arguments: list[str]) -> int:
+    """docker-ps(1)."""
+    try:
+        values, _ = parse("ps", FLAGS, arguments)
+    except Help as help:
+        print(help)
+        return 0
+    records = [record for record in client.Client().containers.list() if values["all"] or record["status"] == "running"]
+    identifiers = [record["id"] if values["no_trunc"] else record["id"][:12] for record in records]
+    if values["quiet"]:
+        print("\n".join(identifiers), end="\n" if identifiers else "")
+        return 0
+    rows = []
+    for identifier, record in zip(identifiers, records, strict=True):
+        command = " ".join(record["args"])
+        if not values["no_trunc"] and len(command) > 20:
+            command = command[:19] + "…"
+        created = f"{table.ago(table.seconds_since(record['created']))} ago"
+        rows.append([identifier, record["image"], f'"{command}"', created, status(record), ports(record), record["name"]])
+    print(table.show(["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"], rows))
+    return 0
+
+
+def status(record: dict[str, Any]) -> str:
+    """`Up 4 seconds`, `Exited (0) 2 minutes ago`."""
+    if record["status"] == "running":
+        return f"Up {table.ago(table.seconds_since(record['started']))}"
+    if record["status"] == "exited":
+        return f"Exited ({record['exit_code']}) {table.ago(table.seconds_since(record['finished']))} ago"
+    return "Dead" if record["status"] == "dead" else "Created"
+
+
+def ports(record: dict[str, Any]) -> str:
+    """`0.0.0.0:8000->80/tcp`."""
+    if record["status"] != "running":
+        return ""
+    return ", ".join(f"{port['address']}:{port['host']}->{port['container']}/{port['protocol']}" for port in record["ports"])

@@ -1,0 +1,240 @@
+"""`run`: start a container from an image and wait for its command, whose exit code becomes ours."""
+
+import os
+import signal
+import sys
+from typing import Any
+
+from .. import errors, host
+from ..engine import client, volumes
+from ..kernel import terminal
+from ..network import bridge, nat
+from ..runtime import monitor
+from . import UsageError
+from .flags import Flag, Help, number, parse, size
+
+FLAGS = [
+    Flag("--rm", "remove", "bool", "remove the container when it has ended"),
+    Flag("-i --interactive", "stdin_open", "bool", "keep standard input open"),
+    Flag("-t --tty", "tty", "bool", "give it a terminal"),
+    Flag("--name", "name", "text", "call it so"),
+    Flag("-h --hostname", "hostname", "text", "its host name (default: the first 12 digits of its id)"),
+    Flag("--network --net", "network_mode", "text", "bridge (default), none, host or container:NAME"),
+    Flag("-p --publish", "ports", "list", "[ip:]host:container[/udp]: reach a port of it from outside"),
+    Flag("-v --volume", "volumes", "list", "[source:]target[:ro]: bind a path of the host, or a volume by name"),
+    Flag("--mount", "mounts", "list", "type=bind|volume|tmpfs,source=…,target=…[,readonly]"),
+    Flag("--tmpfs", "tmpfs", "list", "target[:options]: a directory in memory"),
+    Flag("-e --env", "env", "list", "NAME=VALUE, or NAME to pass on our own"),
+    Flag("--env-file", "env_file", "list", "a file of such lines"),
+    Flag("-w --workdir", "working_dir", "text", "where its command starts"),
+    Flag("-u --user", "user", "text", "user[:group], by name or number, as the image knows them"),
+    Flag("--group-add", "group_add", "list", "one more group"),
+    Flag("--entrypoint", "entrypoint", "text", "run this in place of the image's entrypoint"),
+    Flag("--init", "init", "bool", "a small init as PID 1: it forwards signals and reaps"),
+    Flag("--read-only", "read_only", "bool", "it cannot change its own files"),
+    Flag("--cpus", "cpus", "text", "how many CPUs it may use at most: 0.5"),
+    Flag("-c --cpu-shares", "cpu_shares", "text", "its weight where CPUs are scarce (1024 is usual)"),
+    Flag("--cpu-quota", "cpu_quota", "text", "microseconds of CPU per period"),
+    Flag("--cpu-period", "cpu_period", "text", "the period, in microseconds"),
+    Flag("--cpuset-cpus", "cpuset_cpus", "text", "which CPUs: 0-2,4"),
+    Flag("--cpuset-mems", "cpuset_mems", "text", "which memory nodes"),
+    Flag("-m --memory", "mem_limit", "text", "memory at most: 64m"),
+    Flag("--memory-reservation", "mem_reservation", "text", "memory to leave it when memory is scarce"),
+    Flag("--memory-swap", "memswap_limit", "text", "memory and swap together"),
+    Flag("--pids-limit", "pids_limit", "text", "processes at most"),
+    Flag("--ulimit", "ulimits", "list", "name=soft[:hard], as setrlimit(2) has them"),
+    Flag("--shm-size", "shm_size", "text", "size of /dev/shm (64m)"),
+    Flag("--sysctl", "sysctls", "list", "name=value: a kernel parameter of its namespaces"),
+    Flag("--device", "devices", "list", "/dev/x[:/dev/y][:rwm]"),
+    Flag("--oom-score-adj", "oom_score_adj", "text", "-1000 to 1000: whom the kernel kills first"),
+    Flag("--pid", "pid_mode", "text", "host or container:NAME"),
+    Flag("--ipc", "ipc_mode", "text", "host, private or container:NAME"),
+    Flag("--uts", "uts_mode", "text", "host"),
+    Flag("--label -l", "labels", "list", "NAME=VALUE"),
+    Flag("--cidfile", "cidfile", "text", "write its id to this file"),
+    Flag("--cap-add", "cap_add", "list", "one capability more, or ALL"),
+    Flag("--cap-drop", "cap_drop", "list", "one capability less, or ALL"),
+    Flag("--security-opt", "security_opt", "list", "no-new-privileges, seccomp=unconfined|FILE"),
+    Flag("--privileged", "privileged", "bool", "hold nothing back: every capability and device of the host"),
+    Flag("--explain", "explain", "optional", "print each step, its arguments, duration and why; =json, =sh only plan"),
+]
+
+CATCHABLE = set(signal.valid_signals()) - {
+    signal.SIGCHLD, signal.SIGPIPE, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH, signal.SIGURG,
+    # Ours: a fault of this process, and job control of its terminal.
+    signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
+}  # fmt: skip
+
+
+def main(arguments: list[str]) -> int:
+    """docker-run(1)."""
+    explain, flags, words = take_explain(arguments)
+    try:
+        values, rest = parse("run [FLAGS] IMAGE [COMMAND …]", flags, words, stop=True)
+    except Help as help:
+        print(help)
+        return 0
+    if not rest:
+        raise UsageError('"minicontainer run" needs an image; `minicontainer images` lists those that are here')
+    options = engine_options(values)
+    containers = client.Client().containers
+    cidfile = values.get("cidfile")
+    if cidfile and os.path.exists(cidfile):
+        raise UsageError(f"the file of --cidfile exists: {cidfile}; remove it, or name another")
+    if values["tty"] and values["stdin_open"] and not os.isatty(0):
+        raise errors.InvalidArgument("the input device is not a TTY: leave out -t, or run in a terminal")
+    planned = containers.plan(rest[0], explain=bool(explain), command=rest[1:], **options)
+    if explain in ("json", "sh"):
+        from ..teach import explain as explaining
+
+        print(explaining.render(explain, planned), end="")
+        return 0
+    for warning in warnings(options):
+        print(f"minicontainer: warning: {warning}", file=sys.stderr)
+    return attach(containers, planned, bool(explain), cidfile)
+
+
+def take_explain(arguments: list[str]) -> tuple[str, list[Flag], list[str]]:
+    """`--explain` takes an optional value, which docker's flags never do: sort it out before they are parsed."""
+    flags = [flag for flag in FLAGS if flag.kind != "optional"]
+    words, explain = [], ""
+    for index, word in enumerate(arguments):
+        if not word.startswith("-") and (index == 0 or not takes_value(arguments[index - 1], flags)):
+            return explain, flags, words + arguments[index:]  # the image: what follows is the container's command
+        if word == "--explain" or word.startswith("--explain="):
+            explain = word[10:] or "text"
+            if explain not in ("text", "json", "sh"):
+                raise UsageError(f"{word}: json or sh")
+        else:
+            words.append(word)
+    return explain, flags, words
+
+
+def takes_value(word: str, flags: list[Flag]) -> bool:
+    """Whether the word after this flag is its value."""
+    if word.startswith("--"):
+        return "=" not in word and any(word in flag.spellings.split() and flag.kind != "bool" for flag in flags)
+    letters = word[1:] if word.startswith("-") else ""
+    return bool(letters) and any(f"-{letters[-1]}" in flag.spellings.split() and flag.kind != "bool" for flag in flags)
+
+
+def engine_options(values: dict[str, Any]) -> dict[str, Any]:
+    """The flags' texts as the engine's options."""
+    options = dict(values)
+    for name in ("volumes", "tmpfs", "env", "env_file", "cidfile"):
+        options.pop(name, None)
+    options["mounts"] = (
+        [volumes.parse_volume(text) for text in values["volumes"]]
+        + [volumes.parse_mount(text) for text in values["mounts"]]
+        + [volumes.parse_tmpfs(text) for text in values["tmpfs"]]
+    )
+    targets = [os.path.normpath(mount.target) for mount in options["mounts"]]
+    for target in targets:
+        if targets.count(target) > 1:
+            raise UsageError(f"duplicate mount point: {target}")
+    options["environment"] = environment(values["env"], values["env_file"])
+    options["labels"] = dict(pair("--label", text, empty=True) for text in values["labels"])
+    options["sysctls"] = dict(pair("--sysctl", text) for text in values["sysctls"])
+    options["ulimits"] = dict(ulimit(text) for text in values["ulimits"])
+    options["ports"] = nat.parse_ports(values["ports"])
+    for name in ("mem_limit", "mem_reservation", "memswap_limit", "shm_size"):
+        if name in options:
+            options[name] = -1 if options[name] == "-1" else size(f"--{name}", options[name])
+    for name in ("cpu_shares", "cpu_quota", "cpu_period", "pids_limit", "oom_score_adj"):
+        if name in options:
+            options[name] = number(f"--{name.replace('_', '-')}", options[name])
+    if "cpus" in options:
+        options["cpus"] = number("--cpus", options["cpus"], float)
+        have = os.cpu_count() or 1
+        if not 0 < options["cpus"] <= have:
+            raise UsageError(f"range of CPUs is from 0.01 to {have}.00, as this machine has {have}: --cpus {values['cpus']}")
+        if "cpu_quota" in options or "cpu_period" in options:
+            raise UsageError("--cpus and --cpu-quota or --cpu-period say the same thing twice: use one of them")
+    if 0 < options.get("mem_limit", 0) < 6 * 2**20:
+        raise UsageError("minimum memory limit allowed is 6m, for a process to start at all: raise --memory")
+    return options
+
+
+def environment(pairs: list[str], paths: list[str]) -> dict[str, str | None]:
+    """`-e` and `--env-file`, the former last. A bare NAME passes our own variable on, or unsets it where we have none."""
+    lines = []
+    for path in paths:
+        try:
+            with open(path) as file:
+                lines += [line.strip("\n") for line in file if line.strip() and not line.startswith("#")]
+        except OSError as error:
+            raise UsageError(f"--env-file {path}: {error.strerror}") from None
+    variables: dict[str, str | None] = {}
+    for line in lines + pairs:
+        name, given, value = line.partition("=")
+        if not name or " " in name:
+            raise UsageError(f"invalid environment variable: {line!r}; write NAME=VALUE")
+        variables[name] = value if given else os.environ.get(name)
+    return variables
+
+
+def pair(flag: str, text: str, empty: bool = False) -> tuple[str, str]:
+    """NAME=VALUE; with `empty`, a bare NAME too."""
+    name, given, value = text.partition("=")
+    if not name or not (given or empty):
+        raise UsageError(f"invalid argument {text!r} for {flag}: write NAME=VALUE")
+    return name, value
+
+
+def ulimit(text: str) -> tuple[str, tuple[int, int]]:
+    """`nofile=1024:2048`; -1 or `unlimited` is no limit."""
+    name, value = pair("--ulimit", text)
+    import resource
+
+    if not hasattr(resource, f"RLIMIT_{name.upper()}"):
+        raise UsageError(f"invalid ulimit type: {name}; getrlimit(2) lists them")
+    soft, _, hard = value.partition(":")
+    numbers = [-1 if part == "unlimited" else number("--ulimit", part) for part in (soft, hard or soft)]
+    if numbers[1] != -1 and not 0 <= numbers[0] <= numbers[1]:
+        raise UsageError(f"ulimit {text}: the soft limit must be at most the hard one")
+    return name.lower(), (numbers[0], numbers[1])
+
+
+def warnings(options: dict[str, Any]) -> list[str]:
+    """What will not work as asked for, though the container will start: a foreign firewall in the way."""
+    if options.get("network_mode", "bridge") != "bridge":
+        return []
+    return nat.foreign_drop(bridge.default(host.root()).device)
+
+
+def attach(containers: Any, planned: Any, explain: bool, cidfile: str | None) -> int:
+    """Start it, pass signals on, relay the terminal, wait for the end."""
+    reporter = None
+    if explain:
+        from ..teach import explain as explaining
+
+        reporter = explaining.Reporter(planned, sys.stderr).step
+    sys.stdout.flush()
+    early: list[int] = []
+    attached: list[monitor.Client] = []
+
+    def forward(number: int, _: object) -> None:
+        if attached:
+            attached[0].send_signal(number)
+        else:
+            early.append(number)
+
+    for number in CATCHABLE:
+        signal.signal(number, forward)
+    running = containers.run(planned, explain)
+    running.wait_started(reporter)
+    attached.append(running)
+    for number in early:
+        running.send_signal(number)
+    if cidfile:
+        with open(cidfile, "x") as file:
+            file.write(planned.record["id"])
+    if running.master is None:
+        return int(running.wait_exited(reporter))
+    if not os.isatty(0):
+        return int(running.relay(0 if planned.options["stdin_open"] else None))
+    master = running.master
+    terminal.resize(master, 0)
+    signal.signal(signal.SIGWINCH, lambda *_: terminal.resize(master, 0))
+    with terminal.raw(0):
+        return int(running.relay(0 if planned.options["stdin_open"] else None))

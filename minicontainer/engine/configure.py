@@ -1,0 +1,271 @@
+"""From an image and options to an OCI config: what `docker run`'s flags mean. Pure, but for looking at the host.
+
+Options carry docker-py's names (`cpu_shares`, `mem_limit`, `read_only` …); see `DEFAULTS` for all of them.
+"""
+
+import os
+import stat
+from typing import Any
+
+from .. import errors, host
+from ..kernel import capabilities, cgroups, namespaces, seccomp
+from ..runtime import spec
+from . import users, volumes
+
+# Every option of `containers.run`, and what holds where it is not given.
+DEFAULTS: dict[str, Any] = {
+    "cap_add": [], "cap_drop": [], "command": [], "cpu_period": 0, "cpu_quota": 0, "cpu_shares": 0, "cpus": 0.0,
+    "cpuset_cpus": "", "cpuset_mems": "", "devices": [], "entrypoint": None, "environment": {}, "extra_hosts": [],
+    "group_add": [], "hostname": "", "init": False, "ipc_mode": "", "labels": {}, "mem_limit": 0,
+    "mem_reservation": 0, "memswap_limit": 0, "mounts": [], "name": "", "network_mode": "bridge", "pid_mode": "",
+    "pids_limit": 0, "ports": [], "privileged": False, "publish_all": False, "read_only": False, "remove": False,
+    "security_opt": [], "shm_size": 0, "stdin_open": False, "sysctls": {}, "tty": False, "ulimits": {}, "user": "",
+    "uts_mode": "", "working_dir": "", "dns": [], "oom_score_adj": None,
+}  # fmt: skip
+
+INIT = "/usr/bin/tini-static"  # of the packages `tini` (Debian, Ubuntu)
+INIT_INSIDE = "/sbin/docker-init"
+
+
+def config(
+    options: dict[str, Any],
+    image: dict[str, Any],
+    layers: list[str],
+    container: str,
+    mounts: list[volumes.Mount],
+    volume_data: Any,
+    joined: dict[str, int],
+) -> dict[str, Any]:
+    """The OCI config of one container.
+
+    `image` is the image's own config, `layers` its directories (lowest first), `container` the container's directory,
+    `mounts` what the user asked for, with every volume named, `volume_data(name)` where a volume lies, and `joined`
+    the pid of each container that a namespace is to be shared with, by kind.
+    """
+    defaults = image.get("config") or {}
+    user = users.lookup(options["user"] or defaults.get("User") or "", options["group_add"], layers)
+    result = spec.default()
+    process, linux = result["process"], result["linux"]
+
+    process["args"] = command(options, defaults)
+    process["cwd"] = os.path.normpath(options["working_dir"] or defaults.get("WorkingDir") or "/")
+    process["terminal"] = options["tty"]
+    process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups}
+    process["env"] = environment(options, defaults, user.home)
+    process["rlimits"] = [
+        {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard} for name, (soft, hard) in options["ulimits"].items()
+    ]
+    process["oomScoreAdj"] = options["oom_score_adj"]
+    result["root"]["readonly"] = options["read_only"]
+    result["hostname"] = "" if options["uts_mode"] == "host" else options["hostname"]
+
+    linux["namespaces"] = spaces(options, joined)
+    linux["sysctl"] = dict(options["sysctls"])
+    linux["cgroupsPath"] = f"{cgroups.parent(f'minicontainer{host.suffix()}')}/{os.path.basename(container)}"
+    linux["resources"] = resources(options)
+    linux["devices"] = [device for text in options["devices"] for device in host_devices(text)]
+    security(options, result)
+
+    if options["shm_size"]:
+        for mount in result["mounts"]:
+            if mount["destination"] == "/dev/shm":
+                mount["options"][-1] = f"size={options['shm_size']}"
+    add_mounts(options, result, container, mounts, volume_data)
+    adapt_to_host(options, result)
+    return result
+
+
+def command(options: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
+    """Entrypoint and command together. A new entrypoint drops the image's command; `--init` puts tini in front."""
+    entrypoint, arguments = defaults.get("Entrypoint") or [], options["command"]
+    if options["entrypoint"] is not None:
+        entrypoint = [options["entrypoint"]] if options["entrypoint"] else []
+    elif not arguments:
+        arguments = defaults.get("Cmd") or []
+    whole = [*entrypoint, *arguments]
+    if not whole:
+        raise errors.InvalidArgument("no command specified: the image has none, so name one after the image")
+    return [INIT_INSIDE, "--", *whole] if options["init"] else whole
+
+
+def environment(options: dict[str, Any], defaults: dict[str, Any], home: str) -> list[str]:
+    """PATH, HOSTNAME, TERM with a terminal, HOME; then the image's; then the user's: the last one named wins."""
+    variables = dict([spec.PATH.split("=", 1)])
+    variables["HOSTNAME"] = options["hostname"]
+    if options["tty"]:
+        variables["TERM"] = "xterm"
+    variables["HOME"] = home
+    for line in defaults.get("Env") or []:
+        key, _, value = line.partition("=")
+        variables[key] = value
+    for key, value in options["environment"].items():
+        if value is None:
+            variables.pop(key, None)
+        else:
+            variables[key] = value
+    return [f"{key}={value}" for key, value in variables.items()]
+
+
+def spaces(options: dict[str, Any], joined: dict[str, int]) -> list[dict[str, Any]]:
+    """Which namespaces are new, whose are shared, which remain the host's."""
+    modes = {"network": options["network_mode"], "pid": options["pid_mode"], "ipc": options["ipc_mode"]}
+    result: list[dict[str, Any]] = []
+    for kind in ("mount", "uts", "ipc", "pid", "network", "cgroup"):
+        if kind in joined:
+            result.append({"type": kind, "path": namespaces.path(joined[kind], kind)})
+        elif modes.get(kind, options["uts_mode"] if kind == "uts" else "") != "host":
+            result.append({"type": kind})
+    return result
+
+
+def resources(options: dict[str, Any]) -> dict[str, Any]:
+    """The limits, as the spec's `linux.resources` (config-linux.md, Control groups). Bytes, microseconds, counts."""
+    cpu: dict[str, Any] = {}
+    if options["cpus"]:
+        cpu |= {"quota": round(options["cpus"] * 100_000), "period": 100_000}
+    if options["cpu_quota"]:
+        cpu["quota"] = options["cpu_quota"]
+    if options["cpu_period"]:
+        cpu["period"] = options["cpu_period"]
+    if options["cpu_shares"]:
+        cpu["shares"] = options["cpu_shares"]
+    if options["cpuset_cpus"]:
+        cpu["cpus"] = options["cpuset_cpus"]
+    if options["cpuset_mems"]:
+        cpu["mems"] = options["cpuset_mems"]
+    memory: dict[str, Any] = {}
+    if options["mem_limit"]:
+        # As docker: a memory limit alone allows as much again in swap.
+        memory |= {"limit": options["mem_limit"], "swap": options["memswap_limit"] or 2 * options["mem_limit"]}
+    if options["mem_reservation"]:
+        memory["reservation"] = options["mem_reservation"]
+    result: dict[str, Any] = {}
+    if cpu:
+        result["cpu"] = cpu
+    if memory:
+        result["memory"] = memory
+    if options["pids_limit"] > 0:
+        result["pids"] = {"limit": options["pids_limit"]}
+    return result
+
+
+def security(options: dict[str, Any], result: dict[str, Any]) -> None:
+    """Capabilities, seccomp, device access, masked paths; `--privileged` gives them all away."""
+    process, linux = result["process"], result["linux"]
+    granted = capabilities.resolve(options["cap_add"], options["cap_drop"], options["privileged"])
+    process["capabilities"] = {kind: granted for kind in ("bounding", "effective", "permitted")}
+    profile = ""
+    for text in options["security_opt"]:
+        key, _, value = text.replace(":", "=", 1).partition("=")
+        if key == "no-new-privileges" and value in ("", "true", "false"):
+            process["noNewPrivileges"] = value != "false"
+        elif key == "seccomp" and value:
+            profile = value
+        elif (key, value) in (("apparmor", "unconfined"), ("label", "disable"), ("systempaths", "unconfined")):
+            if key == "systempaths":
+                linux["maskedPaths"], linux["readonlyPaths"] = [], []
+        else:
+            raise errors.InvalidArgument(
+                f"--security-opt {text}: no-new-privileges, seccomp=unconfined|FILE and systempaths=unconfined are understood"
+            )
+    if options["privileged"]:
+        linux["maskedPaths"], linux["readonlyPaths"] = [], []
+        profile = profile or "unconfined"
+        for mount in result["mounts"]:
+            if mount["type"] in ("sysfs", "cgroup"):
+                mount["options"] = ["rw" if word == "ro" else word for word in mount["options"]]
+        linux["devices"] += all_host_devices()
+    if profile != "unconfined":
+        linux["seccomp"] = seccomp.from_file(profile, granted) if profile else seccomp.default(granted)
+    if not host.in_user_namespace():
+        if options["privileged"]:
+            linux["resources"]["devices"] = [{"allow": True, "access": "rwm"}]
+        else:
+            linux["resources"]["devices"] = cgroups.default_devices() + [
+                {"allow": True, **{key: device[key] for key in ("type", "major", "minor")}, "access": device["access"]}
+                for device in linux["devices"]
+            ]
+    for device in linux["devices"]:
+        device.pop("access", None)
+
+
+def host_devices(text: str) -> list[dict[str, Any]]:
+    """`--device /dev/x[:/dev/inside][:rwm]`, a node or a directory of nodes, as the spec's `linux.devices`."""
+    parts = text.split(":")
+    access = parts.pop() if len(parts) > 1 and not parts[-1].startswith("/") else "rwm"
+    source, inside = parts[0], parts[-1]
+    if len(parts) > 2 or not source.startswith("/") or set(access) - set("rwm"):
+        raise errors.InvalidArgument(f"--device {text}: write /dev/NAME[:/dev/INSIDE][:rwm]")
+    try:
+        info = os.stat(source)
+    except FileNotFoundError:
+        raise errors.InvalidArgument(f"--device {text}: there is no {source} on this machine") from None
+    if stat.S_ISDIR(info.st_mode):
+        return [
+            device for name in sorted(os.listdir(source)) for device in host_devices(f"{source}/{name}:{inside}/{name}:{access}")
+        ]
+    if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
+        raise errors.InvalidArgument(f"--device {text}: {source} is not a device")
+    return [describe_device(inside, info, access)]
+
+
+def describe_device(path: str, info: os.stat_result, access: str) -> dict[str, Any]:
+    """One node as the spec has it; `access` is for the cgroup."""
+    return {
+        "path": path,
+        "type": "b" if stat.S_ISBLK(info.st_mode) else "c",
+        "major": os.major(info.st_rdev),
+        "minor": os.minor(info.st_rdev),
+        "fileMode": stat.S_IMODE(info.st_mode),
+        "uid": info.st_uid,
+        "gid": info.st_gid,
+        "access": access,
+    }
+
+
+def all_host_devices() -> list[dict[str, Any]]:
+    """Every node right below the host's /dev, for `--privileged`; terminals are the container's own."""
+    result = []
+    for entry in sorted(os.scandir("/dev"), key=lambda entry: entry.name):
+        info = entry.stat(follow_symlinks=False)
+        if (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)) and entry.name not in ("console", "ptmx", "tty"):
+            result.append(describe_device(entry.path, info, "rwm"))
+    return result
+
+
+def add_mounts(
+    options: dict[str, Any], result: dict[str, Any], container: str, mounts: list[volumes.Mount], volume_data: Any
+) -> None:
+    """The user's mounts, outer ones first, and the three files of /etc that know this container's name."""
+    wanted = []
+    for name in ("hosts", "hostname", "resolv.conf"):
+        wanted.append(spec.mount(f"/etc/{name}", "bind", f"{container}/{name}", ["bind"]))
+    for mount in mounts:
+        words = [*mount.options, *(["ro"] if mount.readonly else [])]
+        words = [word for word in words if word != "nocopy"]
+        if mount.kind == "tmpfs":
+            wanted.append(spec.mount(mount.target, "tmpfs", "tmpfs", words))
+        else:
+            source = volume_data(mount.source) if mount.kind == "volume" else mount.source
+            wanted.append(spec.mount(mount.target, "bind", source, ["rbind", *words]))
+    if options["init"]:
+        if not os.path.exists(INIT):
+            raise errors.Unsupported(f"--init needs {INIT}: apt-get install tini")
+        wanted.append(spec.mount(INIT_INSIDE, "bind", INIT, ["bind", "ro"]))
+    # The user's own mount at a place wins over the default one there.
+    places = {os.path.normpath(mount["destination"]) for mount in wanted}
+    kept = [mount for mount in result["mounts"] if mount["destination"] not in places]
+    # /etc/hosts and the like lie beneath a bind of /etc, so the shorter path goes first; sorted() keeps equals in order.
+    result["mounts"] = kept + sorted(wanted, key=lambda mount: os.path.normpath(mount["destination"]).count("/"))
+
+
+def adapt_to_host(options: dict[str, Any], result: dict[str, Any]) -> None:
+    """What the root of a user namespace must get another way, and what it cannot get at all."""
+    if host.in_user_namespace():
+        if options["network_mode"] == "host" or options["network_mode"].startswith("container:"):
+            # sysfs belongs to the network namespace: whoever did not make that may only bind what is there.
+            for mount in result["mounts"]:
+                if mount["type"] == "sysfs":
+                    mount |= {"type": "bind", "source": "/sys", "options": ["rbind", "ro", "nosuid", "noexec", "nodev"]}
+        if not cgroups.usable():
+            result["mounts"] = [mount for mount in result["mounts"] if mount["type"] != "cgroup"]

@@ -1,0 +1,373 @@
+"""Containers: where image, network and runtime meet.
+
+A container is a directory of the store, made first and removed last: the journal of all that is done for it.
+
+    containers/<id>/record.json   who it is: all that `teardown` needs
+                    config.json   the OCI config it runs by
+                    upper/ work/ rootfs/ hosts hostname resolv.conf
+    containers/names/<name>       a link to the id: taking a name is one atomic symlink(2)
+    <run root>/<id>/state.json    its process, while it runs: gone at reboot
+
+Whoever starts a container holds an flock on its directory, which the monitor inherits: only who can take that lock
+may repair or remove it. `start` and `teardown` are plans, made of the record alone.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .. import errors, files, host, steps
+from ..image import store
+from ..kernel import cgroups, overlay
+from ..network import bridge, ipam, nat
+from ..runtime import launch, monitor, spec, state
+from . import configure, names, volumes
+
+Record = dict[str, Any]
+
+
+class Start(NamedTuple):
+    """A start, planned: what will run and how, with nothing done yet."""
+
+    record: Record
+    config: dict[str, Any]
+    plan: list[steps.Step]
+    options: dict[str, Any]
+
+
+class Containers:
+    """The containers of a store."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.directory = f"{root}/containers"
+        self.volumes = volumes.Volumes(root)
+        self.images = store.Store(root)
+
+    def path(self, identifier: str) -> str:
+        """A container's directory."""
+        return f"{self.directory}/{identifier}"
+
+    # Planning
+
+    def plan(self, image: str, explain: bool = False, **given: Any) -> Start:
+        """Plan to start a container from `image`; `given` are options by docker-py's names (configure.DEFAULTS).
+
+        Reads facts (the image, this host), changes nothing, takes nothing. With `explain`, the processes will report
+        each step. Raises ImageNotFound, InvalidArgument, Unsupported.
+        """
+        options = {**configure.DEFAULTS, **given}
+        found = self.images.get(image)
+        identifier = names.new_id()
+        self.complete(options, identifier, found.config)
+        directory = self.path(identifier)
+        joined = self.joined(options)
+        config = configure.config(
+            options,
+            found.config,
+            self.images.layer_directories(found),
+            directory,
+            options["mounts"],
+            self.volumes.data,
+            joined,
+        )
+        spec.check(config)
+        record: Record = {
+            "id": identifier,
+            "name": options["name"],
+            "created": timestamp(),
+            "image": image,
+            "image_id": found.id,
+            "args": config["process"]["args"],
+            "labels": options["labels"],
+            "remove": options["remove"],
+            "network": options["network_mode"],
+            "ports": [port._asdict() for port in options["ports"]],
+            "mounts": [mount._asdict() for mount in options["mounts"]],
+            "anonymous": options["anonymous"],
+            "cgroup": config["linux"]["cgroupsPath"],
+            "status": "starting",
+            "exit_code": None,
+        }
+        plan = list(self.start(record, config, options, self.images.layer_links(found), explain))
+        return Start(record, config, plan, options)
+
+    def complete(self, options: dict[str, Any], identifier: str, image: dict[str, Any]) -> None:
+        """Fill in what the user left open: names, anonymous volumes, exposed ports."""
+        if options["name"] and not names.valid(options["name"]):
+            raise errors.InvalidArgument(
+                f"invalid container name {options['name']!r}: use letters, digits and `_.-`, two at least"
+            )
+        options["name"] = options["name"] or names.new_name()
+        if options["network_mode"] == "host" and not options["hostname"]:
+            options["hostname"] = os.uname().nodename
+        options["hostname"] = options["hostname"] or identifier[:12]
+        mode = options["network_mode"]
+        if mode not in ("bridge", "host", "none") and not mode.startswith("container:"):
+            raise errors.NetworkNotFound(f"no such network: {mode}; bridge, host, none and container:NAME are there")
+        if options["ports"] and mode != "bridge":
+            raise errors.InvalidArgument(f"ports can be published on the bridge only, not with --network {mode}")
+        defaults = image.get("config") or {}
+        taken = {os.path.normpath(mount.target) for mount in options["mounts"]}
+        for target in defaults.get("Volumes") or {}:
+            if os.path.normpath(target) not in taken:
+                options["mounts"] = [*options["mounts"], volumes.Mount("volume", "", target)]
+        options["anonymous"] = []
+        for index, mount in enumerate(options["mounts"]):
+            if mount.kind == "volume" and not mount.source:
+                name = names.new_id()
+                options["anonymous"].append(name)
+                options["mounts"][index] = mount._replace(source=name)
+
+    def joined(self, options: dict[str, Any]) -> dict[str, int]:
+        """The pids of the containers whose namespaces are to be shared, by kind of namespace."""
+        result = {}
+        for kind, key in (("network", "network_mode"), ("pid", "pid_mode"), ("ipc", "ipc_mode"), ("uts", "uts_mode")):
+            mode, _, name = options[key].partition(":")
+            if mode == "container":
+                record = self.get(name)
+                running = self.running(record["id"])
+                if running is None:
+                    raise errors.Conflict(f"container {name} is not running: its {kind} namespace cannot be shared")
+                result[kind] = running["pid"]
+            elif options[key] not in ("", "host", "bridge", "none", "private", "shareable"):
+                raise errors.InvalidArgument(f"there is no {kind} mode {options[key]!r}: use host or container:NAME")
+        return result
+
+    def start(
+        self, record: Record, config: dict[str, Any], options: dict[str, Any], layers: list[str], explain: bool
+    ) -> Iterator[steps.Step]:
+        """Everything from nothing to a running command, in the monitor."""
+        directory = self.path(record["id"])
+        rootfs = f"{directory}/rootfs"
+        bridged = record["network"] == "bridge"
+        network = bridge.default(self.root) if bridged else None
+        if host.in_user_namespace():
+            yield steps.unshare(NEW_MOUNTS, why="the mounts of this user's container need a list that is this user's")
+        yield from steps.about("engine", self.begin(record, config))
+        if network:
+            yield from steps.about("bridge", bridge.setup(network))
+            yield steps.call(
+                ipam.lease, network, record["id"], why="an address that nobody else has", result="address"
+            )._replace(concept="bridge")
+        yield from steps.about("engine", self.etc_files(directory, options))
+        yield from steps.about("overlay", overlay.mount(self.root, layers, directory))
+        yield from steps.about("mounts", volumes.prepare(self.volumes, options["mounts"], rootfs))
+        attach: list[steps.Step] = []
+        if network:
+            attach += steps.about("bridge", bridge.attach(network, record["id"]))
+            attach += steps.about("nat", nat.publish(record["id"], options["ports"]))
+        yield from launch.plan(config, rootfs, options["stdin_open"], explain, attach)
+
+    def begin(self, record: Record, config: dict[str, Any]) -> Iterator[steps.Step]:
+        """Open the journal: from here on, whatever happens can be taken down again."""
+        directory = self.path(record["id"])
+        yield steps.call(
+            open_journal, self.directory, directory, why="the container's directory, locked by whoever runs it", result="lock"
+        )
+        yield steps.write(f"{directory}/record.json", json.dumps(record, indent=1), why="what teardown will need to know")
+        yield steps.write(f"{directory}/config.json", json.dumps(config, indent=1), why="the OCI config, for runtimes and readers")
+        yield steps.call(take_name, self.directory, record["name"], record["id"], why="a name is taken by making one link")
+
+    def etc_files(self, directory: str, options: dict[str, Any]) -> Iterator[steps.Step]:
+        """/etc/hosts, hostname and resolv.conf: files of ours, bound over the image's."""
+        mode, name = options["network_mode"], options["hostname"]
+        lines: list[Any] = [LOCALHOST]
+        if mode == "host":
+            lines = [files.read("/etc/hosts").decode(errors="replace")]
+        if mode == "bridge":
+            lines += [steps.ADDRESS, f"\t{name}\n"]
+        yield steps.write(f"{directory}/hosts", steps.Text(lines), why="its own name leads to its own address")
+        yield steps.write(f"{directory}/hostname", f"{name}\n", why="programs read the name here too")
+        servers = resolv_conf(keep_loopback=mode == "host")
+        yield steps.write(f"{directory}/resolv.conf", servers, why="the host's servers; its loopback is not ours")
+
+    # Taking down
+
+    def teardown(self, record: Record, remove: bool, exit_code: int | None = None) -> Iterator[steps.Step]:
+        """The reverse of `start`, from the record alone; every step is idempotent. With `remove`, nothing is left."""
+        identifier, directory = record["id"], self.path(record["id"])
+        yield from steps.about("cgroups", cgroups.remove(record["cgroup"]))
+        if record["network"] == "bridge":
+            detach = bridge.detach(bridge.default(self.root), identifier, bool(record["ports"]), unplug=False)
+            yield from steps.about("bridge", detach)
+        yield from steps.about("overlay", overlay.umount(directory))
+        yield steps.remove_tree(f"{host.run_root()}/{identifier}", why="no process any more")._replace(concept="engine")
+        if remove:
+            for name in record["anonymous"]:
+                yield steps.remove_tree(f"{self.volumes.directory}/{name}", why="an anonymous volume goes with its container")
+            yield steps.call(drop_name, self.directory, record["name"], identifier, why="the name is free again")
+            yield steps.remove_tree(directory, why="the journal goes last")._replace(concept="engine")
+        else:
+            ended = {**record, "status": "exited", "exit_code": exit_code, "finished": timestamp()}
+            yield steps.call(write_record, directory, ended, why="how it ended, for `ps -a` and `start`")
+
+    # Running
+
+    def run(self, planned: Start, explain: bool = False) -> monitor.Client:
+        """Perform a planned start in a monitor of its own. The client end tells when it has started and how it ended."""
+        record = planned.record
+
+        def started(values: steps.Values) -> None:
+            pid = values["pid"]
+            running = {"pid": pid, "start_time": state.start_time(pid), "address": values.get("address", ""), "started": timestamp()}
+            files.make_directory(f"{host.run_root()}/{record['id']}")
+            files.write(f"{host.run_root()}/{record['id']}/state.json", json.dumps(running).encode())
+            if not record["remove"]:
+                write_record(self.path(record["id"]), {**record, "status": "running", "started": running["started"]})
+
+        def teardown(exit_code: int | None) -> Iterator[steps.Step]:
+            return self.teardown(record, record["remove"] or exit_code is None, exit_code)
+
+        return monitor.start(lambda end: monitor.run(planned.plan, started, teardown, end, explain))
+
+    # Looking
+
+    def list(self) -> "list[Record]":
+        """All records, newest first; each with the status that is true now."""
+        records = [self.read(identifier) for identifier in self.identifiers()]
+        return sorted((record for record in records if record), key=lambda record: record["created"], reverse=True)
+
+    def identifiers(self) -> "list[str]":
+        """The ids of all containers, whole or half made."""
+        try:
+            return [name for name in os.listdir(self.directory) if len(name) == 64]
+        except FileNotFoundError:
+            return []
+
+    def read(self, identifier: str) -> Record | None:
+        """One record with its true status, None if it has none (yet, or any more)."""
+        try:
+            record: Record = json.loads(files.read(f"{self.path(identifier)}/record.json"))
+        except FileNotFoundError:
+            return None
+        running = self.running(identifier)
+        if running:
+            record |= {**running, "status": "running"}
+        elif record["status"] == "running":
+            record["status"] = "dead"
+        return record
+
+    def running(self, identifier: str) -> dict[str, Any] | None:
+        """The state of a running container: pid, start time, address; None if it does not run."""
+        try:
+            found: dict[str, Any] = json.loads(files.read(f"{host.run_root()}/{identifier}/state.json"))
+        except FileNotFoundError:
+            return None
+        return found if state.alive(found["pid"], found["start_time"]) else None
+
+    def get(self, name: str) -> Record:
+        """A container by name, id or any unique prefix of its id. Raises ContainerNotFound, InvalidArgument."""
+        try:
+            identifiers = [os.readlink(f"{self.directory}/names/{name}")] if names.valid(name) else []
+        except OSError:
+            identifiers = []
+        if not identifiers:
+            identifiers = [identifier for identifier in self.identifiers() if name and identifier.startswith(name)]
+        if len(identifiers) > 1:
+            raise errors.InvalidArgument(f"{name} is the beginning of {len(identifiers)} ids: write more of it")
+        record = self.read(identifiers[0]) if identifiers else None
+        if record is None:
+            raise errors.ContainerNotFound(f"No such container: {name}")
+        return record
+
+    def using_volume(self, volume: str) -> "list[str]":
+        """The ids of the containers, running or not, that mount this volume."""
+        return [
+            record["id"]
+            for record in self.list()
+            if any(mount["kind"] == "volume" and mount["source"] == volume for mount in record["mounts"])
+        ]
+
+    def remove(self, name: str) -> str:
+        """Remove a container that does not run. Returns its id. Raises ContainerNotFound, Conflict."""
+        record = self.get(name)
+        try:
+            lock = files.lock(self.path(record["id"]), wait=False)
+        except BlockingIOError:
+            raise errors.Conflict(
+                f"container {record['name']} is running: stop it first (it holds the lock on its directory)"
+            ) from None
+        try:
+            steps.execute(self.teardown(record, remove=True), {})
+        finally:
+            os.close(lock)
+        return str(record["id"])
+
+
+NEW_MOUNTS = 0x00020000  # CLONE_NEWNS
+
+LOCALHOST = """\
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::0\tip6-localnet
+ff00::0\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+"""
+
+
+def timestamp() -> str:
+    """Now, in RFC 3339 with nanoseconds, as docker writes times."""
+    now = time.time_ns()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z"
+
+
+def open_journal(containers: str, directory: str) -> int:
+    """Make the container's directory and lock it, in one go as far as a repairer can see. Returns the lock."""
+    files.make_directory(f"{containers}/names")
+    with files.locked(f"{containers}.lock", shared=True):
+        os.mkdir(directory, 0o700)
+        return files.lock(directory)
+
+
+def take_name(containers: str, name: str, identifier: str) -> None:
+    """Take a name, or raise Conflict."""
+    try:
+        os.symlink(identifier, f"{containers}/names/{name}")
+    except FileExistsError:
+        holder = os.readlink(f"{containers}/names/{name}")
+        raise errors.Conflict(
+            f"the container name {name!r} is in use by container {holder[:12]}: remove that one (rm), or use another name"
+        ) from None
+
+
+def drop_name(containers: str, name: str, identifier: str) -> None:
+    """Give a name back, if it is ours: a start that failed for its name must not free the holder's."""
+    path = f"{containers}/names/{name}"
+    try:
+        if os.readlink(path) == identifier:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def write_record(directory: str, record: Record) -> None:
+    """Replace the record, and be sure of it."""
+    files.write(f"{directory}/record.json", json.dumps(record, indent=1).encode(), sync=True)
+
+
+def resolv_conf(keep_loopback: bool) -> str:
+    """The host's resolv.conf(5) without servers on its loopback, which is not the container's.
+
+    systemd-resolved keeps the real servers in a file of its own.
+    """
+    real = "/run/systemd/resolve/resolv.conf"
+    path = real if not keep_loopback and os.path.exists(real) else "/etc/resolv.conf"
+    try:
+        text = files.read(path).decode(errors="replace")
+    except FileNotFoundError:
+        return "# the host has no resolv.conf\n"
+    if keep_loopback:
+        return text
+    lines = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver" and (words[1].startswith("127.") or words[1] == "::1"):
+            continue
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+

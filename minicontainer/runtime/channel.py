@@ -1,0 +1,106 @@
+"""What parent, child and client say to one another: small JSON messages over a socket pair (unix(7), SOCK_SEQPACKET).
+
+    {"reached": "namespaces"}        the sender has come to this point
+    {"step": n, "began", "ended"}    its n-th step is done; seconds of the monotonic clock, the same in all processes
+    {"error": …}                     an exception, to be raised again on the other side as the same class
+    {"started": pid}                 the container's command runs; the terminal's master comes beside it, if any
+    {"exited": code}                 … and has ended, and all is taken down
+
+The end of the stream means that the other side is gone.
+"""
+
+import array
+import json
+import os
+import socket
+import traceback
+from typing import Any
+
+from .. import errors
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends; both close on exec."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(end: socket.socket, message: dict[str, Any], descriptor: int | None = None) -> None:
+    """Send one message, with a descriptor beside it (SCM_RIGHTS) if given."""
+    beside = []
+    if descriptor is not None:
+        beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+    end.sendmsg([json.dumps(message).encode()], beside, socket.MSG_NOSIGNAL)
+
+
+def receive(end: socket.socket) -> tuple[dict[str, Any] | None, int | None]:
+    """The next message and the descriptor beside it; None at the end of the stream."""
+    data, beside, _, _ = end.recvmsg(1 << 16, socket.CMSG_LEN(4), socket.MSG_CMSG_CLOEXEC)
+    descriptor = None
+    for _, _, content in beside:
+        descriptor = array.array("i", content)[0]
+    return (json.loads(data) if data else None), descriptor
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An exception as a message that `revive` turns back."""
+    notes = list(getattr(error, "__notes__", []))
+    if isinstance(error, errors.KernelError):
+        # What JSON cannot carry is there to be read only.
+        arguments = [word if isinstance(word, int | str) else str(word) for word in error.arguments]
+        return {"class": type(error).__name__, "args": [error.errno, error.call, arguments, error.hint], "notes": notes}
+    if isinstance(error, errors.MiniContainerError):
+        return {"class": type(error).__name__, "args": [str(error)], "notes": notes}
+    if isinstance(error, OSError):
+        return {"class": "OSError", "args": [error.errno, error.strerror, error.filename], "notes": notes}
+    return {"class": "", "args": ["".join(traceback.format_exception(error))], "notes": []}
+
+
+def revive(described: dict[str, Any]) -> Exception:
+    """The exception that `describe` described; a RuntimeError with the traceback for one that nobody foresaw."""
+    error: Exception
+    if described["class"] == "OSError":
+        error = OSError(*described["args"])
+    elif described["class"]:
+        error = getattr(errors, described["class"])(*described["args"])
+        if isinstance(error, errors.KernelError):
+            error.arguments = tuple(error.arguments)
+    else:
+        error = RuntimeError(described["args"][0])
+    for note in described["notes"]:
+        error.add_note(note)
+    return error
+
+
+class Gone(errors.MiniContainerError):
+    """The other side ended without a word: it was killed."""
+
+
+def wait(end: socket.socket, point: str, values: dict[str, Any]) -> None:
+    """Read until the other side has reached `point`. Raises its error, or Gone.
+
+    Reports of steps go to `values["report"]` if somebody listens; a descriptor that comes along is bound as `master`.
+    """
+    while True:
+        message, descriptor = receive(end)
+        if descriptor is not None:
+            values["master"] = descriptor
+        if message is None:
+            if point == "execve":
+                return  # the end was marked close-on-exec, and exec it did
+            raise Gone(f"the other process was killed before it reached {point!r}")
+        if "error" in message:
+            raise revive(message["error"])
+        if "step" in message and "report" in values:
+            values["report"](message)
+        if message.get("reached") == point:
+            return
+
+
+def tell(end: socket.socket, point: str) -> None:
+    """Say that we have come to this point."""
+    try:
+        send(end, {"reached": point})
+    except BrokenPipeError:
+        raise Gone(f"the other process was killed before we reached {point!r}") from None
+
+

@@ -1,0 +1,60 @@
+"""The parent: cgroup, fork, network, go.
+
+    parent                                   child (runtime/init.py)
+    make the cgroup, unshare pid
+    fork ──────────────────────────────────▶ enter the cgroup, unshare the other namespaces
+         ◀─────────────────── "namespaces" ──
+    plug in the network                      meanwhile: mounts, devices, pivot_root
+         ───────────────────── "network" ──▶ identity
+         ◀────────────── end of the stream ── execve
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from .. import steps
+from ..kernel import cgroups, namespaces
+from . import channel, init
+
+OURS = steps.Symbol("channel")
+THEIRS = steps.Symbol("child_channel")
+
+
+def plan(
+    config: dict[str, Any],
+    root: str,
+    stdin: bool = True,
+    report: bool = False,
+    network: Iterable[steps.Step] = (),
+) -> Iterator[steps.Step]:
+    """Start the config's process with `root` as its `/`.
+
+    `network` is what to do once the child's network namespace exists ($pid is bound by then): the point where OCI has
+    the createRuntime hooks. With `stdin`, the child keeps its standard input. With `report`, it reports each step.
+    """
+    linux = config["linux"]
+    path = linux["cgroupsPath"]
+    child = list(init.plan(config, root, stdin))
+
+    yield from steps.about("cgroups", cgroups.create(path, linux.get("resources", {})))
+    yield from steps.about("namespaces", namespaces.of_kinds(linux["namespaces"], ("pid",)))
+    yield steps.call(
+        init.fork, child, OURS, THEIRS, report, why="the child goes its own way, in its own namespaces", result="pid"
+    )
+    yield steps.call(channel.wait, OURS, "namespaces", VALUES, why="until the child has unshared its network")
+    yield from network
+    yield steps.call(channel.tell, OURS, "network", why="the child may go on to its command")
+    yield steps.call(channel.wait, OURS, "execve", VALUES, why="the stream ends when execve closes the child's end of it")
+
+
+VALUES = steps.Symbol("values")
+
+
+def values(report: Any = None) -> dict[str, Any]:
+    """What the plan's symbols are bound to before it starts."""
+    ours, theirs = channel.pair()
+    bound: dict[str, Any] = {OURS.name: ours, THEIRS.name: theirs}
+    if report:
+        bound["report"] = report
+    bound[VALUES.name] = bound
+    return bound

@@ -1,0 +1,175 @@
+"""The monitor: the process that stays beside a container. It is init's parent and outlives whoever asked for it.
+
+The client (`run` in a terminal, a library user) forks it first and talks to it over a channel. The monitor performs the
+start, waits for the container's command, takes everything down and says so. Killing the client never kills a container;
+if the monitor is killed, the kernel kills the container (PR_SET_PDEATHSIG), and the journal on disk says what to mend.
+"""
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from .. import steps
+from ..kernel import terminal
+from . import channel, launch
+
+
+class Client:
+    """The client's end: what happens to the container, as it happens."""
+
+    def __init__(self, end: socket.socket, monitor: int) -> None:
+        self.end = end
+        self.monitor = monitor
+        self.process = -1  # a pidfd of the container's init
+        self.master: int | None = None  # its terminal, if it has one
+
+    def wait_started(self, report: Callable[[dict[str, Any]], None] | None = None) -> int:
+        """Wait until the command runs; returns its pid. Raises what went wrong. `report` gets a message per step."""
+        while True:
+            message, descriptor = channel.receive(self.end)
+            if message is None:
+                os.waitpid(self.monitor, 0)
+                raise channel.Gone("the monitor was killed: `minicontainer system check --repair` cleans up after it")
+            if "error" in message:
+                os.waitpid(self.monitor, 0)
+                raise channel.revive(message["error"])
+            if "started" in message:
+                self.master = descriptor
+                self.process = os.pidfd_open(message["started"])
+                return int(message["started"])
+            if report:
+                report(message)
+
+    def send_signal(self, number: int) -> None:
+        """Signal the container's init; nothing happens if it has ended."""
+        try:
+            signal.pidfd_send_signal(self.process, number)
+        except ProcessLookupError:
+            pass
+
+    def wait_exited(self, report: Callable[[dict[str, Any]], None] | None = None) -> int:
+        """Wait until the container has ended and all is taken down; returns its exit code (128+n for a signal)."""
+        while True:
+            message, _ = channel.receive(self.end)
+            if message is None:
+                raise channel.Gone("the monitor was killed: `minicontainer system check --repair` cleans up after it")
+            if "error" in message:
+                raise channel.revive(message["error"])
+            if "exited" in message:
+                os.waitpid(self.monitor, 0)
+                return int(message["exited"])
+            if report:
+                report(message)
+
+    def relay(self, stdin: int | None) -> int:
+        """Relay between our terminal and the container's until it has ended; returns its exit code."""
+        assert self.master is not None
+        code: list[int] = []
+
+        def ended() -> bool:
+            code.append(self.wait_exited())
+            return True
+
+        terminal.relay(self.master, stdin, 1, ended, self.end.fileno())
+        return code[0]
+
+
+def start(work: Callable[[socket.socket], None]) -> Client:
+    """Fork a monitor that performs `work(its end of the channel)`; returns the client's end.
+
+    The monitor has a session of its own, so that no key typed in our terminal reaches the container twice.
+    """
+    ours, theirs = channel.pair()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return Client(ours, pid)
+    try:
+        ours.close()
+        os.setsid()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        try:
+            work(theirs)
+        except BaseException as error:
+            say(theirs, {"error": channel.describe(error)})
+    finally:
+        os._exit(0)
+
+
+def say(end: socket.socket, message: dict[str, Any], descriptor: int | None = None) -> None:
+    """Tell the client, if there is one still: a container does not depend on who started it."""
+    try:
+        channel.send(end, message, descriptor)
+    except BrokenPipeError:
+        pass
+
+
+def run(
+    plan: steps.Plan,
+    started: Callable[[dict[str, Any]], None],
+    teardown: Callable[[int | None], steps.Plan],
+    end: socket.socket,
+    report: bool,
+) -> None:
+    """The monitor's life: perform `plan`, wait for the container's end, perform `teardown(exit code)`.
+
+    `started(values)` is called when the command runs. If the start fails, `teardown(None)` is performed before the
+    client is told. With `report`, the client gets a message per step: which one, in which process, when.
+    """
+
+    def parent_step(step: steps.Step, began: float, ended: float) -> None:
+        nonlocal count
+        say(end, {"step": count, "by": "parent", "began": began, "ended": ended})
+        count += 1
+
+    def child_step(message: dict[str, Any]) -> None:
+        say(end, {**message, "by": "child"})
+
+    def teardown_step(step: steps.Step, began: float, ended: float) -> None:
+        say(end, {"verb": step.verb, "by": "teardown", "began": began, "ended": ended})
+
+    count = 0
+    values = launch.values(child_step if report else None)
+    try:
+        steps.execute(plan, values, parent_step if report else None)
+    except BaseException:
+        kill(values.get("pid"))
+        steps.execute(teardown(None), values)
+        raise
+    started(values)
+    say(end, {"started": values["pid"]}, values.get("master"))
+    leave_stdio(values.get("master"))
+
+    _, status = os.waitpid(values["pid"], 0)
+    code = exit_code(status)
+    steps.execute(teardown(code), values, teardown_step if report else None)
+    say(end, {"exited": code})
+
+
+def kill(pid: int | None) -> None:
+    """End a child that has not started its command, and reap it."""
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def exit_code(status: int) -> int:
+    """A wait status as a shell shows it: 128+n for a signal."""
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def leave_stdio(master: int | None) -> None:
+    """Let go of the client's descriptors: a reader at the other end must see their end when the container's is there."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.close(null)
+    if master is not None:
+        os.close(master)
+
+
