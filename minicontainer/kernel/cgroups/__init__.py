@@ -1,0 +1,542 @@
+"""Control groups: what a container may use, counted and limited (cgroups(7)).
+
+Offers: plans that create a cgroup with its limits, put a process into it and remove it; its processes and counters.
+A cgroup is named by one path, "/minicontainer/<id>", the same in every hierarchy. Version 1 (a hierarchy for each
+controller) or 2 (one for all) is chosen once, here, from what is mounted; nothing is ever mounted or remounted.
+v1.py and v2.py say what to write into which file; they are pure.
+
+Callers owe it: `parent()` once for the first part of the path; `create` before `enter` or `join`; the same resources to
+all three. `enter` is for the process itself, before it unshares the cgroup namespace and while it sees
+/sys/fs/cgroup. `join` is for another process, and dear: see there.
+
+A limit that cannot be had is refused by name (errors.Unsupported), never skipped. Where nothing is asked for and no
+cgroup may be made (`usable()` is false: a user namespace without delegation), the plans are empty.
+"""
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ... import errors, files, host, steps, syscalls
+from . import v1, v2
+
+Resources = dict[str, Any]
+NOTHING: Resources = {}
+
+# The parts of linux.resources that we know how to write. Anything else in there is refused, not skipped.
+KNOWN: dict[str, tuple[str, ...]] = {
+    "cpu": ("shares", "quota", "period", "burst", "idle", "cpus", "mems"),
+    "memory": ("limit", "reservation", "swap", "swappiness", "disableOOMKiller", "checkBeforeUpdate"),
+    "pids": ("limit",),
+}
+
+LEAF = "processes"  # where processes of an inner cgroup are moved: v2 wants them in the leaves
+
+
+class Layout(NamedTuple):
+    """What this machine has mounted."""
+
+    version: int  # 1, 2, or 0: nothing is mounted
+    mounts: dict[str, str]  # v1: controller → mount point; v2: "" → mount point
+    own: str  # v2: the cgroup of this process
+
+
+_layout: Layout | None = None
+
+
+def detect() -> Layout:
+    """Which hierarchies are mounted where; read once per process. A hybrid host, with controllers in v1, is v1."""
+    global _layout
+    if _layout is None:
+        _layout = parse(files.read("/proc/self/mountinfo").decode(), files.read("/proc/self/cgroup").decode())
+    return _layout
+
+
+def parse(mountinfo: str, membership: str) -> Layout:
+    """The layout, from the text of /proc/self/mountinfo (proc_pid_mountinfo(5)) and /proc/self/cgroup (cgroups(7))."""
+    mounts: dict[str, str] = {}
+    unified = ""
+    for line in mountinfo.splitlines():
+        before, separator, after = line.partition(" - cgroup")
+        if not separator:
+            continue
+        point = before.split()[4].replace("\\040", " ")
+        kind, _, options = after.split(" ", 2)
+        if kind == "2":
+            unified = unified or point
+            continue
+        for controller in options.split()[-1].split(","):
+            if controller not in ("rw", "ro", "xattr", "none", "noprefix", "clone_children") and "=" not in controller:
+                mounts.setdefault(controller, point)
+    if mounts:
+        return Layout(1, mounts, "/")
+    own = next((line[3:] for line in membership.splitlines() if line.startswith("0::")), "/")
+    return Layout(2, {"": unified}, own) if unified else Layout(0, {}, "/")
+
+
+def version() -> int:
+    """1 or 2; 0 where no cgroup hierarchy is mounted."""
+    return detect().version
+
+
+def default_devices() -> list[dict[str, Any]]:
+    """What Docker's containers may do with devices: make any node, and use these. As `linux.resources.devices`.
+
+    The last rule that matches decides. Source: runc libcontainer/specconv/spec_linux.go, AllowedDevices.
+    """
+    usable_ones = (
+        (1, 3),  # null
+        (1, 5),  # zero
+        (1, 7),  # full
+        (1, 8),  # random
+        (1, 9),  # urandom
+        (5, 0),  # tty
+        (5, 1),  # console
+        (5, 2),  # ptmx
+        (136, -1),  # pts/*
+        (10, 200),  # net/tun
+    )
+    return [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "access": "m"},
+        {"allow": True, "type": "b", "access": "m"},
+        *({"allow": True, "type": "c", "major": n, "minor": m, "access": "rwm"} for n, m in usable_ones),
+    ]
+
+
+def parent(name: str) -> str:
+    """The path of the cgroup that all containers of a store lie in; `name` is "minicontainer" with the store's suffix.
+
+    At the top of the hierarchy; under systemd, which owns the top of v2, a scope of its own; without privilege, below
+    the cgroup that was delegated to us.
+    """
+    layout = detect()
+    if layout.version == 2:
+        if not host.is_root():
+            return f"{layout.own.removesuffix(f'/{LEAF}').rstrip('/')}/{name}"
+        if os.path.isdir("/run/systemd/system"):
+            return f"/system.slice/{name}.scope"
+    return f"/{name}"
+
+
+def obstacle() -> str:
+    """Why this process may make no cgroup, with the mend; empty if it may."""
+    layout = detect()
+    if layout.version == 0:
+        return "no cgroup hierarchy is mounted here; mount -t cgroup2 none /sys/fs/cgroup"
+    if host.is_root():
+        for point in layout.mounts.values():
+            if not os.access(point, os.W_OK):
+                return f"{point} cannot be written; mount it read-write"
+        return ""
+    if layout.version == 1:
+        return (
+            "cgroup v1 cannot be delegated to a user namespace; run as root of the machine, or boot it with cgroup v2"
+        )
+    own = layout.own.removesuffix(f"/{LEAF}")
+    if own in ("", "/") or not os.access(f"{layout.mounts['']}{own}/cgroup.subtree_control", os.W_OK):
+        return (
+            "no cgroup has been delegated to this user; run as root of the machine, or inside "
+            "`systemd-run --user --scope -p Delegate=yes`"
+        )
+    return ""
+
+
+def usable() -> bool:
+    """Whether this process may make cgroups. If not, what asks for a limit is refused, and the rest runs without."""
+    return not obstacle()
+
+
+def has_swap_limit() -> bool:
+    """Whether memory and swap together can be limited: v1 needs swapaccount=1 on some kernels' command lines."""
+    layout = detect()
+    if layout.version == 1:
+        return os.path.exists(f"{layout.mounts.get('memory', '')}/memory.memsw.limit_in_bytes")
+    return os.path.exists("/proc/swaps")
+
+
+# ---------------------------------------------------------------------------------------------------------------- plans
+
+
+def create(path: str, resources: Resources) -> steps.Plan:
+    """The cgroup at `path` with the limits of `linux.resources`. Unsupported for a limit that cannot be had."""
+    layout = detect()
+    _refuse_unknown(resources, layout.version)
+    limits = v1.writes(resources) if layout.version == 1 else v2.writes(resources)
+    why_not = obstacle()
+    if why_not:
+        if limits:
+            raise errors.Unsupported(
+                f"{limits[0][0]} needs the cgroup controller `{_controller(limits[0][0])}`: {why_not}"
+            )
+        return iter(())
+    plan = _create_v1 if layout.version == 1 else _create_v2
+    return plan(layout, path, limits, resources)
+
+
+def enter(path: str, resources: Resources = NOTHING) -> steps.Plan:
+    """This very process, which must have one thread only, goes in.
+
+    On v1 by writing 0 into `tasks`. A thread that moves itself cannot fork meanwhile, so the kernel spares the lock
+    against forks that `cgroup.procs` takes, and with it an RCU grace period: 0.2 ms instead of 5 to 10 (kernel/cgroup
+    /cgroup.c, cgroup_procs_write_start; measured on Linux 6.18).
+    """
+    if not usable():
+        return
+    file = "tasks" if version() == 1 else "cgroup.procs"
+    for directory in _directories(path, resources):
+        yield steps.put(f"{directory}/{file}", "0", why="from here on what I use is counted as the container's")
+
+
+def join(path: str, pid: steps.Symbol | int, resources: Resources = NOTHING) -> steps.Plan:
+    """Another process goes in, with all its threads. Each call waits out an RCU grace period, 5 to 10 ms."""
+    if not usable():
+        return
+    for directory in _directories(path, resources):
+        yield steps.put(
+            f"{directory}/cgroup.procs", steps.Text((pid,)), why="what it uses is counted as the container's"
+        )
+
+
+def remove(path: str) -> steps.Plan:
+    """The cgroup at `path` is gone afterwards, with whatever ran in it. From the path alone, as often as one likes.
+
+    The shared parent stays; `system reset` gives its path, and all containers in it go too.
+    """
+    if not usable():
+        return
+    directories = _directories(path, {"cpu": {"cpus": "all"}})
+    yield steps.call(empty, tuple(directories), why="a cgroup can be removed only when nothing runs in it")
+    for directory in directories:
+        yield steps.rmdir(directory, why="the container's limits and counters end with it")
+
+
+def _create_v1(layout: Layout, path: str, limits: list[tuple[str, str]], resources: Resources) -> Iterator[steps.Step]:
+    rules = resources.get("devices") or []
+    for file in [name for name, _ in limits] + ["devices.deny"] * bool(rules):
+        controller = _controller(file)
+        if controller not in layout.mounts:
+            raise errors.Unsupported(
+                f"{file} needs the cgroup controller `{controller}`, of which no v1 hierarchy is mounted; "
+                f"mount -t cgroup -o {controller} {controller} /sys/fs/cgroup/{controller}"
+            )
+    if any(name.startswith("memory.memsw") for name, _ in limits) and not has_swap_limit():
+        raise errors.Unsupported("this kernel counts no swap for cgroups; boot it with swapaccount=1")
+    for directory in _directories(path, resources):
+        if directory == f"{layout.mounts.get('cpuset')}{path}":
+            yield from _cpusets(layout.mounts["cpuset"], path)
+        yield steps.mkdir(directory, why="a cgroup of the container's own")
+    if "cpuset" in (_controller(name) for name, _ in limits):
+        given = dict(limits)
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if file not in given:
+                limits = [*limits, (file, _first_line(f"{layout.mounts['cpuset']}/{file}"))]
+    for file, value in limits:
+        yield steps.put(f"{layout.mounts[_controller(file)]}{path}/{file}", value, why=WHY[file.partition(".")[0]])
+    for file, value in v1.devices(rules):
+        yield steps.put(f"{layout.mounts['devices']}{path}/{file}", value, why=WHY["devices"])
+
+
+def _cpusets(mount: str, path: str) -> Iterator[steps.Step]:
+    """A v1 cpuset is born empty, and empty ones may hold no process and no child with members."""
+    level = mount
+    for name in path.strip("/").split("/")[:-1]:
+        level = f"{level}/{name}"
+        yield steps.mkdir(level, why="the parent of all containers")
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if not _first_line(f"{level}/{file}"):
+                yield steps.put(f"{level}/{file}", _first_line(f"{mount}/{file}"), why="a v1 cpuset is born empty")
+
+
+def _create_v2(layout: Layout, path: str, limits: list[tuple[str, str]], resources: Resources) -> Iterator[steps.Step]:
+    mount = layout.mounts[""]
+    level = mount
+    if not host.is_root():
+        level = mount + layout.own.removesuffix(f"/{LEAF}")
+    elif path.startswith("/system.slice/") and os.path.isdir("/run/systemd/system"):
+        level = mount + os.path.dirname(path)
+        if not os.path.isdir(level):
+            yield steps.call(
+                make_scope, os.path.basename(level), level, why="systemd owns the tree, and delegates a part"
+            )
+    available = (_first_line(f"{level}/cgroup.controllers") or _first_line(f"{mount}/cgroup.controllers")).split()
+    asked = {_controller(file) for file, _ in limits} - {"cgroup"}
+    for controller in sorted(asked):
+        if controller not in available:
+            file = next(name for name, _ in limits if _controller(name) == controller)
+            raise errors.Unsupported(
+                f"{file} needs the cgroup controller `{controller}`, which {level} does not have; "
+                + (
+                    "the kernel lacks it or booted with cgroup_disable"
+                    if level == mount
+                    else f"delegate it: systemctl edit user@.service, [Service] Delegate={' '.join(sorted(asked))}"
+                )
+            )
+    wanted = [name for name in available if name in v2.ALWAYS or name in asked]
+    if level != mount and _first_line(f"{level}/cgroup.procs"):
+        yield steps.call(move_to_leaf, level, why="only leaves may hold processes")
+    below = (mount + path).removeprefix(level).strip("/").split("/")
+    for name in below:
+        enabled = _first_line(f"{level}/cgroup.subtree_control").split()
+        lacking = " ".join(f"+{controller}" for controller in wanted if controller not in enabled)
+        if lacking:
+            yield steps.put(f"{level}/cgroup.subtree_control", lacking, why="children have only what is handed down")
+        level = f"{level}/{name}"
+        yield steps.mkdir(level, why="a cgroup of the container's own" if level == mount + path else "its parent")
+    for file, value in limits:
+        yield steps.put(f"{level}/{file}", value, why=WHY.get(file.partition(".")[0], "asked for by its name"))
+    rules = resources.get("devices") or []
+    # In a user namespace the kernel itself makes no device node, and devices are bound in: nothing is left to guard.
+    if rules and host.is_root():
+        yield steps.call(guard_devices, level, rules, why=WHY["devices"])
+
+
+WHY = {
+    "cpu": "no more processor time than this",
+    "cpuset": "these processors and no others",
+    "memory": "no more memory than this; beyond it the kernel kills",
+    "pids": "a fork bomb stays inside",
+    "devices": "root in the container makes device nodes, and must not use them",
+}
+
+
+def _controller(file: str) -> str:
+    return file.partition(".")[0]
+
+
+def _directories(path: str, resources: Resources) -> list[str]:
+    """The cgroup's directory in each hierarchy that it needs, each once (cpu and cpuacct are often one)."""
+    layout = detect()
+    if layout.version == 2:
+        return [layout.mounts[""] + path]
+    cpu = resources.get("cpu") or {}
+    wanted = (*v1.ALWAYS, "cpuset") if cpu.get("cpus") or cpu.get("mems") else v1.ALWAYS
+    return list(dict.fromkeys(layout.mounts[name] + path for name in wanted if name in layout.mounts))
+
+
+def _refuse_unknown(resources: Resources, version: int) -> None:
+    for part, content in resources.items():
+        if not content or part == "devices" or (part == "unified" and version != 1):
+            continue
+        if part not in KNOWN:
+            raise errors.Unsupported(f"linux.resources.{part} is not built yet on cgroup v{version}; leave it out")
+        for name, value in content.items():
+            if value and name not in KNOWN[part]:
+                raise errors.Unsupported(f"linux.resources.{part}.{name} is not built; leave it out")
+
+
+def _first_line(path: str) -> str:
+    """The first line of a file, empty if there is no such file."""
+    try:
+        return files.read(path).partition(b"\n")[0].decode()
+    except (FileNotFoundError, PermissionError):
+        return ""
+
+
+# ------------------------------------------------------------------------------------------------------ what they call
+
+
+def processes(path: str) -> list[int]:
+    """The pids in the cgroup and below it, as this machine numbers them; none if there is no such cgroup."""
+    layout = detect()
+    mount = layout.mounts.get("" if layout.version == 2 else "pids") or next(iter(layout.mounts.values()), "")
+    return _processes(mount + path) if mount else []
+
+
+def _processes(directory: str) -> list[int]:
+    found = []
+    for level in _levels(directory):
+        try:
+            found += [int(pid) for pid in files.read(f"{level}/cgroup.procs").split()]
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):  # gone meanwhile; threaded (v2)
+                raise
+    return found
+
+
+def _levels(directory: str) -> list[str]:
+    """The cgroup and all below it, deepest last."""
+    try:
+        with os.scandir(directory) as entries:
+            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+    return [directory, *(level for child in below for level in _levels(child))]
+
+
+def stats(path: str) -> dict[str, int]:
+    """What the container has used: cpu_usage (ns), throttled (times), memory, memory_peak (bytes), pids, oom_kills.
+
+    What the kernel does not count here is left out.
+    """
+    layout = detect()
+    if layout.version == 2:
+        directory = layout.mounts[""] + path
+        cpu = _table(f"{directory}/cpu.stat")
+        found = {
+            "cpu_usage": cpu["usage_usec"] * 1000 if "usage_usec" in cpu else None,
+            "throttled": cpu.get("nr_throttled"),
+            "memory": _integer(f"{directory}/memory.current"),
+            "memory_peak": _integer(f"{directory}/memory.peak"),
+            "pids": _integer(f"{directory}/pids.current"),
+            "oom_kills": _table(f"{directory}/memory.events").get("oom_kill"),
+        }
+    else:
+        at = {controller: mount + path for controller, mount in layout.mounts.items()}
+        found = {
+            "cpu_usage": _integer(f"{at.get('cpuacct')}/cpuacct.usage"),
+            "throttled": _table(f"{at.get('cpu')}/cpu.stat").get("nr_throttled"),
+            "memory": _integer(f"{at.get('memory')}/memory.usage_in_bytes"),
+            "memory_peak": _integer(f"{at.get('memory')}/memory.max_usage_in_bytes"),
+            "pids": _integer(f"{at.get('pids')}/pids.current"),
+            "oom_kills": _table(f"{at.get('memory')}/memory.oom_control").get("oom_kill"),
+        }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _integer(path: str) -> int | None:
+    text = _first_line(path)
+    return int(text) if text else None
+
+
+def _table(path: str) -> dict[str, int]:
+    try:
+        text = files.read(path).decode()
+    except FileNotFoundError:
+        return {}
+    return {key: int(value) for key, value in (line.split() for line in text.splitlines())}
+
+
+def empty(directories: tuple[str, ...], patience: float = 10.0) -> None:
+    """Kill what runs in these cgroups, wait until it is gone, remove the cgroups below them.
+
+    KernelError (EBUSY) if something is still there after `patience` seconds. This process itself is never killed.
+    """
+    deadline = time.monotonic() + patience
+    pause = 0.0005
+    rounds = 0
+    while True:
+        left = {pid for directory in directories for pid in _processes(directory)}
+        if not left and _prune(directories):
+            return
+        frozen = [directory for directory in directories if os.path.exists(f"{directory}/freezer.state")]
+        for directory in directories:
+            if os.path.exists(f"{directory}/cgroup.kill"):
+                files.put(f"{directory}/cgroup.kill", "1")
+        if rounds > 3:  # something forks faster than we kill: hold it still meanwhile
+            _set_frozen(frozen, "FROZEN")
+        for pid in left - {0, os.getpid()}:  # 0: a process outside our pid namespace
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        _set_frozen(frozen, "THAWED")  # what is frozen does not even die
+        if time.monotonic() > deadline:
+            raise errors.KernelError(
+                errno.EBUSY,
+                "rmdir",
+                directories[:1],
+                f"these processes do not die: {sorted(left)}; see ps -o stat,wchan",
+            )
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+        rounds += 1
+
+
+def _set_frozen(directories: list[str], state: str) -> None:
+    for directory in directories:
+        for level in _levels(directory):
+            try:
+                files.put(f"{level}/freezer.state", state)
+            except FileNotFoundError:
+                pass
+
+
+def _prune(directories: tuple[str, ...]) -> bool:
+    """Remove the cgroups below; whether nothing is left that would keep the directories themselves from removal."""
+    for directory in directories:
+        if "populated 1" in _text(f"{directory}/cgroup.events"):
+            return False
+        for level in reversed(_levels(directory)[1:]):
+            try:
+                files.remove_directory(level)
+            except OSError as error:
+                if error.errno == errno.EBUSY:
+                    return False
+                raise
+    return True
+
+
+def _text(path: str) -> str:
+    try:
+        return files.read(path).decode()
+    except FileNotFoundError:
+        return ""
+
+
+def guard_devices(directory: str, rules: list[dict[str, Any]]) -> None:
+    """Attach the device rules to a v2 cgroup as a BPF program; the cgroup keeps it."""
+    program = syscalls.bpf_load(v2.BPF_PROG_TYPE_CGROUP_DEVICE, v2.device_program(rules))
+    try:
+        target = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            syscalls.bpf_attach(target, program, v2.BPF_CGROUP_DEVICE, v2.BPF_F_ALLOW_MULTI)
+        finally:
+            os.close(target)
+    finally:
+        os.close(program)
+
+
+def move_to_leaf(directory: str) -> None:
+    """v2, "no internal processes": what runs in this cgroup itself moves one level down, to make room for children."""
+    leaf = f"{directory}/{LEAF}"
+    files.make_directory(leaf)
+    for _ in range(100):  # what forks meanwhile has children here again
+        pids = files.read(f"{directory}/cgroup.procs").split()
+        if not pids:
+            return
+        for pid in pids:
+            try:
+                files.put(f"{leaf}/cgroup.procs", pid.decode())
+            except errors.KernelError as error:
+                if error.errno != errno.ESRCH:
+                    raise
+    raise errors.KernelError(errno.EBUSY, "write", (f"{leaf}/cgroup.procs",), "processes are forked faster than moved")
+
+
+def make_scope(unit: str, directory: str) -> None:
+    """Have systemd make a scope with Delegate=yes (org.freedesktop.systemd1(5), StartTransientUnit).
+
+    A scope begins with a process and ends with its last one. So a child of ours stands in it, in a leaf, for as long as
+    this process lives; by then the container's own are there. Nothing happens if another start has just made it.
+    """
+    reader, writer = os.pipe()
+    keeper = os.fork()
+    if not keeper:
+        os.close(writer)
+        os.read(reader, 1)  # until the last holder of the other end is gone
+        os._exit(0)
+    os.close(reader)
+    call = (
+        "busctl --quiet call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager "
+        "StartTransientUnit ssa(sv)a(sa(sv))"
+    ).split()
+    properties = ["3", "Description", "s", "minicontainer", "Delegate", "b", "true", "PIDs", "au", "1", str(keeper)]
+    asked = os.posix_spawnp("busctl", [*call, unit, "fail", *properties, "0"], os.environ)
+    code = os.waitstatus_to_exitcode(os.waitpid(asked, 0)[1])
+    for _ in range(200):  # systemd answers first and makes the cgroup then
+        if os.path.isdir(directory) and str(keeper) in _text(f"{directory}/cgroup.procs").split():
+            move_to_leaf(directory)
+            return
+        if code and os.path.isdir(directory):  # somebody else's, made in the same moment
+            break
+        time.sleep(0.01)
+    os.close(writer)
+    os.waitpid(keeper, 0)
+    if not os.path.isdir(directory):
+        raise errors.Unsupported(
+            f"systemd did not make the scope {unit} with a cgroup of its own; see journalctl -b -u {unit}"
+        )

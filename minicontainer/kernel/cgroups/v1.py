@@ -1,0 +1,71 @@
+"""Limits as cgroup v1 spells them (Documentation/admin-guide/cgroup-v1): one hierarchy per controller.
+
+Pure: `writes` turns the runtime spec's `linux.resources` into (file, value) pairs. The file's first word is the
+controller, and so the hierarchy, that it lies in. Order matters, and is the order to write in: a period before its
+quota, memory before memory+swap (the kernel keeps the second at or above the first at all times).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+# A container joins these where they are mounted, limits or not: they count, freeze and guard it. cpuset, which has
+# to be filled in all the way down before anybody may join, is joined only where it was asked for.
+ALWAYS = ("cpu", "cpuacct", "memory", "devices", "freezer", "pids")
+
+
+def writes(resources: dict[str, Any]) -> list[tuple[str, str]]:
+    """The values to write for `linux.resources` (config-linux.md of the OCI runtime spec), in this order."""
+    return [*_cpu(resources.get("cpu") or {}), *_memory(resources.get("memory") or {}), *_pids(resources)]
+
+
+def _cpu(cpu: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if cpu.get("shares"):
+        yield "cpu.shares", str(cpu["shares"])
+    if cpu.get("period"):
+        yield "cpu.cfs_period_us", str(cpu["period"])
+    if cpu.get("quota"):
+        yield "cpu.cfs_quota_us", str(cpu["quota"] if cpu["quota"] > 0 else -1)
+    if cpu.get("burst"):
+        yield "cpu.cfs_burst_us", str(cpu["burst"])
+    if cpu.get("idle") is not None:
+        yield "cpu.idle", str(cpu["idle"])
+    if cpu.get("cpus"):
+        yield "cpuset.cpus", cpu["cpus"]
+    if cpu.get("mems"):
+        yield "cpuset.mems", cpu["mems"]
+
+
+def _memory(memory: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if memory.get("limit"):
+        yield "memory.limit_in_bytes", str(memory["limit"])
+    if memory.get("swap"):
+        yield "memory.memsw.limit_in_bytes", str(memory["swap"])
+    if memory.get("reservation"):
+        yield "memory.soft_limit_in_bytes", str(memory["reservation"])
+    if memory.get("swappiness") is not None:
+        yield "memory.swappiness", str(memory["swappiness"])
+    if memory.get("disableOOMKiller"):
+        yield "memory.oom_control", "1"
+
+
+def _pids(resources: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    limit = (resources.get("pids") or {}).get("limit")
+    if limit:
+        yield "pids.max", str(limit) if limit > 0 else "max"
+
+
+def devices(rules: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The device rules, in the list's order, for devices.allow and devices.deny."""
+    lines = []
+    for rule in rules:
+        kind = rule.get("type") or "a"
+        access = rule.get("access") or "rwm"
+        whole = kind == "a" and not _number(rule, "major") and not _number(rule, "minor")
+        line = "a" if whole else f"{kind} {_number(rule, 'major') or '*'}:{_number(rule, 'minor') or '*'} {access}"
+        lines.append(("devices.allow" if rule.get("allow") else "devices.deny", line))
+    return lines
+
+
+def _number(rule: dict[str, Any], name: str) -> str:
+    value = rule.get(name)
+    return "" if value is None or value < 0 else str(value)
