@@ -1,4 +1,6 @@
-"""Machines made of nothing but a network namespace, for tests of the network: pytest_plugins = ["laboratory"].
+"""Machines made of nothing but a network namespace, for tests of the network.
+
+    from laboratory import Laboratory, fresh_laboratory  # noqa: F401: the fixture `laboratory`
 
 The test itself moves into a namespace of its own, which is "the host": bridges, tables and ip_forward in it are
 nobody else's. `laboratory.machine()` is another one: a container's stand-in, a LAN's computer, the internet.
@@ -166,8 +168,8 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-@pytest.fixture
-def laboratory(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Laboratory]:
+@pytest.fixture(name="laboratory")
+def fresh_laboratory(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Laboratory]:
     """A host of the test's own, with a store of its own, for as long as the test runs."""
     monkeypatch.setenv("MINICONTAINER_ROOT", str(tmp_path / "store"))
     monkeypatch.setattr(host, "run_root", lambda: str(tmp_path / "run"))

@@ -7,11 +7,9 @@ import sys
 from typing import Any
 
 import pytest
-from laboratory import Laboratory, Machine, command
+from laboratory import Laboratory, Machine, command  # noqa: F401: the fixture `laboratory`
 
 from minicontainer import errors, netlink
-
-pytest_plugins = ["laboratory"]
 
 
 def shown(machine: Machine, *words: str) -> Any:

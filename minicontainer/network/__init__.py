@@ -1,0 +1,21 @@
+"""Networks: how a container reaches others, and is reached.
+
+    bridge   the switch: a bridge on the host, a veth pair for each container
+    ipam     the addresses: who leases which
+    nat      the firewall: out through masquerade, in through published ports
+
+Each knows the ground floor only. All that is done to the kernel is a step; `Network` is the fact they share.
+"""
+
+from typing import NamedTuple
+
+
+class Network(NamedTuple):
+    """A network of containers: a bridge `device`, the `subnet` behind it ("172.30.0.0/16") and the host's own address
+    in it, the containers' `gateway`."""
+
+    name: str
+    device: str
+    subnet: str
+    gateway: str
+    mtu: int

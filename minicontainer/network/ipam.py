@@ -1,0 +1,130 @@
+"""Addresses: each container leases one of its network's subnet, and gives it back.
+
+A lease is two symbolic links in one directory of /run, so `ls -l` shows all there is to know:
+
+    3f2a… -> 172.30.0.2         this container has that address
+    172.30.0.2 -> 3f2a…         and that address belongs to this container
+    last -> 172.30.0.2          the search goes on after this one
+
+The container's link comes first and goes last: whatever moment a crash picks, its release finds what there is. An
+address just given back is the last to be leased again: its old neighbours may still have it in their caches.
+
+Callers owe nothing: each function takes the directory's flock. Pure file work, needs no privilege.
+"""
+
+import os
+import socket
+import struct
+
+from .. import errors, files, host
+from . import Network
+
+
+def directory(network: Network) -> str:
+    """Where the leases of a network lie: gone at the next boot, as the containers are."""
+    return f"{host.run_root()}/leases/{network.name}"
+
+
+def lease(network: Network, container_id: str, wanted: str = "") -> str:
+    """An address for the container, dotted quad; the same one if it has one.
+
+    Raises Conflict if all are leased or `wanted` belongs to another, InvalidArgument if `wanted` is not to be had.
+    """
+    place = directory(network)
+    files.make_directory(place, 0o700)
+    with files.locked(place):
+        own = _target(f"{place}/{container_id}")
+        if own and _target(f"{place}/{own}") == container_id:
+            return own
+        address = _particular(network, place, wanted) if wanted else _next(network, place)
+        files.unlink(f"{place}/{container_id}")
+        os.symlink(address, f"{place}/{container_id}")
+        os.symlink(container_id, f"{place}/{address}")
+        files.unlink(f"{place}/last")
+        os.symlink(address, f"{place}/last")
+        return address
+
+
+def release(network: Network, container_id: str) -> None:
+    """Give the container's address back; nothing happens if it has none."""
+    place = directory(network)
+    if not os.path.isdir(place):
+        return
+    with files.locked(place):
+        address = _target(f"{place}/{container_id}")
+        if address and _target(f"{place}/{address}") == container_id:
+            os.unlink(f"{place}/{address}")
+        files.unlink(f"{place}/{container_id}")
+
+
+def leases(network: Network) -> dict[str, str]:
+    """Container id → address, of all who have one, or have begun to have one."""
+    place = directory(network)
+    try:
+        names = os.listdir(place)
+    except FileNotFoundError:
+        return {}
+    return {name: _target(f"{place}/{name}") for name in names if "." not in name and name != "last"}
+
+
+def bounds(subnet: str) -> tuple[int, int]:
+    """The first and the last address of a subnet, as numbers. Raises InvalidArgument for what is none."""
+    address, slash, prefix = subnet.partition("/")
+    try:
+        first = number(address)
+        size = 1 << 32 - int(prefix)
+    except (OSError, ValueError):
+        size, first = 0, 1
+    if not slash or not size or first % size:
+        raise errors.InvalidArgument(f"{subnet} is not a subnet: write it like 172.30.0.0/16")
+    return first, first + size - 1
+
+
+def number(address: str) -> int:
+    """A dotted quad as a number."""
+    return int(struct.unpack(">I", socket.inet_pton(socket.AF_INET, address))[0])
+
+
+def dotted(value: int) -> str:
+    """A number as a dotted quad."""
+    return socket.inet_ntoa(struct.pack(">I", value))
+
+
+def _target(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ""
+
+
+def _particular(network: Network, place: str, wanted: str) -> str:
+    first, last = bounds(network.subnet)
+    try:
+        inside = first < number(wanted) < last and wanted != network.gateway
+    except OSError:
+        inside = False
+    if not inside:
+        raise errors.InvalidArgument(f"{wanted} is no address for a container of {network.name}, {network.subnet}")
+    holder = _target(f"{place}/{wanted}")
+    if holder:
+        raise errors.Conflict(f"address {wanted} is leased by container {holder[:12]}")
+    return wanted
+
+
+def _next(network: Network, place: str) -> str:
+    """The first free address after the one leased last, from the start again after the end."""
+    first, last = bounds(network.subnet)
+    gateway = number(network.gateway)
+    count = last - first - 1  # neither the subnet's own address nor its broadcast
+    recent = _target(f"{place}/last")
+    offset = number(recent) - first if recent else 0
+    for step in range(count):
+        candidate = first + 1 + (offset + step) % count
+        if candidate == gateway:
+            continue
+        address = dotted(candidate)
+        if not os.path.lexists(f"{place}/{address}"):
+            return address
+    raise errors.Conflict(
+        f"no address is free in network {network.name}, {network.subnet}: all {count - 1} are leased: remove some"
+    )

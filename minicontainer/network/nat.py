@@ -1,0 +1,403 @@
+"""The firewall: out through masquerade, in through published ports, and nothing else.
+
+One table of our own, and never a foreign rule touched. Its rules never change; networks and ports are elements of its
+sets and maps, so a packet meets as many rules with a thousand ports as with one:
+
+    set bridges      the devices of our networks
+    set within       (bridge, bridge): who may talk to whom
+    map ports        protocol, port             → container's address, port     published on every address of the host
+    map ports_at     address, protocol, port    → container's address, port     published on one of them
+
+An element's comment is the id of the container that it belongs to. A published port is also held by a socket of the
+process that published it (`reserve`), so that the kernel itself says who else wants it, container or not.
+"""
+
+import errno
+import socket
+from typing import NamedTuple
+
+from .. import errors, host, netlink, steps
+
+ANY = "0.0.0.0"
+
+
+class Port(NamedTuple):
+    """A published port: `address`:`host` leads to `container`. `host` 0 means any that is free, up to `host_end`."""
+
+    address: str
+    host: int
+    host_end: int
+    container: int
+    protocol: str
+
+
+# ------------------------------------------------------------------------------------------------- the table's rules
+
+
+def table() -> str:
+    """The name of this store's table in the family inet."""
+    return f"minicontainer{host.suffix()}"
+
+
+def bridges() -> netlink.Set:
+    """The devices of our networks."""
+    return netlink.Set(table(), "bridges", ("ifname",))
+
+
+def within() -> netlink.Set:
+    """Pairs of devices between which containers may talk."""
+    return netlink.Set(table(), "within", ("ifname", "ifname"))
+
+
+def ports_map() -> netlink.Set:
+    """Ports published on every address of the host."""
+    return netlink.Set(table(), "ports", ("inet_proto", "inet_service"), ("ipv4_addr", "inet_service"))
+
+
+def ports_at_map() -> netlink.Set:
+    """Ports published on one address of the host."""
+    key = ("ipv4_addr", "inet_proto", "inet_service")
+    return netlink.Set(table(), "ports_at", key, ("ipv4_addr", "inet_service"))
+
+
+def table_commands() -> list[netlink.Command]:
+    """The whole table but for its elements, as one transaction that may be done again: then only rules are replaced.
+
+    A packet meets the chains of a hook in the order of their priorities. Each rule's text, as nft(8) has it, is what
+    stands here without the parentheses; `nft list table inet minicontainer` shows it so.
+    """
+    own = table()
+    n = netlink
+
+    def chain(name: str, *base: str | int) -> netlink.Command:
+        return ("add chain", own, name, *base)
+
+    def rule(name: str, *expressions: netlink.Expression) -> netlink.Command:
+        return ("add rule", own, name, *expressions)
+
+    return [
+        ("add table", own),
+        ("flush table", own),
+        ("add set", bridges()),
+        ("add set", within()),
+        ("add set", ports_map()),
+        ("add set", ports_at_map()),
+        # Nobody outside may speak to 127.0.0.1. The kernel sees to that after these hooks, when a port published on
+        # 127.0.0.1 would have been translated already; and not at all where route_localnet is on.
+        chain("loopback", "filter", "prerouting", -300),
+        rule("loopback", n.ifname_is_not("iifname", "lo"), n.address_in("daddr", "127.0.0.0/8"), n.drop()),
+        # In: what is meant for this machine and for a published port goes to the container ...
+        chain("published"),
+        rule("published", n.dnat_by_map("ports_at", with_address=True)),
+        rule("published", n.dnat_by_map("ports", with_address=False)),
+        # ... from elsewhere and from containers,
+        chain("prerouting", "nat", "prerouting", -100),
+        rule("prerouting", n.destination_is_local(), n.jump("published")),
+        # ... and from the host itself, which meets no prerouting.
+        chain("output", "nat", "output", -100),
+        rule("output", n.destination_is_local(), n.jump("published")),
+        # Out: the rest of the world does not know the containers' addresses, only the host's.
+        chain("postrouting", "nat", "postrouting", 100),
+        rule("postrouting", n.ifname_in("iifname", "bridges"), n.ifname_in("oifname", "bridges", True), n.masquerade()),
+        # A container that reaches a published port of a neighbour, or of its own: the answer must come back this way,
+        # too, for it was not this address that the question went to.
+        rule("postrouting", n.ifname_pair_in("within"), n.ct_status("dnat"), n.masquerade()),
+        # The host through 127.0.0.1: no container could answer to that.
+        rule("postrouting", n.address_in("saddr", "127.0.0.0/8"), n.ifname_in("oifname", "bridges"), n.masquerade()),
+        # Through: towards a container goes an answer, a neighbour's packet, or what was published. Nothing else.
+        chain("forward", "filter", "forward", 0),
+        rule("forward", n.ifname_in("oifname", "bridges"), n.ct_state("established", "related"), n.accept()),
+        rule("forward", n.ifname_in("oifname", "bridges"), n.ct_status("dnat"), n.accept()),
+        rule("forward", n.ifname_pair_in("within"), n.accept()),
+        rule("forward", n.ifname_in("oifname", "bridges"), n.drop()),
+    ]
+
+
+# The version of the rules above, in the comment of a network's element: another one, and `setup` replaces them.
+LAYOUT = "rules 1"
+
+
+def network_commands(device: str) -> list[netlink.Command]:
+    """The bridge `device` is one of ours."""
+    return [
+        ("add element", bridges(), (device,), (), LAYOUT),
+        ("add element", within(), (device, device), (), LAYOUT),
+    ]
+
+
+def removal_commands() -> list[netlink.Command]:
+    """The table is gone afterwards; "add" first, so that it is there to be deleted."""
+    return [("add table", table()), ("delete table", table())]
+
+
+def knows(device: str) -> bool:
+    """Whether the table is there, as this version makes it, and lists the bridge."""
+    found = netlink.element(bridges(), (device,))
+    return found is not None and found.comment == LAYOUT
+
+
+# --------------------------------------------------------------------------------------------------- published ports
+
+_CHUNK = 500  # elements in a transaction: one message of the kernel's is at most some 200 KiB
+
+
+def publish(container_id: str, ports: list[Port]) -> steps.Plan:
+    """The ports lead to the container's address, steps.ADDRESS."""
+    numbers: list[int | steps.Symbol] = []
+    fixed = [port for port in ports if _is_fixed(port)]
+    if fixed:
+        yield steps.call(reserve, container_id, fixed, why="nobody else, container or not, may have these ports")
+    for position, port in enumerate(ports):
+        if _is_fixed(port):
+            numbers.append(port.host)
+            continue
+        symbol = steps.Symbol(f"port_{position}")
+        numbers.append(symbol)
+        yield steps.call(reserve_any, container_id, port, why="a port that is free", result=symbol.name)
+    commands = []
+    for port, number in zip(ports, numbers, strict=True):
+        key: tuple[str | int | steps.Symbol, ...] = (port.protocol, number)
+        owner = ports_map()
+        if port.address != ANY:
+            key, owner = (port.address, *key), ports_at_map()
+        commands.append(("create element", owner, key, (steps.ADDRESS, port.container), container_id))
+    for start in range(0, len(commands), _CHUNK):
+        yield steps.nft(*commands[start : start + _CHUNK], why="one look-up in a map, however many ports there are")
+    udp = [number for port, number in zip(ports, numbers, strict=True) if port.protocol == "udp"]
+    if udp:
+        yield steps.call(netlink.conntrack_delete, "udp", udp, why="who is sending already is sent here from now on")
+
+
+def _is_fixed(port: Port) -> bool:
+    return port.host == port.host_end != 0
+
+
+def unpublish(container_id: str) -> steps.Plan:
+    """No port leads to the container any more."""
+    yield steps.call(withdraw, container_id, why="all that bears the container's id, and the sockets")
+
+
+_held: dict[str, list[socket.socket]] = {}
+
+
+def reserve(container_id: str, ports: list[Port]) -> None:
+    """Bind the ports, and keep them for as long as this process lives or until `withdraw`.
+
+    Raises Conflict, naming the container that has one where it is a container, and InvalidArgument for an address
+    that is not this host's. Then none is held.
+    """
+    held = _held.setdefault(container_id, [])
+    try:
+        for port in ports:
+            held.append(_bind(port, port.host))
+    except BaseException:
+        for opened in _held.pop(container_id):
+            opened.close()
+        raise
+
+
+def reserve_any(container_id: str, port: Port) -> int:
+    """Bind the first that is free of the port's range, or any; return its number."""
+    for number in range(port.host, port.host_end + 1):
+        try:
+            opened = _bind(port, number)
+        except errors.Conflict:
+            if number == port.host_end:
+                raise
+            continue
+        _held.setdefault(container_id, []).append(opened)
+        return int(opened.getsockname()[1])
+    raise errors.InvalidArgument(f"{port.host}-{port.host_end} is no range of ports")
+
+
+def _bind(port: Port, number: int) -> socket.socket:
+    kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
+    opened = socket.socket(socket.AF_INET, kind)
+    try:
+        if kind == socket.SOCK_STREAM:
+            # As every server does: connections of a predecessor, long closed, are no reason to fail. Listening is
+            # what then keeps others from doing the same.
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((port.address, number))
+        if kind == socket.SOCK_STREAM:
+            opened.listen(1)
+        return opened
+    except OSError as error:
+        opened.close()
+        name = f"{number}/{port.protocol}" if port.address == ANY else f"{port.address}:{number}/{port.protocol}"
+        if error.errno == errno.EADDRINUSE:
+            holder = _holder(port, number)
+            if holder:
+                raise errors.Conflict(f"port {name} is already published by container {holder[:12]}") from None
+            raise errors.Conflict(f"port {name} is in use by another process of this host (ss -lnp)") from None
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise errors.InvalidArgument(f"port {name}: {port.address} is not an address of this host") from None
+        hint = "ports below net.ipv4.ip_unprivileged_port_start need root" if error.errno == errno.EACCES else ""
+        if error.errno == errno.EMFILE:
+            hint = "each published port is held by a descriptor: raise `ulimit -n`"
+        raise errors.KernelError(error.errno or 0, "bind", (port.address, number, port.protocol), hint) from None
+
+
+def _holder(port: Port, number: int) -> str:
+    """The container that published what clashes with the port, or the empty string."""
+    found = netlink.element(ports_map(), (port.protocol, number))
+    if found is None:
+        clashes = [
+            other
+            for other in netlink.elements(ports_at_map())
+            if other.key[1:] == (port.protocol, number) and port.address in (ANY, other.key[0])
+        ]
+        found = clashes[0] if clashes else None
+    return found.comment if found else ""
+
+
+def published(container_id: str = "") -> list[tuple[str, Port]]:
+    """(container id, port) of what the kernel has published, of all containers or one."""
+    found = []
+    for item in netlink.elements(ports_map(), container_id):
+        protocol, number = item.key
+        found.append((item.comment, Port(ANY, number, number, item.data[1], protocol)))
+    for item in netlink.elements(ports_at_map(), container_id):
+        address, protocol, number = item.key
+        found.append((item.comment, Port(address, number, number, item.data[1], protocol)))
+    return found
+
+
+def withdraw(container_id: str) -> None:
+    """Delete all elements that bear the container's id, forget their UDP clients, and let go of the ports."""
+    found = published(container_id)
+    for start in range(0, len(found), _CHUNK):
+        commands: list[netlink.Command] = []
+        for _, port in found[start : start + _CHUNK]:
+            if port.address == ANY:
+                commands.append(("delete element", ports_map(), (port.protocol, port.host)))
+            else:
+                commands.append(("delete element", ports_at_map(), (port.address, port.protocol, port.host)))
+        try:
+            netlink.nft(*commands)
+        except errors.KernelError as error:
+            if error.errno != errno.ENOENT:  # somebody else is taking the same container down
+                raise
+    udp = [port.host for _, port in found if port.protocol == "udp"]
+    if udp:
+        netlink.conntrack_delete("udp", udp)
+    for opened in _held.pop(container_id, []):
+        opened.close()
+
+
+# ------------------------------------------------------------------------------------------- `-p`: what a person types
+
+
+def parse_ports(texts: list[str]) -> list[Port]:
+    """`[ip:][host]:container[/tcp|/udp]`, each number perhaps a range `a-b`, as docker reads it.
+
+    A port given twice is one. Raises InvalidArgument in docker's words (go-connections, nat/nat.go).
+    """
+    found: dict[Port, None] = {}
+    for given in texts:
+        found.update(dict.fromkeys(_parse(given)))
+    return list(found)
+
+
+def _parse(given: str) -> list[Port]:
+    body, _, protocol = given.partition("/")
+    protocol = protocol.lower() or "tcp"
+    if "[" in body or body.count(":") > 2:
+        raise errors.InvalidArgument(f"{given}: ports are published on IPv4 addresses only, so far")
+    address, host_text, container_text = (["", "", *body.split(":")])[-3:]
+    if not container_text:
+        raise errors.InvalidArgument(f"no port specified: {given}<empty>")
+    if address:
+        try:
+            socket.inet_pton(socket.AF_INET, address)
+        except OSError:
+            raise errors.InvalidArgument(f"invalid IP address: {address}") from None
+    first, last = _range(container_text, "containerPort")
+    if first == 0:
+        raise errors.InvalidArgument(f"invalid containerPort: {container_text}")
+    host_first, host_last = _range(host_text, "hostPort") if host_text else (0, 0)
+    if protocol not in netlink.PROTOCOLS:
+        raise errors.InvalidArgument(f"invalid proto: {protocol}")
+    address = address or ANY
+    if host_text and host_last - host_first != last - first:
+        if first != last:
+            raise errors.InvalidArgument(
+                f"invalid ranges specified for container and host Ports: {container_text} and {host_text}"
+            )
+        return [Port(address, host_first, host_last, first, protocol)]  # any one of the range
+    ports = []
+    for offset in range(last - first + 1):
+        number = host_first + offset if host_first else 0
+        ports.append(Port(address, number, number, first + offset, protocol))
+    return ports
+
+
+def _range(given: str, what: str) -> tuple[int, int]:
+    low, dash, high = given.partition("-")
+    high = high if dash else low
+    digits = low.isascii() and low.isdigit() and high.isascii() and high.isdigit()
+    if not digits or not int(low) <= int(high) <= 65535:
+        raise errors.InvalidArgument(f"invalid {what}: {given}")
+    return int(low), int(high)
+
+
+# -------------------------------------------------------------------------------------- other people's firewall rules
+
+
+def foreign_drop(device: str) -> list[str]:
+    """One sentence for each foreign chain that drops what the bridge `device` forwards, with the command that mends it.
+
+    A packet must pass every base chain of a hook; an accept in ours overrides nobody's drop. Looked at are chains of
+    nftables, which iptables-nft, docker and ufw use as well: those of the forward hook with policy drop. Not seen:
+    tables of iptables-legacy, and a policy of accept that ends in a rule that rejects (firewalld).
+    """
+    found = []
+    everyone = netlink.chains()
+    for chain in everyone:
+        if chain.hook != netlink.HOOKS["forward"] or chain.policy != netlink.NF_DROP or chain.table == table():
+            continue
+        if chain.family not in (netlink.NFPROTO_INET, netlink.NFPROTO_IPV4):
+            continue
+        accepted = _accepted(chain, device)
+        if accepted >= {"-i", "-o"}:
+            continue
+        siblings = {other.name for other in everyone if (other.family, other.table) == (chain.family, chain.table)}
+        found.append(
+            f"chain {chain.name} of the firewall's table {chain.table} drops what containers on {device} send and "
+            f"receive; to allow it: {_mend(chain, siblings, device)}"
+        )
+    return found
+
+
+_META_IIFNAME, _META_OIFNAME = 6, 7
+
+
+def _accepted(chain: netlink.Chain, device: str) -> set[str]:
+    """{"-i", "-o"}: whether a rule of the chain's table accepts all from, or all to, the device."""
+    wanted = device.encode().ljust(16, b"\0")
+    flags: set[str] = set()
+    for _, expressions in netlink.rules(chain.family, chain.table):
+        parts = [(name, dict(netlink.attributes(data))) for name, data in expressions if name != "counter"]
+        if [name for name, _ in parts] != ["meta", "cmp", "immediate"]:
+            continue
+        (_, meta), (_, compare), (_, immediate) = parts
+        value = dict(netlink.attributes(compare.get(3, b""))).get(netlink.NFTA_DATA_VALUE, b"")
+        verdict = dict(netlink.attributes(dict(netlink.attributes(immediate.get(2, b""))).get(2, b"")))
+        if value.ljust(16, b"\0") != wanted or int.from_bytes(compare.get(2, b"\1"), "big"):
+            continue
+        if verdict.get(netlink.NFTA_VERDICT_CODE) != b"\0\0\0\1":  # NF_ACCEPT
+            continue
+        key = int.from_bytes(meta.get(2, b""), "big")
+        flags |= {"-i"} if key == _META_IIFNAME else {"-o"} if key == _META_OIFNAME else set()
+    return flags
+
+
+def _mend(chain: netlink.Chain, siblings: set[str], device: str) -> str:
+    if "ufw-user-forward" in siblings:
+        return f"ufw route allow in on {device} && ufw route allow out on {device}"
+    if chain.family == netlink.NFPROTO_IPV4 and chain.table == "filter" and chain.name == "FORWARD":
+        where = "DOCKER-USER" if "DOCKER-USER" in siblings else "FORWARD"
+        return f"iptables -I {where} -i {device} -j ACCEPT && iptables -I {where} -o {device} -j ACCEPT"
+    family = "inet" if chain.family == netlink.NFPROTO_INET else "ip"
+    rule = f"nft insert rule {family} {chain.table} {chain.name}"
+    return f"{rule} iifname {device} accept && {rule} oifname {device} accept"
