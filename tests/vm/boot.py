@@ -2,15 +2,15 @@
 
     /usr/bin/python3 tests/vm/boot.py COMMAND [ARG…]        (what `./dev vm` calls; root the first time)
 
-Most hosts have pure cgroup v2; some that we are built on have v1. What only ran on one of them is not tested. Inside: root
-with all capabilities, cgroup v2 alone, and this checkout with its .venv at the same path as outside, writable, thrown
-away afterwards. COMMAND's output comes out as it is written, its exit code is ours. 124: the time limit.
+Most hosts have pure cgroup v2; some that we are built on have v1. What only ran on one of them is not tested. Inside:
+root with all capabilities, cgroup v2 alone, and this checkout with its .venv at the same path as outside, writable,
+thrown away afterwards. COMMAND's output comes out as it is written, its exit code is ours. 124: the time limit.
 
 The machine is made of three disks, all below .vm/ and each rebuilt only when what goes into it has changed:
 
-    root.ext4       debootstrap's Debian (or Ubuntu: the host's own release, so that .venv's Python is there), with modules
-    venv.ext4       .venv
-    work/….ext4     the checkout and the command: small, made anew for each run
+    root.ext4                 debootstrap: the host's own release, because of .venv's Python; and modules
+    venv.ext4                 .venv
+    run-…/checkout.ext4       the checkout and the command: small, made anew for each run
 
 No KVM: emulation alone works everywhere, also in a virtual machine. On aarch64 the names below are right but untried.
 Only the standard library, and no package of ours: this runs before there is a .venv to trust.
@@ -63,7 +63,7 @@ mount --move /dev /root/dev
 exec switch_root /root /sbin/vm-init
 """
 
-# Process 1 of the machine. The command's output and its exit code leave by two virtio ports: the console is the kernel's.
+# Process 1 of the machine. The command's output and its exit code leave by two virtio ports.
 ROOT_INIT = """#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 mount -t proc proc /proc
