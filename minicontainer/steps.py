@@ -11,15 +11,22 @@ Contract: everything a step needs stands in its arguments. What is known only at
 there as a `Symbol`, which an earlier step's `result` has bound. A `Text` is a string with symbols in it.
 """
 
+from __future__ import annotations
+
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections import namedtuple
+from collections.abc import Iterable
 
 from . import files, netlink, syscalls
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing: 4 ms of every start
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
-class Symbol(NamedTuple):
+
+class Symbol(namedtuple("Symbol", "name")):
     """A value that only run time knows; `$name` in the shell script."""
 
     name: str
@@ -28,7 +35,7 @@ class Symbol(NamedTuple):
         return f"${self.name}"
 
 
-class Text(tuple[Any, ...]):
+class Text(tuple):  # type: ignore[type-arg]
     """A string with symbols in it: `Text(("/proc/", PID, "/ns/net"))`."""
 
     def __str__(self) -> str:
@@ -39,19 +46,20 @@ PID = Symbol("pid")  # the container's init, as this machine numbers it
 ADDRESS = Symbol("address")  # the leased address, dotted quad
 
 
-class Step(NamedTuple):
+class Step(namedtuple("Step", "verb arguments why concept result", defaults=("", "",))):
     """One thing done to the kernel or to the disk."""
 
     verb: str
     arguments: tuple[Any, ...]
     why: str
-    concept: str = ""
-    result: str = ""
+    concept: str
+    result: str
 
 
 Plan = Iterable[Step]
-Values = dict[str, Any]
-Observer = Callable[[Step, float, float], None]
+if TYPE_CHECKING:
+    Values = dict[str, Any]
+    Observer = Callable[[Step, float, float], None]
 
 
 def execute(plan: Plan, values: Values, observe: Observer | None = None) -> None:

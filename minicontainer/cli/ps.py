@@ -1,10 +1,15 @@
 """`ps`: the containers of the store. Its columns are docker's."""
 
-from typing import Any
+
+from __future__ import annotations
 
 from ..engine import client
 from . import table
 from .flags import Flag, Help, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing: 4 ms of every start
+    from typing import Any
 
 FLAGS = [
     Flag("-a --all", "all", "bool", "also those that do not run"),

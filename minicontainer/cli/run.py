@@ -1,9 +1,10 @@
 """`run`: start a container from an image and wait for its command, whose exit code becomes ours."""
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
-from typing import Any
 
 from .. import errors, host
 from ..engine import client, volumes
@@ -12,6 +13,10 @@ from ..network import bridge, nat
 from ..runtime import monitor
 from . import UsageError
 from .flags import Flag, Help, number, parse, size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing: 4 ms of every start
+    from typing import Any
 
 FLAGS = [
     Flag("--rm", "remove", "bool", "remove the container when it has ended"),

@@ -4,15 +4,17 @@ The files are read from the image's layers, topmost first, before anything is mo
 its layer, so an image cannot make us read the host's.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import stat
-from typing import NamedTuple
+from collections import namedtuple
 
 from .. import errors, files
 
 
-class User(NamedTuple):
+class User(namedtuple("User", "uid gid groups home")):
     """What execve will run as."""
 
     uid: int

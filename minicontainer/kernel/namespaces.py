@@ -7,10 +7,15 @@ The pid namespace is special: it takes in only children, so the parent makes it 
 makes for itself.
 """
 
-from collections.abc import Iterator
-from typing import Any
+
+from __future__ import annotations
 
 from .. import errors, steps, syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing: 4 ms of every start
+    from collections.abc import Iterator
+    from typing import Any
 
 FLAGS = {
     "pid": syscalls.CLONE_NEWPID,

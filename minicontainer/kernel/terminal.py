@@ -4,16 +4,20 @@ The slave is the container's stdin, stdout, stderr and /dev/console; it comes fr
 `tty` inside names it truly. The master travels to whoever attaches, who puts the own terminal into raw mode and relays.
 """
 
-import array
+from __future__ import annotations
+
+import errno
 import fcntl
 import os
 import select
-import socket
 import struct
 import termios
-from collections.abc import Callable
 
-from .. import errors, syscalls
+from .. import errors, files, syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # asm-generic/ioctls.h
 TIOCSPTLCK = 0x40045431
@@ -44,11 +48,6 @@ def console() -> str:
     """/dev/console, an empty file to bind the slave on, made if missing."""
     os.close(os.open("/dev/console", os.O_CREAT | os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
     return "/dev/console"
-
-
-def send_descriptor(channel: socket.socket, message: bytes, descriptor: int) -> None:
-    """Send a message with a descriptor beside it (unix(7), SCM_RIGHTS)."""
-    channel.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))])
 
 
 def size_of(terminal: int) -> bytes:
@@ -96,7 +95,7 @@ def relay(master: int, stdin: int | None, stdout: int, until: Callable[[], bool]
         if stdin in ready and stdin is not None:
             typed = os.read(stdin, 65536)
             if typed:
-                write_all(master, typed)
+                files.write_all(master, typed)
             else:
                 sources.remove(stdin)
         if also in ready and until():
@@ -112,13 +111,9 @@ def copy(master: int, stdout: int) -> bool:
     """Copy what the container wrote. False at the end: EIO, nobody has the slave open."""
     try:
         data = os.read(master, 65536)
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
         return False
-    write_all(stdout, data)
+    files.write_all(stdout, data)
     return bool(data)
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """write(2) until nothing is left."""
-    while data:
-        data = data[os.write(descriptor, data) :]
