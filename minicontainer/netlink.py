@@ -14,14 +14,20 @@ Contract: a refusal raises KernelError with the message's name, what was asked a
 "extended ack"). Imports nothing but socket and struct: this is on the path of every start.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections import namedtuple
 
 from . import errors, syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing costs every start 4 ms
+    from collections.abc import Iterator, Sequence
+    from typing import Any
 
 # --------------------------------------------------------------------------------------------------------- the codec
 
@@ -48,7 +54,8 @@ NLA_TYPE_MASK = 0x3FFF
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence number, port
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 
-Message = tuple[int, bytes]  # type, and what follows the header
+if TYPE_CHECKING:
+    Message = tuple[int, bytes]  # type, and what follows the header
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -177,7 +184,7 @@ IFF_UP = 1
 _IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, which flags to change
 
 
-class Link(NamedTuple):
+class Link(namedtuple("Link", "ifindex name up kind master mtu mac")):
     """A network device. `master` is the index of the bridge that it is a port of, or 0."""
 
     ifindex: int
@@ -352,16 +359,16 @@ PROTOCOLS = {"tcp": 6, "udp": 17}
 TYPES = {"ipv4_addr": (7, 4), "inet_proto": (12, 1), "inet_service": (13, 2), "ifname": (41, 16)}
 
 
-class Set(NamedTuple):
+class Set(namedtuple("Set", "table name key data", defaults=((),))):
     """A named set of the inet table `table`, or a map if it has `data`. Keys and data are lists of TYPES."""
 
     table: str
     name: str
     key: tuple[str, ...]
-    data: tuple[str, ...] = ()
+    data: tuple[str, ...]
 
 
-class Element(NamedTuple):
+class Element(namedtuple("Element", "key data comment")):
     """What a set holds. The comment is where we write whose it is."""
 
     key: tuple[Any, ...]
@@ -369,7 +376,7 @@ class Element(NamedTuple):
     comment: str
 
 
-class Expression(NamedTuple):
+class Expression(namedtuple("Expression", "text code")):
     """A part of a rule: as nft(8) writes it, and as the kernel wants it (NFTA_LIST_ELEM attributes)."""
 
     text: str
@@ -446,7 +453,8 @@ def _element(owner: Set, key: Sequence[Any], data: Sequence[Any] = (), comment: 
 #     ("add chain", table, name)    ("add chain", table, name, type, hook, priority)
 #     ("add rule", table, chain, Expression, ...)
 #     ("add element", Set, key, data, comment)    ("create element", ...)    ("delete element", Set, key)
-Command = tuple[Any, ...]
+if TYPE_CHECKING:
+    Command = tuple[Any, ...]
 
 
 def _encode(command: Command) -> tuple[int, int, bytes]:
@@ -614,7 +622,7 @@ def element(owner: Set, key: Sequence[Any]) -> Element | None:
     return next(_elements(owner, answers), None)
 
 
-class Chain(NamedTuple):
+class Chain(namedtuple("Chain", "family table name hook policy")):
     """A chain of anybody's: the table's family and name, its own name, its hook ("" if it is none) and policy."""
 
     family: int

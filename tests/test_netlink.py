@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from laboratory import Laboratory, Machine, command  # noqa: F401: the fixture `laboratory`
+from laboratory import Laboratory, Machine, command, fresh_laboratory  # noqa: F401
 
 from minicontainer import errors, netlink
 

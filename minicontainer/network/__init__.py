@@ -7,10 +7,12 @@
 Each knows the ground floor only. All that is done to the kernel is a step; `Network` is the fact they share.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections import namedtuple
 
 
-class Network(NamedTuple):
+class Network(namedtuple("Network", "name device subnet gateway mtu")):
     """A network of containers: a bridge `device`, the `subnet` behind it ("172.30.0.0/16") and the host's own address
     in it, the containers' `gateway`."""
 

@@ -9,6 +9,8 @@ same time, and the bridge goes up last: a bridge that is up is a network that is
 `attach` runs in the host's namespaces while the container's init, process steps.PID, waits in its own.
 """
 
+from __future__ import annotations
+
 import json
 import os
 

@@ -12,6 +12,8 @@ address just given back is the last to be leased again: its old neighbours may s
 Callers owe nothing: each function takes the directory's flock. Pure file work, needs no privilege.
 """
 
+from __future__ import annotations
+
 import os
 import socket
 import struct

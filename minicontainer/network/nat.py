@@ -12,16 +12,18 @@ An element's comment is the id of the container that it belongs to. A published 
 process that published it (`reserve`), so that the kernel itself says who else wants it, container or not.
 """
 
+from __future__ import annotations
+
 import errno
 import socket
-from typing import NamedTuple
+from collections import namedtuple
 
 from .. import errors, host, netlink, steps
 
 ANY = "0.0.0.0"
 
 
-class Port(NamedTuple):
+class Port(namedtuple("Port", "address host host_end container protocol")):
     """A published port: `address`:`host` leads to `container`. `host` 0 means any that is free, up to `host_end`."""
 
     address: str

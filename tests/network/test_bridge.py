@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laboratory import Laboratory, Machine, ask, command, write  # noqa: F401: the fixture `laboratory`
+from laboratory import Laboratory, Machine, ask, command, fresh_laboratory, write  # noqa: F401
 
 from minicontainer import errors, files, host, netlink, steps
 from minicontainer.network import Network, bridge, ipam, nat
