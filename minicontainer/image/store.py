@@ -1,0 +1,719 @@
+"""The images on this machine: an OCI image layout, and beside it every layer unpacked once.
+
+    oci-layout, index.json, blobs/sha256/<hex>
+                                  as skopeo and umoci read it; a name is an annotation in the index
+    layers/<chain>/diff           an unpacked layer, named by its chainID; complete if it is there
+    layers/<chain>/layer.json     what it was made from: diffID, blob, sizes, warnings
+    layers/l/<XXXX>               a short symbolic link to it, for mount(2)'s one page of options
+    store.json                    format version, xattr flavour, id map: what the folder was made under
+    images.lock                   one writer at a time
+    tmp/<job>/                    a load under way, flocked by its process; without a lock, debris
+
+Offers: `Store`, `Image`, and `Job`, the way in for whoever brings blobs and layers (archive, bootstrap, later
+registry and build). Reading takes no lock: every file appears complete by rename(2), and the index is replaced in one
+step. Writing takes the images lock for the moment of the rename only, never while a layer is unpacked. Import cost is
+a constraint: `run` reads the store through this module.
+
+Raises ImageNotFound, InvalidImage (what lies here is damaged), Conflict (the folder belongs to another kind of store).
+"""
+
+import errno
+import json
+import os
+import stat
+
+from .. import errors, files, host, oci
+from . import blobs, reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing itself would cost `run` three milliseconds
+    from collections.abc import Iterable
+    from typing import Any
+
+VERSION = 1
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+
+class Image:
+    """One image of the store, its documents verified.
+
+    `id` is the digest of the config's bytes, `digest` that of the manifest's; `names` are familiar forms,
+    `debian:latest`, and empty for an image that lost its name. `config` and `manifest` are the documents as parsed.
+    `chain_ids` name the unpacked layers, lowest first.
+    """
+
+    __slots__ = ("chain_ids", "config", "digest", "id", "manifest", "names", "store")
+
+    def __init__(self, store: "Store", digest: str, names: "list[str]") -> None:
+        self.store = store
+        self.digest = digest
+        self.names = names
+        self.manifest: dict[str, Any] = document(blobs.read(store.root, digest), "manifest")
+        self.id, layers = manifest_content(self.manifest)
+        self.config: dict[str, Any] = document(blobs.read(store.root, self.id), "config")
+        diff_ids = config_diff_ids(self.config)
+        if len(diff_ids) != len(layers):
+            raise errors.InvalidImage(f"the image has {len(layers)} layers, but its config speaks of {len(diff_ids)}")
+        self.chain_ids = oci.chain_ids(diff_ids)
+
+    @property
+    def created(self) -> str:
+        """RFC 3339, or "" where the config does not say."""
+        return str(self.config.get("created") or "")
+
+    @property
+    def architecture(self) -> str:
+        """amd64, arm64, …; "" where the config does not say."""
+        return str(self.config.get("architecture") or "")
+
+    @property
+    def os(self) -> str:
+        """linux, as a rule."""
+        return str(self.config.get("os") or "linux")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files in all layers."""
+        return sum(int(self.store.layer_record(chain).get("file_bytes", 0)) for chain in self.chain_ids)
+
+    def __repr__(self) -> str:
+        return f"<Image {', '.join(self.names) or self.id[7:19]}>"
+
+
+class Store:
+    """The store under `root`. Constructing one costs nothing and touches nothing."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    # Opening
+
+    def open(self, create: bool = True) -> None:
+        """See that the folder is a store of this kind; make it at first use. Raises Conflict where it is another's.
+
+        A store's layers carry `trusted.overlay` or `user.overlay` attributes, and owners as one id map has them: under
+        another map they would be somebody else's.
+        """
+        try:
+            found = json.loads(files.read(f"{self.root}/store.json"))
+        except FileNotFoundError:
+            if create:
+                self._create()
+            return
+        except ValueError:
+            raise errors.Conflict(f"{self.root}/store.json is damaged; is {self.root} a minicontainer store?") from None
+        wanted = kind_here()
+        if not isinstance(found, dict) or found.get("version") != VERSION:
+            raise errors.Conflict(
+                f"{self.root} is a store of another format version; use the minicontainer that made it, "
+                "or another folder (MINICONTAINER_ROOT)"
+            )
+        if found != wanted:
+            raise errors.Conflict(
+                f"{self.root} was made with {_describe(found)}, and this process has {_describe(wanted)}: "
+                "layers cannot be shared between the two; name another folder in MINICONTAINER_ROOT"
+            )
+
+    def _create(self) -> None:
+        files.make_directory(self.root, 0o700)
+        with self.lock():
+            if os.path.exists(f"{self.root}/store.json"):
+                return
+            # layers holds set-id programs and device nodes of strangers: nobody but us may walk in.
+            for directory, mode in (("blobs/sha256", 0o755), ("layers/l", 0o700), ("layers", 0o700), ("tmp", 0o700)):
+                files.make_directory(f"{self.root}/{directory}", mode)
+            files.write(f"{self.root}/oci-layout", oci.LAYOUT, sync=True)
+            if not os.path.exists(f"{self.root}/index.json"):
+                self._write_index([])
+            files.write(
+                f"{self.root}/store.json", json.dumps(kind_here()).encode(), sync=True
+            )  # last: now it is a store
+
+    def lock(self) -> files.locked:
+        """The images lock. First in the order images → containers → networks."""
+        return files.locked(f"{self.root}/images.lock")
+
+    # Reading
+
+    def index(self) -> "list[dict[str, Any]]":
+        """The descriptors of the index: a manifest each, and a name, if it has one, in its annotations."""
+        try:
+            content = files.read(f"{self.root}/index.json")
+        except FileNotFoundError:
+            return []
+        manifests = document(content, "index").get("manifests")
+        if not isinstance(manifests, list) or not all(
+            isinstance(entry, dict) and oci.is_digest(entry.get("digest")) for entry in manifests
+        ):
+            raise errors.InvalidImage(f"{self.root}/index.json is damaged; `system check` says more")
+        return manifests
+
+    def get(self, name: str) -> Image:
+        """The image of that name, or whose id begins so. Raises ImageNotFound, InvalidArgument for no possible name."""
+        self.open(create=False)
+        index = self.index()
+        digest = _by_name(index, name)
+        if digest:
+            return self._image(index, digest)
+        matches = {}
+        prefix = name.removeprefix("sha256:")
+        if prefix and frozenset("0123456789abcdef").issuperset(prefix):
+            for digest in {str(entry["digest"]) for entry in index}:
+                try:
+                    image = self._image(index, digest)
+                except errors.InvalidImage:
+                    continue  # a damaged neighbour is `check`'s business
+                if image.id[7:].startswith(prefix):
+                    matches[image.id] = image
+        if len(matches) > 1:
+            raise errors.InvalidArgument(f"{name} is the beginning of {len(matches)} images' ids; give more digits")
+        for image in matches.values():
+            return image
+        raise errors.ImageNotFound(
+            f"No such image: {name}; `images` lists what is here, `load -i FILE` or `bootstrap busybox` brings one"
+        )
+
+    def images(self) -> list[Image]:
+        """All images, newest first. Several names of one image are one Image."""
+        self.open(create=False)
+        index = self.index()
+        found = [self._image(index, digest) for digest in dict.fromkeys(str(entry["digest"]) for entry in index)]
+        found.sort(key=lambda image: image.created, reverse=True)
+        return found
+
+    def _image(self, index: "list[dict[str, Any]]", digest: str) -> Image:
+        return Image(
+            self, digest, [familiar(entry) for entry in index if entry["digest"] == digest and full_name(entry)]
+        )
+
+    def layer_links(self, image: Image) -> list[str]:
+        """The layers' short names relative to the store's root, lowest first: `layers/l/K7QX`. Raises InvalidImage.
+
+        14 bytes and a colon each: 127 layers, Docker's most, fit into the page that mount(2) has for its options.
+        """
+        links = []
+        for chain in image.chain_ids:
+            link = self._link(chain)
+            if link is None:
+                raise errors.InvalidImage(
+                    f"layer {chain[7:19]} of {(image.names or [image.id])[0]} is not unpacked; "
+                    "`system check --repair` does it"
+                )
+            links.append(link)
+        return links
+
+    def layer_directories(self, image: Image) -> list[str]:
+        """The layers' directories, absolute, lowest first."""
+        return [self.layer_directory(chain) for chain in image.chain_ids]
+
+    def layer_directory(self, chain: str) -> str:
+        """Where the layer of that chainID lies unpacked, or would."""
+        return f"{self.root}/layers/{chain[7:]}/diff"
+
+    def layer_record(self, chain: str) -> "dict[str, Any]":
+        """What is known about an unpacked layer: diff_id, digest, file_bytes, warnings; {} if it is not there."""
+        try:
+            return document(files.read(f"{self.root}/layers/{chain[7:]}/layer.json"), "layer record")
+        except FileNotFoundError:
+            return {}
+
+    def _link(self, chain: str) -> "str | None":
+        for name in short_names(chain):
+            try:
+                target = os.readlink(f"{self.root}/layers/l/{name}")
+            except FileNotFoundError:
+                return None
+            if target == f"../{chain[7:]}/diff":
+                return f"layers/l/{name}" if os.path.isdir(f"{self.root}/layers/{chain[7:]}/diff") else None
+        return None
+
+    # Writing
+
+    def job(self) -> "Job":
+        """A folder for something that takes time; use it in a `with` statement."""
+        self.open()
+        return Job(self)
+
+    def tag(self, source: str, name: str) -> Image:
+        """Let the image also be called `name`; an image that had the name loses it. Returns the image."""
+        parsed = _name(name)
+        with self.lock():
+            image = self.get(source)
+            self._name(image.digest, len(blobs.read(self.root, image.digest)), image.manifest, [parsed.full()])
+            return self.get(image.id)
+
+    def add(self, manifest: bytes, *names: str) -> Image:
+        """Enter a manifest, whose config and layers are in the store, under these names, or none. Returns it."""
+        full = [_name(name).full() for name in names]
+        parsed = document(manifest, "manifest")
+        config, layers = manifest_content(parsed)
+        with self.lock():
+            for digest in [config, *(str(layer["digest"]) for layer in layers)]:
+                if not blobs.exists(self.root, digest):
+                    raise errors.InvalidImage(f"the manifest speaks of {digest}, which is not in the store")
+            digest = blobs.put(self.root, manifest, f"{self.root}/blobs/sha256/.tmp-{os.getpid()}")
+            self._name(digest, len(manifest), parsed, full)
+            return self._image(self.index(), digest)
+
+    def _name(self, digest: str, size: int, manifest: "dict[str, Any]", full: list[str]) -> None:
+        """Write the index anew; the lock is held."""
+        index = self.index()
+        orphans = {str(entry["digest"]) for entry in index if full_name(entry) in full}
+        index = [entry for entry in index if full_name(entry) not in full]
+        if full:  # a name replaces "no name"
+            index = [entry for entry in index if entry["digest"] != digest or full_name(entry)]
+        bare = {
+            "mediaType": str(manifest.get("mediaType") or oci.MANIFEST),
+            "digest": digest,
+            "size": size,
+        }
+        for name in full:
+            annotations = {oci.REF_NAME: reference.parse(name).familiar(), oci.FULL_NAME: name}
+            index.append({**bare, "annotations": annotations})
+        present = {str(entry["digest"]) for entry in index}
+        if digest not in present:
+            index.append(bare)
+        for orphan in sorted(orphans - present - {digest}):  # as with docker, the image stays, without a name
+            index.append({**bare, "digest": orphan, "size": os.stat(blobs.path(self.root, orphan)).st_size})
+        self._write_index(index)
+
+    def _write_index(self, manifests: "list[dict[str, Any]]") -> None:
+        index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": manifests}
+        files.write(f"{self.root}/index.json", json.dumps(index, indent=1).encode(), sync=True)
+
+    def remove(self, name: str, in_use: "Iterable[str]" = ()) -> list[str]:
+        """Take a name away, or with an id or with the last name, the image and what only it needs.
+
+        `in_use` are chainIDs of layers that containers stand on: they stay. Returns what went, as `docker rmi` words
+        it.
+        """
+        said = []
+        with self.lock():
+            image = self.get(name)
+            index = self.index()
+            parsed = None
+            if not image.id[7:].startswith(name.removeprefix("sha256:")):
+                parsed = reference.parse(name)
+            if parsed is not None and not parsed.digest and len(image.names) > 1:
+                index = [entry for entry in index if full_name(entry) != parsed.full()]
+                said.append(f"Untagged: {parsed.familiar()}")
+            else:
+                index = [entry for entry in index if entry["digest"] != image.digest]
+                said += [f"Untagged: {name}" for name in image.names]
+                said.append(f"Deleted: {image.id}")
+            self._write_index(index)
+            if not self._jobs()[1]:  # a load under way may count on any blob; `system check --repair` collects later
+                for path in self._unreferenced(set(in_use)):
+                    self._discard(path)
+        return said
+
+    # Checking
+
+    def check(self, in_use: "Iterable[str]" = ()) -> list[str]:
+        """What is wrong, a sentence each; empty if nothing is. Reads every blob. Changes nothing."""
+        return self._examine(set(in_use), repair=False)
+
+    def repair(self, in_use: "Iterable[str]" = ()) -> list[str]:
+        """Mend what `check` finds, and say what was done. Loads under way are left alone.
+
+        Debris goes; a damaged blob goes, and with it the images that need it; a layer that is missing or has lost its
+        link is unpacked or linked again from its blob.
+        """
+        return self._examine(set(in_use), repair=True)
+
+    def _examine(self, in_use: set[str], repair: bool) -> list[str]:
+        if not os.path.exists(self.root):
+            return []
+        self.open(create=repair)
+        if not os.path.exists(f"{self.root}/store.json"):
+            return []
+        said: list[str] = []
+        with self.lock():
+            debris, busy = self._jobs()
+            for path in [*debris, *self._half_written()]:
+                said.append(f"{path} was left behind by a process that died")
+                if repair:
+                    self._discard(path)
+            said += self._examine_blobs(repair)
+            said += self._examine_images(repair)
+            if not busy:
+                for path in self._unreferenced(in_use):
+                    said.append(f"{path} belongs to no image")
+                    if repair:
+                        self._discard(path)
+        if repair:
+            said += self._unpack_missing()
+        elif not said:
+            for image in self.images():
+                for chain in image.chain_ids:
+                    if self._link(chain) is None:
+                        said.append(f"layer {chain} of {image!r} is not unpacked")
+        return said
+
+    def _jobs(self) -> tuple[list[str], list[str]]:
+        """The folders of jobs: of dead processes, and of living ones."""
+        dead, alive = [], []
+        for name in _names(f"{self.root}/tmp"):
+            path = f"{self.root}/tmp/{name}"
+            try:
+                os.close(files.lock(path, wait=False))
+                dead.append(path)
+            except BlockingIOError:
+                alive.append(path)
+        return dead, alive
+
+    def _half_written(self) -> list[str]:
+        """Temporary files of atomic writes. Whoever holds the lock knows that nobody is at it."""
+        found = [f"{self.root}/{name}" for name in _names(self.root) if ".json.tmp-" in name or "layout.tmp-" in name]
+        return found + [
+            f"{self.root}/blobs/sha256/{name}"
+            for name in _names(f"{self.root}/blobs/sha256")
+            if name.startswith(".tmp-")
+        ]
+
+    def _examine_blobs(self, repair: bool) -> list[str]:
+        said = []
+        for name in _names(f"{self.root}/blobs/sha256"):
+            digest = f"sha256:{name}"
+            if oci.is_digest(digest) and blobs.damaged(self.root, digest):
+                said.append(f"blob {digest} is damaged")
+                if repair:
+                    os.unlink(blobs.path(self.root, digest))
+        return said
+
+    def _examine_images(self, repair: bool) -> list[str]:
+        """Images that lack a document or a blob: they go from the index, named or not."""
+        said, kept = [], []
+        try:
+            index = self.index()
+        except errors.InvalidImage as error:
+            said.append(str(error))
+            index = []
+        for entry in index:
+            digest = str(entry["digest"])
+            try:
+                image = Image(self, digest, [])
+                for layer in image.manifest["layers"]:
+                    if not blobs.exists(self.root, layer["digest"]):
+                        raise errors.InvalidImage(f"blob {layer['digest']} is missing")
+                kept.append(entry)
+            except errors.InvalidImage as error:
+                said.append(f"image {familiar(entry) or digest} is incomplete, load it again: {error}")
+        if repair and said:
+            self._write_index(kept)
+        return said
+
+    def _unreferenced(self, in_use: set[str]) -> list[str]:
+        """Blobs, layers and links that no image needs. The lock is held and no load is under way."""
+        needed: set[str] = set()
+        chains = {chain[7:] for chain in in_use}
+        for entry in self.index():
+            digest = str(entry["digest"])
+            needed.add(digest[7:])
+            try:
+                image = Image(self, digest, [])
+            except errors.InvalidImage:
+                return []  # what a damaged image needs is not known: keep all until it is mended
+            needed.add(image.id[7:])
+            needed.update(str(layer["digest"])[7:] for layer in image.manifest["layers"])
+            chains.update(chain[7:] for chain in image.chain_ids)
+        found = [
+            f"{self.root}/blobs/sha256/{name}" for name in _names(f"{self.root}/blobs/sha256") if name not in needed
+        ]
+        for name in _names(f"{self.root}/layers"):
+            if name != "l" and name not in chains:
+                found.append(f"{self.root}/layers/{name}")
+        for name in _names(f"{self.root}/layers/l"):
+            if os.readlink(f"{self.root}/layers/l/{name}").split("/")[1] not in chains:
+                found.append(f"{self.root}/layers/l/{name}")
+        return found
+
+    def _discard(self, path: str) -> None:
+        """Remove a file or a tree in two steps: away from its name, then to pieces, so that no half of it is ever
+        seen.
+        """
+        if os.path.islink(path) or not os.path.isdir(path) or os.path.dirname(path) == f"{self.root}/tmp":
+            files.remove_tree(path)
+            return
+        doomed = f"{self.root}/tmp/removed-{os.path.basename(path)}"
+        files.remove_tree(doomed)
+        os.rename(path, doomed)
+        files.remove_tree(doomed)
+
+    def _unpack_missing(self) -> list[str]:
+        said = []
+        for image in self.images():
+            if all(self._link(chain) for chain in image.chain_ids):
+                continue
+            from . import archive
+
+            with self.job() as job:
+                archive.unpack_from_store(job, image)
+                job.commit()
+            said.append(f"the layers of {image!r} are unpacked again")
+        return said
+
+
+class Job:
+    """A load under way: a private folder, flocked for as long as the process lives, and the steps that end in the
+    index.
+
+    with store.job() as job:
+        … write blobs to job.path("…") and layers to job.layer_directory(), then keep_blob() and keep_layer()
+        job.commit()            # all of it durable, then all of it in place
+        store.add(manifest, name)
+
+    Leaving the block removes the folder; whatever was not committed is gone. The job must still be open when the
+    image is entered into the index: until then its blobs belong to nobody, and only the lock protects them.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.folder = ""
+        self.descriptor = -1
+        self.counter = 0
+        self.blobs: dict[str, str] = {}  # digest → file that waits
+        self.layers: dict[str, str] = {}  # chainID → directory that waits
+
+    def __enter__(self) -> "Job":
+        with self.store.lock():  # so that nobody takes us for debris between mkdir and flock
+            self.folder = f"{self.store.root}/tmp/{os.getpid()}-{os.urandom(6).hex()}"
+            os.mkdir(self.folder, 0o700)
+            self.descriptor = files.lock(self.folder)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            files.remove_tree(self.folder)
+        finally:
+            os.close(self.descriptor)
+
+    def path(self, kind: str) -> str:
+        """A name in the folder that nobody has."""
+        self.counter += 1
+        return f"{self.folder}/{kind}-{self.counter}"
+
+    def new_layer(self) -> str:
+        """An empty directory to unpack a layer into: the `diff` of one that `keep_layer` may then name."""
+        path = self.path("layer")
+        os.mkdir(path, 0o700)
+        os.mkdir(f"{path}/diff", 0o755)
+        os.chmod(f"{path}/diff", 0o755)
+        return f"{path}/diff"
+
+    def keep_blob(self, path: str, digest: str) -> None:
+        """The file is complete, verified and fsynced: `commit` gives it its name."""
+        blobs.path("", digest)
+        self.blobs[digest] = path
+
+    def put(self, content: bytes) -> str:
+        """Keep a document. Returns its digest."""
+        digest = oci.digest(content)
+        if not blobs.exists(self.store.root, digest, len(content)) and digest not in self.blobs:
+            path = self.path("blob")
+            files.write(path, content, sync=True)
+            self.keep_blob(path, digest)
+        return digest
+
+    def keep_layer(self, directory: str, chain: str, record: "dict[str, Any]") -> None:
+        """The layer is complete and verified: `commit` makes it durable and gives it its name."""
+        files.write(f"{os.path.dirname(directory)}/layer.json", json.dumps(record).encode())
+        self.layers[chain] = os.path.dirname(directory)
+
+    def commit(self) -> None:
+        """Make everything kept durable (one syncfs(2) for all the layers), then give it its names.
+
+        Killed before, nothing was stored; killed between, complete blobs and layers lie there that `repair` collects
+        and the next load of the image uses.
+        """
+        root = self.store.root
+        if self.layers:
+            from .. import syscalls  # costs ctypes, which reading the store never needs
+
+            syscalls.syncfs(self.descriptor)
+        with self.store.lock():
+            for chain, path in self.layers.items():
+                try:
+                    os.rename(path, f"{root}/layers/{chain[7:]}")
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+                    # Somebody else loaded the same layer meanwhile; theirs is as good.
+            for chain in self.layers:
+                self._link(chain)
+            for digest, path in self.blobs.items():
+                blobs.adopt(root, path, digest)
+            if self.layers:
+                files.sync_directory(f"{root}/layers")
+                files.sync_directory(f"{root}/layers/l")
+            if self.blobs:
+                files.sync_directory(f"{root}/blobs/sha256")
+        self.layers = {}
+        self.blobs = {}
+
+    def link(self, chain: str) -> None:
+        """Give a layer that lies unpacked its short name again."""
+        with self.store.lock():
+            self._link(chain)
+            files.sync_directory(f"{self.store.root}/layers/l")
+
+    def _link(self, chain: str) -> None:
+        target = f"../{chain[7:]}/diff"
+        for name in short_names(chain):
+            place = f"{self.store.root}/layers/l/{name}"
+            try:
+                os.symlink(target, place)
+                return
+            except FileExistsError:
+                if os.readlink(place) == target:
+                    return
+                # Taken by another layer: the next four letters. One in a million.
+        raise errors.Conflict(f"no short name is left for layer {chain}")
+
+
+# Documents ----------------------------------------------------------------------------------------------------------
+
+
+def document(content: bytes, what: str) -> "dict[str, Any]":
+    """Parse a JSON object. Raises InvalidImage for anything else, of whatever depth."""
+    try:
+        parsed = json.loads(content)
+    except (ValueError, RecursionError):
+        raise errors.InvalidImage(f"the {what} is no JSON") from None
+    if not isinstance(parsed, dict):
+        raise errors.InvalidImage(f"the {what} is no JSON object")
+    return parsed
+
+
+def manifest_content(manifest: "dict[str, Any]") -> "tuple[str, list[dict[str, Any]]]":
+    """Of a manifest: the digest of its config, and the descriptors of its layers. Raises InvalidImage."""
+    config, layers = manifest.get("config"), manifest.get("layers")
+    if manifest.get("schemaVersion") != 2 or not isinstance(config, dict) or not isinstance(layers, list):
+        raise errors.InvalidImage("the manifest is malformed, or of the long retired schema 1")
+    if config.get("mediaType") not in oci.CONFIGS:
+        raise errors.InvalidImage(f"not a container image but an artifact of type {config.get('mediaType')!r}")
+    for descriptor in [config, *layers]:
+        if not isinstance(descriptor, dict) or not oci.is_digest(descriptor.get("digest")):
+            raise errors.InvalidImage("the manifest is malformed: a descriptor without a sha256 digest")
+    return config["digest"], layers
+
+
+def config_diff_ids(config: "dict[str, Any]") -> list[str]:
+    """Of a config: the layers' diffIDs, lowest first. Raises InvalidImage, also for fields of the wrong type that
+    whoever runs the image would stumble over."""
+    rootfs = config.get("rootfs")
+    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if diff_ids is None:
+        diff_ids = []
+    if not isinstance(diff_ids, list) or not all(oci.is_digest(diff_id) for diff_id in diff_ids):
+        raise errors.InvalidImage("the config is malformed: rootfs.diff_ids must be a list of sha256 digests")
+    inner = config.get("config")
+    if inner is None:
+        inner = {}
+    if not isinstance(inner, dict):
+        raise errors.InvalidImage("the config is malformed: `config` must be an object")
+    for key in ("Env", "Cmd", "Entrypoint", "Shell", "OnBuild"):
+        value = inner.get(key)
+        if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise errors.InvalidImage(f"the config is malformed: {key} must be a list of strings")
+    for key in ("User", "WorkingDir", "StopSignal"):
+        if not isinstance(inner.get(key) or "", str):
+            raise errors.InvalidImage(f"the config is malformed: {key} must be a string")
+    for key in ("Labels", "Volumes", "ExposedPorts"):
+        if not isinstance(inner.get(key) or {}, dict):
+            raise errors.InvalidImage(f"the config is malformed: {key} must be an object")
+    for key in ("architecture", "os", "variant", "created"):
+        if not isinstance(config.get(key) or "", str):
+            raise errors.InvalidImage(f"the config is malformed: {key} must be a string")
+    return diff_ids
+
+
+def full_name(entry: "dict[str, Any]") -> str:
+    """The full name in a descriptor's annotations, or "". Foreign tools write only the short one into our index."""
+    annotations = entry.get("annotations")
+    if not isinstance(annotations, dict):
+        return ""
+    named = annotations.get(oci.FULL_NAME) or annotations.get(oci.REF_NAME)
+    try:
+        return reference.parse(named).full() if isinstance(named, str) else ""
+    except errors.InvalidArgument:
+        return ""
+
+
+def familiar(entry: "dict[str, Any]") -> str:
+    """The familiar name in a descriptor's annotations, or ""."""
+    full = full_name(entry)
+    return reference.parse(full).familiar() if full else ""
+
+
+def short_names(chain: str) -> list[str]:
+    """The four-letter names a layer may have, in the order to try: windows onto its chainID, five bits a letter."""
+    number = int(chain[7:], 16)
+    letters = []
+    for _ in range(48):
+        letters.append(_LETTERS[number & 31])
+        number >>= 5
+    text = "".join(letters)
+    return [text[at : at + 4] for at in range(0, 48, 4)]
+
+
+def _by_name(index: "list[dict[str, Any]]", name: str) -> str:
+    """The manifest's digest of the image that a person calls `name`, or "". Raises InvalidArgument for no possible
+    name.
+    """
+    hexadecimal = frozenset("0123456789abcdef").issuperset(name.removeprefix("sha256:"))
+    if hexadecimal and (len(name) == 64 or name.startswith("sha256:")):
+        return ""  # an id, or the beginning of one
+    wanted = reference.parse(name)
+    for entry in index:
+        full = full_name(entry)
+        if not full:
+            continue
+        if full == wanted.full():
+            return str(entry["digest"])
+        if wanted.digest and entry["digest"] == wanted.digest and reference.parse(full).name == wanted.name:
+            return str(entry["digest"])
+    return ""
+
+
+def _name(text: str) -> reference.Reference:
+    parsed = reference.parse(text)
+    if parsed.digest:
+        raise errors.InvalidArgument(f"{text!r} has a digest: an image's name is a repository and a tag")
+    return parsed
+
+
+def kind_here() -> "dict[str, Any]":
+    """What decides whether a store's layers are of use to this process."""
+    mapped = host.in_user_namespace()
+    return {
+        "version": VERSION,
+        "xattrs": "user" if mapped else "trusted",
+        "uid_map": _map("uid") if mapped else "all",
+        "gid_map": _map("gid") if mapped else "all",
+    }
+
+
+def _map(kind: str) -> str:
+    return "; ".join(" ".join(line.split()) for line in files.read(f"/proc/self/{kind}_map").decode().splitlines())
+
+
+def _describe(kind: "dict[str, Any]") -> str:
+    if kind.get("xattrs") == "trusted":
+        return "the ids of the whole machine"
+    return f"the user namespace map {kind.get('uid_map')!r}"
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+
+
+def is_directory(path: str) -> bool:
+    """Whether `path` is a directory and no link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
