@@ -143,13 +143,13 @@ def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolv
     return syscall("openat2", directory, os.fsencode(path), how, len(how))
 
 
-def seccomp_load(program: bytes) -> None:
+def seccomp_load(program: bytes, flags: int = 0) -> None:
     """seccomp(2): SECCOMP_SET_MODE_FILTER with `program`, an array of 8-byte struct sock_filter."""
     buffer = ctypes.create_string_buffer(program, len(program))
     count = len(program) // 8
     # struct sock_fprog: unsigned short len, padding, struct sock_filter *filter.
     header = count.to_bytes(8, "little") + ctypes.addressof(buffer).to_bytes(8, "little")
-    syscall("seccomp", 1, 0, header)
+    syscall("seccomp", 1, flags, header)
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
