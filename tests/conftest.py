@@ -9,8 +9,8 @@ Three tiers by what a test needs, never by mood:
 and, across the tiers,
 
     @pytest.mark.slow       over ten seconds, or needs a real docker or podman: only with --all
-    @pytest.mark.vm         also part of the lane on the second kernel (`./dev vm`); files in tests/vm have it by
-                            themselves and run only there, or on a host that is pure cgroup v2 itself
+    @pytest.mark.vm         also part of the lane on the second kernel (`./dev vm`). kernel/test_cgroups.py has it by
+                            itself, and so has tests/vm, which runs nowhere else but on pure cgroup v2
     @pytest.mark.needs("overlay", "nft")
                             skips, naming what is missing. Words from FEATURES below, or a command's name
 
@@ -171,6 +171,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Deselect what this run is not for: by user, by --all, by kernel."""
     kept, dropped = [], []
     for item in items:
+        if item.path == CHECKOUT / "tests" / "kernel" / "test_cgroups.py":
+            item.add_marker(pytest.mark.vm)
         if item.path.is_relative_to(CHECKOUT / "tests" / "vm"):
             item.add_marker(pytest.mark.vm)
             elsewhere = not is_cgroup2()
