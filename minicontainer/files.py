@@ -24,7 +24,7 @@ def read(path: str) -> bytes:
 def write(path: str, content: bytes, mode: int = 0o644, sync: bool = False) -> None:
     """Replace `path` by `content` in one step: a reader sees all of the old or all of the new.
 
-    With `sync`, it also survives a power cut from here on: the file and its directory are fsynced (rename(2), fsync(2)).
+    With `sync`, it survives a power cut from here on: the file and its directory are fsynced (rename(2), fsync(2)).
     """
     temporary = f"{path}.tmp-{os.getpid()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)

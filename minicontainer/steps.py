@@ -46,7 +46,16 @@ PID = Symbol("pid")  # the container's init, as this machine numbers it
 ADDRESS = Symbol("address")  # the leased address, dotted quad
 
 
-class Step(namedtuple("Step", "verb arguments why concept result", defaults=("", "",))):
+class Step(
+    namedtuple(
+        "Step",
+        "verb arguments why concept result",
+        defaults=(
+            "",
+            "",
+        ),
+    )
+):
     """One thing done to the kernel or to the disk."""
 
     verb: str

@@ -3,10 +3,10 @@
 argparse would stop neither at the image's name nor at docker's wording, and its import costs 2 ms; this is a loop.
 """
 
-
 from __future__ import annotations
 
 from collections import namedtuple
+
 from ..errors import InvalidArgument
 from . import UsageError
 
@@ -27,7 +27,9 @@ class Flag(namedtuple("Flag", "spellings name kind help")):
     help: str
 
 
-def parse(command: str, flags: list[Flag], arguments: list[str], stop: bool = False) -> tuple[dict[str, Any], list[str]]:
+def parse(
+    command: str, flags: list[Flag], arguments: list[str], stop: bool = False
+) -> tuple[dict[str, Any], list[str]]:
     """Sort arguments into flags' values and the rest. With `stop`, the first word that is no flag ends the flags.
 
     A flag not given is absent from the values, except lists and bools. Raises UsageError in docker's words; a `--help`
@@ -82,7 +84,9 @@ def find(command: str, table: dict[str, Flag], spelling: str, word: str) -> Flag
     """The flag of that spelling, or docker's refusal."""
     if spelling in table:
         return table[spelling]
-    what = f"unknown flag: {spelling}" if word.startswith("--") else f"unknown shorthand flag: {spelling[1]!r} in {word}"
+    what = (
+        f"unknown flag: {spelling}" if word.startswith("--") else f"unknown shorthand flag: {spelling[1]!r} in {word}"
+    )
     raise UsageError(f"{what}; see `minicontainer {command} --help`")
 
 

@@ -1,6 +1,5 @@
 """`ps`: the containers of the store. Its columns are docker's."""
 
-
 from __future__ import annotations
 
 from ..engine import client
@@ -36,7 +35,9 @@ def main(arguments: list[str]) -> int:
         if not values["no_trunc"] and len(command) > 20:
             command = command[:19] + "…"
         created = f"{table.ago(table.seconds_since(record['created']))} ago"
-        rows.append([identifier, record["image"], f'"{command}"', created, status(record), ports(record), record["name"]])
+        rows.append(
+            [identifier, record["image"], f'"{command}"', created, status(record), ports(record), record["name"]]
+        )
     print(table.show(["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"], rows))
     return 0
 
@@ -54,4 +55,6 @@ def ports(record: dict[str, Any]) -> str:
     """`0.0.0.0:8000->80/tcp`."""
     if record["status"] != "running":
         return ""
-    return ", ".join(f"{port['address']}:{port['host']}->{port['container']}/{port['protocol']}" for port in record["ports"])
+    return ", ".join(
+        f"{port['address']}:{port['host']}->{port['container']}/{port['protocol']}" for port in record["ports"]
+    )

@@ -1,4 +1,4 @@
-"""`rm`: remove containers that do not run. `--explain` prints the plan, which is the one that cleans up after a crash."""
+"""`rm`: remove containers that do not run. `--explain` prints the plan: the one that cleans up after a crash."""
 
 import sys
 

@@ -102,7 +102,8 @@ def main(arguments: list[str]) -> int:
 def take_explain(arguments: list[str]) -> tuple[str, list[Flag], list[str]]:
     """`--explain` takes an optional value, which docker's flags never do: sort it out before they are parsed."""
     flags = [flag for flag in FLAGS if flag.kind != "optional"]
-    words, explain = [], ""
+    words: list[str] = []
+    explain = ""
     for index, word in enumerate(arguments):
         if not word.startswith("-") and (index == 0 or not takes_value(arguments[index - 1], flags)):
             return explain, flags, words + arguments[index:]  # the image: what follows is the container's command
@@ -152,7 +153,9 @@ def engine_options(values: dict[str, Any]) -> dict[str, Any]:
         options["cpus"] = number("--cpus", options["cpus"], float)
         have = os.cpu_count() or 1
         if not 0 < options["cpus"] <= have:
-            raise UsageError(f"range of CPUs is from 0.01 to {have}.00, as this machine has {have}: --cpus {values['cpus']}")
+            raise UsageError(
+                f"range of CPUs is from 0.01 to {have}.00, as this machine has {have}: --cpus {values['cpus']}"
+            )
         if "cpu_quota" in options or "cpu_period" in options:
             raise UsageError("--cpus and --cpu-quota or --cpu-period say the same thing twice: use one of them")
     if 0 < options.get("mem_limit", 0) < 6 * 2**20:
@@ -161,7 +164,7 @@ def engine_options(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment(pairs: list[str], paths: list[str]) -> dict[str, str | None]:
-    """`-e` and `--env-file`, the former last. A bare NAME passes our own variable on, or unsets it where we have none."""
+    """`-e` and `--env-file`, the former last. A bare NAME passes our own variable on, or unsets it if we have none."""
     lines = []
     for path in paths:
         try:
@@ -224,13 +227,13 @@ def attach(containers: Any, planned: Any, explain: bool, cidfile: str | None) ->
         else:
             early.append(number)
 
-    for number in CATCHABLE:
-        signal.signal(number, forward)
+    for catchable in CATCHABLE:
+        signal.signal(catchable, forward)
     running = containers.run(planned, explain)
     running.wait_started(reporter)
     attached.append(running)
-    for number in early:
-        running.send_signal(number)
+    for waiting in early:
+        running.send_signal(waiting)
     if cidfile:
         with open(cidfile, "x") as file:
             file.write(planned.record["id"])

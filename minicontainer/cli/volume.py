@@ -9,7 +9,10 @@ from . import UsageError, table
 from .flags import Flag, Help, parse
 
 FLAGS = {
-    "create": [Flag("--label", "labels", "list", "NAME=VALUE"), Flag("-d --driver", "driver", "text", "local, the only one")],
+    "create": [
+        Flag("--label", "labels", "list", "NAME=VALUE"),
+        Flag("-d --driver", "driver", "text", "local, the only one"),
+    ],
     "ls": [Flag("-q --quiet", "quiet", "bool", "names only")],
     "inspect": [],
     "rm": [],

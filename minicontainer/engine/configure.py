@@ -58,7 +58,8 @@ def config(
     process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups}
     process["env"] = environment(options, defaults, user.home)
     process["rlimits"] = [
-        {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard} for name, (soft, hard) in options["ulimits"].items()
+        {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}
+        for name, (soft, hard) in options["ulimits"].items()
     ]
     process["oomScoreAdj"] = options["oom_score_adj"]
     result["root"]["readonly"] = options["read_only"]
@@ -158,7 +159,7 @@ def security(options: dict[str, Any], result: dict[str, Any]) -> None:
     """Capabilities, seccomp, device access, masked paths; `--privileged` gives them all away."""
     process, linux = result["process"], result["linux"]
     granted = capabilities.resolve(options["cap_add"], options["cap_drop"], options["privileged"])
-    process["capabilities"] = {kind: granted for kind in ("bounding", "effective", "permitted")}
+    process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), granted)
     profile = ""
     for text in options["security_opt"]:
         key, _, value = text.replace(":", "=", 1).partition("=")
@@ -171,7 +172,7 @@ def security(options: dict[str, Any], result: dict[str, Any]) -> None:
                 linux["maskedPaths"], linux["readonlyPaths"] = [], []
         else:
             raise errors.InvalidArgument(
-                f"--security-opt {text}: no-new-privileges, seccomp=unconfined|FILE and systempaths=unconfined are understood"
+                f"--security-opt {text}: no-new-privileges, seccomp=unconfined|FILE, systempaths=unconfined are known"
             )
     if options["privileged"]:
         linux["maskedPaths"], linux["readonlyPaths"] = [], []
@@ -207,7 +208,9 @@ def host_devices(text: str) -> list[dict[str, Any]]:
         raise errors.InvalidArgument(f"--device {text}: there is no {source} on this machine") from None
     if stat.S_ISDIR(info.st_mode):
         return [
-            device for name in sorted(os.listdir(source)) for device in host_devices(f"{source}/{name}:{inside}/{name}:{access}")
+            device
+            for name in sorted(os.listdir(source))
+            for device in host_devices(f"{source}/{name}:{inside}/{name}:{access}")
         ]
     if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
         raise errors.InvalidArgument(f"--device {text}: {source} is not a device")
@@ -260,7 +263,7 @@ def add_mounts(
     # The user's own mount at a place wins over the default one there.
     places = {os.path.normpath(mount["destination"]) for mount in wanted}
     kept = [mount for mount in result["mounts"] if mount["destination"] not in places]
-    # /etc/hosts and the like lie beneath a bind of /etc, so the shorter path goes first; sorted() keeps equals in order.
+    # /etc/hosts lies beneath a bind of /etc, so the shorter path goes first; sorted() keeps equals in order.
     result["mounts"] = kept + sorted(wanted, key=lambda mount: os.path.normpath(mount["destination"]).count("/"))
 
 

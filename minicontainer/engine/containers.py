@@ -31,8 +31,9 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     from collections.abc import Iterator
     from typing import Any
 
-if TYPE_CHECKING:
     Record = dict[str, Any]
+    Records = list[Record]  # inside the class, `list` is its method
+    Names = list[str]
 
 
 class Start(namedtuple("Start", "record config plan options")):
@@ -172,11 +173,21 @@ class Containers:
         """Open the journal: from here on, whatever happens can be taken down again."""
         directory = self.path(record["id"])
         yield steps.call(
-            open_journal, self.directory, directory, why="the container's directory, locked by whoever runs it", result="lock"
+            open_journal,
+            self.directory,
+            directory,
+            why="the container's directory, locked by whoever runs it",
+            result="lock",
         )
-        yield steps.write(f"{directory}/record.json", json.dumps(record, indent=1), why="what teardown will need to know")
-        yield steps.write(f"{directory}/config.json", json.dumps(config, indent=1), why="the OCI config, for runtimes and readers")
-        yield steps.call(take_name, self.directory, record["name"], record["id"], why="a name is taken by making one link")
+        yield steps.write(
+            f"{directory}/record.json", json.dumps(record, indent=1), why="what teardown will need to know"
+        )
+        yield steps.write(
+            f"{directory}/config.json", json.dumps(config, indent=1), why="the OCI config, for runtimes and readers"
+        )
+        yield steps.call(
+            take_name, self.directory, record["name"], record["id"], why="a name is taken by making one link"
+        )
 
     def etc_files(self, directory: str, options: dict[str, Any]) -> Iterator[steps.Step]:
         """/etc/hosts, hostname and resolv.conf: files of ours, bound over the image's."""
@@ -204,7 +215,9 @@ class Containers:
         yield steps.remove_tree(f"{host.run_root()}/{identifier}", why="no process any more")._replace(concept="engine")
         if remove:
             for name in record["anonymous"]:
-                yield steps.remove_tree(f"{self.volumes.directory}/{name}", why="an anonymous volume goes with its container")
+                yield steps.remove_tree(
+                    f"{self.volumes.directory}/{name}", why="an anonymous volume goes with its container"
+                )
             yield steps.call(drop_name, self.directory, record["name"], identifier, why="the name is free again")
             yield steps.remove_tree(directory, why="the journal goes last")._replace(concept="engine")
         else:
@@ -214,16 +227,22 @@ class Containers:
     # Running
 
     def run(self, planned: Start, explain: bool = False) -> monitor.Client:
-        """Perform a planned start in a monitor of its own. The client end tells when it has started and how it ended."""
+        """Perform a planned start in a monitor of its own. The client's end tells when it started and how it ended."""
         record = planned.record
 
         def started(values: steps.Values) -> None:
             pid = values["pid"]
-            running = {"pid": pid, "start_time": state.start_time(pid), "address": values.get("address", ""), "started": timestamp()}
+            record["started"] = timestamp()
+            running = {
+                "pid": pid,
+                "start_time": state.start_time(pid),
+                "address": values.get("address", ""),
+                "started": record["started"],
+            }
             files.make_directory(f"{host.run_root()}/{record['id']}")
             files.write(f"{host.run_root()}/{record['id']}/state.json", json.dumps(running).encode())
             if not record["remove"]:
-                write_record(self.path(record["id"]), {**record, "status": "running", "started": running["started"]})
+                write_record(self.path(record["id"]), {**record, "status": "running"})
 
         def teardown(exit_code: int | None) -> Iterator[steps.Step]:
             return self.teardown(record, record["remove"] or exit_code is None, exit_code)
@@ -232,12 +251,12 @@ class Containers:
 
     # Looking
 
-    def list(self) -> "list[Record]":
+    def list(self) -> Records:
         """All records, newest first; each with the status that is true now."""
         records = [self.read(identifier) for identifier in self.identifiers()]
         return sorted((record for record in records if record), key=lambda record: record["created"], reverse=True)
 
-    def identifiers(self) -> "list[str]":
+    def identifiers(self) -> Names:
         """The ids of all containers, whole or half made."""
         try:
             return [name for name in os.listdir(self.directory) if len(name) == 64]
@@ -280,7 +299,7 @@ class Containers:
             raise errors.ContainerNotFound(f"No such container: {name}")
         return record
 
-    def using_volume(self, volume: str) -> "list[str]":
+    def using_volume(self, volume: str) -> Names:
         """The ids of the containers, running or not, that mount this volume."""
         return [
             record["id"]
@@ -336,9 +355,8 @@ def take_name(containers: str, name: str, identifier: str) -> None:
         os.symlink(identifier, f"{containers}/names/{name}")
     except FileExistsError:
         holder = os.readlink(f"{containers}/names/{name}")
-        raise errors.Conflict(
-            f"the container name {name!r} is in use by container {holder[:12]}: remove that one (rm), or use another name"
-        ) from None
+        hint = "remove that one (rm), or use another name"
+        raise errors.Conflict(f"the container name {name!r} is in use by container {holder[:12]}: {hint}") from None
 
 
 def drop_name(containers: str, name: str, identifier: str) -> None:
@@ -376,5 +394,3 @@ def resolv_conf(keep_loopback: bool) -> str:
             continue
         lines.append(line)
     return "\n".join(lines) + "\n"
-
-

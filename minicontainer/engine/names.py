@@ -11,7 +11,7 @@ ADJECTIVES = (
 ).split()
 SURNAMES = (
     "allen babbage backus bartik bell berners_lee blackwell boole bostic cerf church cox dahl dean dennis dijkstra "
-    "easley engelbart floyd gosling hamilton hejlsberg hoare hollerith holberton hopper iverson johnson karp kay kernighan "
+    "easley engelbart floyd gosling hamilton hejlsberg hoare hollerith holberton hopper iverson karp kay kernighan "
     "knuth lamport lampson leibniz liskov lovelace mccarthy mcilroy mckusick milner minsky mockapetris naur "
     "neumann nygaard ossanna perlis perlman pike postel ritchie rossum sammet shannon stallman stevens tanenbaum "
     "thompson torvalds turing wheeler wilkes wirth zuse"

@@ -20,8 +20,20 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     from collections.abc import Iterator
     from typing import Any
 
+    Names = list[str]  # inside the class, `list` is its method
 
-class Mount(namedtuple("Mount", "kind source target readonly options create", defaults=(False, (), False,))):
+
+class Mount(
+    namedtuple(
+        "Mount",
+        "kind source target readonly options create",
+        defaults=(
+            False,
+            (),
+            False,
+        ),
+    )
+):
     """One thing to mount: `kind` is bind, volume or tmpfs; an empty volume name asks for an anonymous one."""
 
     kind: str
@@ -46,13 +58,27 @@ def parse_volume(text: str) -> Mount:
         raise errors.InvalidArgument(f"invalid volume specification {text!r}: the target cannot be /")
     readonly = "ro" in options
     for option in options:
-        if option not in ("ro", "rw", "z", "Z", "rshared", "rslave", "rprivate", "shared", "slave", "private", "nocopy"):
+        if option not in (
+            "ro",
+            "rw",
+            "z",
+            "Z",
+            "rshared",
+            "rslave",
+            "rprivate",
+            "shared",
+            "slave",
+            "private",
+            "nocopy",
+        ):
             raise errors.InvalidArgument(f"invalid volume specification {text!r}: no option {option!r}; ro and rw are")
     kept = tuple(option for option in options if option not in ("ro", "rw", "z", "Z", "nocopy"))
     if source.startswith(("/", ".", "~")):
         return Mount("bind", os.path.abspath(os.path.expanduser(source)), target, readonly, kept, create=True)
     if source and not names.valid(source):
-        raise errors.InvalidArgument(f"{source!r} is no name for a volume: letters, digits, `_.-`; or a path with a `/`")
+        raise errors.InvalidArgument(
+            f"{source!r} is no name for a volume: letters, digits, `_.-`; or a path with a `/`"
+        )
     return Mount("volume", source, target, readonly, kept)
 
 
@@ -106,7 +132,7 @@ class Volumes:
         return f"{self.directory}/{name}/_data"
 
     def create(self, name: str = "", labels: dict[str, str] | None = None) -> str:
-        """Make a volume; an existing one stays as it is. Without a name it gets 64 hexadecimal digits. Returns the name."""
+        """Make a volume; one that exists stays as it is. Without a name it gets 64 hex digits. Returns the name."""
         name = name or names.new_id()
         if not names.valid(name):
             raise errors.InvalidArgument(f"{name!r} is no name for a volume: letters, digits and `_.-`, two at least")
@@ -117,7 +143,7 @@ class Volumes:
             files.write(description, json.dumps({"created": created, "labels": labels or {}}).encode(), sync=True)
         return name
 
-    def list(self) -> "list[str]":
+    def list(self) -> Names:
         """Their names, sorted."""
         try:
             return sorted(os.listdir(self.directory))
@@ -139,8 +165,8 @@ class Volumes:
             "Scope": "local",
         }
 
-    def remove(self, name: str, users: "list[str]") -> None:
-        """Remove a volume and what is in it. Raises VolumeNotFound, or Conflict if one of `users` (containers) has it."""
+    def remove(self, name: str, users: Names) -> None:
+        """Remove a volume and what is in it. Raises VolumeNotFound, or Conflict if one of `users` (ids) mounts it."""
         self.inspect(name)
         if users:
             raise errors.Conflict(f"volume {name} is in use by container {users[0][:12]}: remove that one first")
@@ -154,7 +180,11 @@ def prepare(volumes: Volumes, mounts: list[Mount], rootfs: str) -> Iterator[step
             yield steps.call(volumes.create, mount.source, why="a directory that outlives the container")
             if "nocopy" not in mount.options:
                 yield steps.call(
-                    copy_up, rootfs, mount.target, volumes.data(mount.source), why="an empty volume starts as the image has it"
+                    copy_up,
+                    rootfs,
+                    mount.target,
+                    volumes.data(mount.source),
+                    why="an empty volume starts as the image has it",
                 )
         elif mount.kind == "bind" and mount.create:
             yield steps.call(make_source, mount.source, why="-v makes the host path that is missing")

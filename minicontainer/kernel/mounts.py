@@ -73,7 +73,9 @@ def all_of(root: str, mounts: list[dict[str, Any]]) -> Iterator[steps.Step]:
     for mount in mounts:
         options = parse_options(mount.get("options", []))
         if mount["type"] == "cgroup":
-            yield steps.call(cgroup_tree, root, mount["destination"], hierarchies(), options.flags, why=WHY["/sys/fs/cgroup"])
+            yield steps.call(
+                cgroup_tree, root, mount["destination"], hierarchies(), options.flags, why=WHY["/sys/fs/cgroup"]
+            )
             continue
         arguments = (root, mount.get("source", "none"), mount["destination"])
         if options.flags & syscalls.MS_BIND:
@@ -125,7 +127,9 @@ def bind(root: str, source: str, destination: str, flags: int, propagation: int)
 def remount(target: str, flags: int) -> None:
     """Add flags to a mount. Those it has are kept: in a user namespace the kernel refuses to see one dropped."""
     has = os.statvfs(target).f_flag
-    kept = has & (syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC | syscalls.MS_NOATIME)
+    kept = has & (
+        syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC | syscalls.MS_NOATIME
+    )
     if has & 4096:  # ST_RELATIME (statvfs(3)) has another value than MS_RELATIME
         kept |= syscalls.MS_RELATIME
     syscalls.mount("", target, "", syscalls.MS_BIND | syscalls.MS_REMOUNT | kept | flags)

@@ -7,7 +7,6 @@ The pid namespace is special: it takes in only children, so the parent makes it 
 makes for itself.
 """
 
-
 from __future__ import annotations
 
 from .. import errors, steps, syscalls

@@ -24,7 +24,9 @@ def options(lower: list[str], upper: str, work: str, user: bool) -> str:
     """
     for path in (*lower, upper, work):
         if any(character in path for character in ":,\\"):
-            raise errors.InvalidArgument(f"overlay cannot mount {path}: its options reserve `:`, `,` and `\\` in a path")
+            raise errors.InvalidArgument(
+                f"overlay cannot mount {path}: its options reserve `:`, `,` and `\\` in a path"
+            )
     text = f"lowerdir={':'.join(reversed(lower))},upperdir={upper},workdir={work}"
     if user:
         text += ",userxattr"

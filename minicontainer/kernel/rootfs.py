@@ -108,4 +108,6 @@ def hide(masked: list[str], readonly: list[str]) -> Iterator[steps.Step]:
 
 def readonly() -> Iterator[steps.Step]:
     """Make the root itself read-only (`--read-only`). To be planned after `pivot`."""
-    yield steps.call(mounts.remount, "/", syscalls.MS_RDONLY, why="the container asked to be unable to change its files")
+    yield steps.call(
+        mounts.remount, "/", syscalls.MS_RDONLY, why="the container asked to be unable to change its files"
+    )

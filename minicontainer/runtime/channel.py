@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import array
 import json
-import os
 import socket
 
 from .. import errors
@@ -109,5 +108,3 @@ def tell(end: socket.socket, point: str) -> None:
         send(end, {"reached": point})
     except BrokenPipeError:
         raise Gone(f"the other process was killed before we reached {point!r}") from None
-
-

@@ -29,7 +29,7 @@ CLOSE_RANGE_CLOEXEC = 4  # close_range(2)
 
 
 def plan(config: dict[str, Any], root: str, stdin: bool) -> Iterator[steps.Step]:
-    """Every step of the child. `root` is the directory that becomes `/`, `stdin` whether it keeps its standard input."""
+    """Every step of the child. `root` is the directory that becomes `/`; with `stdin`, it keeps its standard input."""
     process, linux = config["process"], config["linux"]
     spaces = linux["namespaces"]
 
@@ -58,7 +58,9 @@ def plan(config: dict[str, Any], root: str, stdin: bool) -> Iterator[steps.Step]
     if config["root"].get("readonly"):
         yield from steps.about("rootfs", rootfs.readonly())
     yield from identity(process, linux.get("seccomp"))
-    yield steps.call(execute, process["args"], process["env"], CHANNEL, why="become the command: same process, new program")
+    yield steps.call(
+        execute, process["args"], process["env"], CHANNEL, why="become the command: same process, new program"
+    )
 
 
 def identity(process: dict[str, Any], profile: dict[str, Any] | None) -> Iterator[steps.Step]:
@@ -80,7 +82,9 @@ def identity(process: dict[str, Any], profile: dict[str, Any] | None) -> Iterato
     yield from steps.about("capabilities", capabilities.bound(process.get("capabilities", {})))
     if filter_early:
         yield from steps.about("seccomp", seccomp.load(profile))
-    yield steps.call(become, user["uid"], user["gid"], user.get("additionalGids", []), why="the user that was asked for")
+    yield steps.call(
+        become, user["uid"], user["gid"], user.get("additionalGids", []), why="the user that was asked for"
+    )
     yield from steps.about("capabilities", capabilities.apply(process.get("capabilities", {}), user["uid"]))
     yield steps.call(enter_directory, process["cwd"], why="the working directory, with the command's own rights")
     if profile is not None and not filter_early:
@@ -168,7 +172,9 @@ def enter_directory(path: str) -> None:
     try:
         os.chdir(path)
     except OSError as error:
-        raise errors.KernelError(error.errno or 0, "chdir", (path,), "is it a directory that the user may enter?") from None
+        raise errors.KernelError(
+            error.errno or 0, "chdir", (path,), "is it a directory that the user may enter?"
+        ) from None
 
 
 def execute(arguments: list[str], environment: list[str], end: socket.socket) -> NoReturn:
@@ -202,4 +208,3 @@ def execute(arguments: list[str], environment: list[str], end: socket.socket) ->
         raise errors.CommandNotExecutable(refusal.errno or 0, "execve", (name,))
     hint = "" if "/" in name else f"executable file not found in $PATH ({variables.get('PATH', os.defpath)})"
     raise errors.CommandNotFound(2, "execve", (name,), hint)
-

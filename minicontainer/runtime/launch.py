@@ -1,14 +1,13 @@
 """The parent: cgroup, fork, network, go.
 
-    parent                                   child (runtime/init.py)
-    make the cgroup, unshare pid
-    fork ──────────────────────────────────▶ enter the cgroup, unshare the other namespaces
-         ◀─────────────────── "namespaces" ──
-    plug in the network                      meanwhile: mounts, devices, pivot_root
-         ───────────────────── "network" ──▶ identity
-         ◀────────────── end of the stream ── execve
+parent                                   child (runtime/init.py)
+make the cgroup, unshare pid
+fork ──────────────────────────────────▶ enter the cgroup, unshare the other namespaces
+     ◀─────────────────── "namespaces" ──
+plug in the network                      meanwhile: mounts, devices, pivot_root
+     ───────────────────── "network" ──▶ identity
+     ◀────────────── end of the stream ── execve
 """
-
 
 from __future__ import annotations
 
@@ -49,7 +48,9 @@ def plan(
     yield steps.call(channel.wait, OURS, "namespaces", VALUES, why="until the child has unshared its network")
     yield from network
     yield steps.call(channel.tell, OURS, "network", why="the child may go on to its command")
-    yield steps.call(channel.wait, OURS, "execve", VALUES, why="the stream ends when execve closes the child's end of it")
+    yield steps.call(
+        channel.wait, OURS, "execve", VALUES, why="the stream ends when execve closes the child's end of it"
+    )
 
 
 VALUES = steps.Symbol("values")

@@ -127,6 +127,8 @@ def run(
     client is told. With `report`, the client gets a message per step: which one, in which process, when.
     """
 
+    count = 0
+
     def parent_step(step: steps.Step, began: float, ended: float) -> None:
         nonlocal count
         say(end, {"step": count, "by": "parent", "began": began, "ended": ended})
@@ -138,7 +140,6 @@ def run(
     def teardown_step(step: steps.Step, began: float, ended: float) -> None:
         say(end, {"verb": step.verb, "by": "teardown", "began": began, "ended": ended})
 
-    count = 0
     values = launch.values(child_step if report else None)
     try:
         steps.execute(plan, values, parent_step if report else None)
@@ -173,11 +174,9 @@ def exit_code(status: int) -> int:
 
 
 def leave_stdio(also: list[int]) -> None:
-    """Let go of the client's descriptors: a reader at the other end must see their end when the container's is there."""
+    """Let go of the client's descriptors: their reader must see the end as soon as the container has ended."""
     null = os.open("/dev/null", os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     for descriptor in (null, *also):
         os.close(descriptor)
-
-

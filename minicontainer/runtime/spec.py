@@ -4,7 +4,6 @@ Offers the default configuration, with Docker's security defaults, and `check`, 
 cannot do. A config is a plain dict in the specification's own spelling all the way down to the kernel's plans.
 """
 
-
 from __future__ import annotations
 
 from .. import errors, host
@@ -91,7 +90,9 @@ def check(config: dict[str, Any]) -> None:
         part = config if level == "" else config.get(level, {})
         for key in part:
             if key not in known and part[key]:
-                raise errors.Unsupported(f"config.json asks for {level + '.' if level else ''}{key}, which is not supported yet")
+                raise errors.Unsupported(
+                    f"config.json asks for {level + '.' if level else ''}{key}, which is not supported yet"
+                )
     if not config["process"]["args"]:
         raise errors.InvalidArgument("config.json names no command: process.args is empty")
     if not config["process"]["cwd"].startswith("/"):

@@ -1,0 +1,140 @@
+"""`inspect`: all that is known of containers, images or volumes, as JSON in docker's shape."""
+
+import json
+import sys
+from typing import Any
+
+from .. import errors, files
+from ..engine import client
+from . import UsageError
+from .flags import Flag, Help, parse
+
+FLAGS = [Flag("--type", "type", "text", "container, image or volume")]
+
+
+def main(arguments: list[str]) -> int:
+    """docker-inspect(1)."""
+    try:
+        values, names = parse("inspect NAME …", FLAGS, arguments)
+    except Help as help:
+        print(help)
+        return 0
+    if not names:
+        raise UsageError('"minicontainer inspect" needs a name or an id')
+    engine = client.Client()
+    lookups = {
+        "container": lambda name: container(engine, name),
+        "image": lambda name: image(engine, name),
+        "volume": engine.volumes.inspect,
+    }
+    kind = values.get("type", "")
+    if kind and kind not in lookups:
+        raise UsageError(f"--type {kind}: container, image or volume")
+    found, code = [], 0
+    for name in names:
+        for lookup in [lookups[kind]] if kind else lookups.values():
+            try:
+                found.append(lookup(name))
+                break
+            except (errors.NotFound, errors.InvalidArgument):
+                continue
+        else:
+            print(f"minicontainer: no such {kind or 'object'}: {name}", file=sys.stderr)
+            code = 1
+    print(json.dumps(found, indent=4))
+    return code
+
+
+def container(engine: client.Client, name: str) -> dict[str, Any]:
+    """A container as `docker inspect` describes it."""
+    record = engine.containers.get(name)
+    directory = engine.containers.path(record["id"])
+    config = json.loads(files.read(f"{directory}/config.json"))
+    process, resources = config["process"], config["linux"].get("resources", {})
+    running = record["status"] == "running"
+    return {
+        "Id": record["id"],
+        "Created": record["created"],
+        "Path": record["args"][0],
+        "Args": record["args"][1:],
+        "State": {
+            "Status": record["status"],
+            "Running": running,
+            "Paused": False,
+            "Dead": record["status"] == "dead",
+            "Pid": record["pid"] if running else 0,
+            "ExitCode": record["exit_code"] or 0,
+            "StartedAt": record.get("started", ""),
+            "FinishedAt": record.get("finished", ""),
+        },
+        "Image": record["image_id"],
+        "Name": f"/{record['name']}",
+        "HostnamePath": f"{directory}/hostname",
+        "HostsPath": f"{directory}/hosts",
+        "ResolvConfPath": f"{directory}/resolv.conf",
+        "GraphDriver": {
+            "Name": "overlay",
+            "Data": {
+                "MergedDir": f"{directory}/rootfs",
+                "UpperDir": f"{directory}/upper",
+                "WorkDir": f"{directory}/work",
+            },
+        },
+        "HostConfig": {
+            "AutoRemove": record["remove"],
+            "CgroupParent": record["cgroup"].rpartition("/")[0],
+            "Memory": resources.get("memory", {}).get("limit", 0),
+            "CpuQuota": resources.get("cpu", {}).get("quota", 0),
+            "CpuPeriod": resources.get("cpu", {}).get("period", 0),
+            "PidsLimit": resources.get("pids", {}).get("limit"),
+            "NetworkMode": record["network"],
+            "ReadonlyRootfs": config["root"].get("readonly", False),
+        },
+        "Mounts": [
+            {
+                "Type": mount["kind"],
+                **({"Name": mount["source"]} if mount["kind"] == "volume" else {}),
+                "Source": engine.volumes.data(mount["source"]) if mount["kind"] == "volume" else mount["source"],
+                "Destination": mount["target"],
+                "RW": not mount["readonly"],
+            }
+            for mount in record["mounts"]
+        ],
+        "Config": {
+            "Hostname": config.get("hostname", ""),
+            "User": f"{process['user']['uid']}:{process['user']['gid']}",
+            "Tty": process["terminal"],
+            "Env": process["env"],
+            "Cmd": record["args"],
+            "Image": record["image"],
+            "WorkingDir": process["cwd"],
+            "Labels": record["labels"],
+        },
+        "NetworkSettings": {"IPAddress": record.get("address", ""), "Ports": ports(record)},
+    }
+
+
+def ports(record: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
+    """{"80/tcp": [{"HostIp", "HostPort"}]}"""
+    result: dict[str, list[dict[str, str]]] = {}
+    for port in record["ports"]:
+        bound = {"HostIp": port["address"], "HostPort": str(port["host"])}
+        result.setdefault(f"{port['container']}/{port['protocol']}", []).append(bound)
+    return result
+
+
+def image(engine: client.Client, name: str) -> dict[str, Any]:
+    """An image as `docker image inspect` describes it."""
+    found = engine.containers.images.get(name)
+    return {
+        "Id": found.id,
+        "RepoTags": found.names,
+        "RepoDigests": [],
+        "Created": found.created,
+        "Architecture": found.architecture,
+        "Os": found.os,
+        "Size": found.size,
+        "Config": found.config.get("config") or {},
+        "RootFS": {"Type": "layers", "Layers": found.config["rootfs"]["diff_ids"]},
+        "Digest": found.digest,
+    }

@@ -1,0 +1,53 @@
+"""`system`: the store as a whole."""
+
+import sys
+
+from .. import host
+from ..engine import system
+from . import UsageError
+from .flags import Flag, Help, parse
+
+FLAGS = {
+    "check": [Flag("--repair", "repair", "bool", "mend what is found")],
+    "reset": [Flag("-f --force", "force", "bool", "do not ask")],
+}
+
+
+def main(arguments: list[str]) -> int:
+    """system check [--repair] | reset [-f]"""
+    verb = arguments[0] if arguments else ""
+    if verb not in FLAGS:
+        raise UsageError("system check [--repair] | system reset [-f]")
+    try:
+        values, rest = parse(f"system {verb}", FLAGS[verb], arguments[1:])
+    except Help as help:
+        print(help)
+        return 0
+    if rest:
+        raise UsageError(f"system {verb} takes no {rest[0]!r}")
+    store = system.System(host.root())
+    if verb == "reset":
+        return reset(store, values["force"])
+    problems = store.check(values["repair"])
+    for problem in problems:
+        print(problem + (": mended" if values["repair"] else ""))
+    if problems and not values["repair"]:
+        print(f"{len(problems)} found; `minicontainer system check --repair` mends them", file=sys.stderr)
+        return 1
+    if not problems:
+        print("nothing is wrong")
+    return 0
+
+
+def reset(store: system.System, force: bool) -> int:
+    """Ask, then take everything away."""
+    if not force:
+        if not sys.stdin.isatty():
+            raise UsageError(
+                "system reset removes all containers, images and volumes: say `-f`, or type it in a terminal"
+            )
+        print(f"This removes all containers, images and volumes in {store.root}, the bridge and the firewall's table.")
+        if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+            return 1
+    store.reset()
+    return 0

@@ -1,0 +1,126 @@
+"""The store as a whole: is it whole, mend it, or take it all away.
+
+A container's directory is made first, removed last and locked by whoever runs it. So an unlocked directory whose
+record says "starting" or "running" is the trace of a start or a monitor that was killed, and its teardown plan cleans
+up. Kernel objects that bear the id of no directory at all cannot come from us; they are looked for all the same.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import errors, files, host, netlink, steps
+from ..kernel import cgroups
+from ..network import bridge, ipam, nat
+from . import containers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class System:
+    """The store at `root`, seen as a whole."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.containers = containers.Containers(root)
+
+    def check(self, repair: bool = False) -> list[str]:
+        """What is wrong, a sentence each; with `repair`, it has been mended. A start under way is not disturbed."""
+        if not os.path.exists(self.root):
+            return []
+        problems = []
+        for identifier in self.containers.identifiers():
+            problem = self.examine(identifier, repair)
+            if problem:
+                problems.append(problem)
+        problems += self.orphans(repair)
+        store = self.containers.images
+        return problems + (store.repair() if repair else store.check())
+
+    def examine(self, identifier: str, repair: bool) -> str:
+        """What is wrong with one container's directory; empty if nothing is, or somebody is at work in it."""
+        directory = self.containers.path(identifier)
+        with files.locked(f"{self.containers.directory}.lock"):
+            try:
+                lock = files.lock(directory, wait=False)
+            except (BlockingIOError, FileNotFoundError):
+                return ""
+        try:
+            record = self.containers.read(identifier)
+            if record and record["status"] not in ("starting", "running", "dead"):
+                return ""
+            if repair:
+                steps.execute(self.containers.teardown(record or nobody(identifier), whole(record)), {})
+            return (
+                f"container {identifier[:12]} was left by a {'start' if whole(record) else 'monitor'} that was killed"
+            )
+        finally:
+            os.close(lock)
+
+    def orphans(self, repair: bool) -> list[str]:
+        """Kernel objects and files that bear the id of no container."""
+        known: set[str] = set(self.containers.identifiers())
+        problems = []
+        for identifier, where in self.traces().items():
+            if identifier not in known and not os.path.exists(self.containers.path(identifier)):
+                problems.append(f"{where} belongs to container {identifier[:12]}, which does not exist")
+                if repair:
+                    steps.execute(self.containers.teardown(nobody(identifier), remove=True), {})
+        names = f"{self.containers.directory}/names"
+        for name in os.listdir(names) if os.path.isdir(names) else []:
+            identifier = os.readlink(f"{names}/{name}")
+            if not os.path.exists(self.containers.path(identifier)):
+                problems.append(f"the name {name} belongs to container {identifier[:12]}, which does not exist")
+                if repair:
+                    containers.drop_name(self.containers.directory, name, identifier)
+        return problems
+
+    def traces(self) -> dict[str, str]:
+        """Every whole id that the kernel or /run knows, and where."""
+        network = bridge.default(self.root)
+        found = {identifier: f"the lease of {address}" for address, identifier in ipam.leases(network).items()}
+        if netlink.link(network.device):
+            found |= {identifier: f"port {port.host}" for identifier, port in nat.published()}
+        for directory in cgroup_directories():
+            for name in os.listdir(directory):
+                if len(name) == 64 and os.path.isdir(f"{directory}/{name}"):
+                    found[name] = f"the cgroup {directory}/{name}"
+        if os.path.isdir(host.run_root()):
+            found |= {name: f"{host.run_root()}/{name}" for name in os.listdir(host.run_root()) if len(name) == 64}
+        return found
+
+    def reset(self) -> None:
+        """Take everything away: containers, images, volumes, the bridge, the table; ip_forward as it was.
+
+        Raises Conflict while a container runs.
+        """
+        running = [record["name"] for record in self.containers.list() if record["status"] == "running"]
+        if running:
+            raise errors.Conflict(f"container {running[0]} is running: stop it first")
+        self.check(repair=True)
+        for record in self.containers.list():
+            self.containers.remove(record["id"])
+        steps.execute(bridge.teardown(bridge.default(self.root)), {})
+        steps.execute(cgroups.remove(cgroups.parent(f"minicontainer{host.suffix()}")), {})
+        files.remove_tree(host.run_root())
+        files.remove_tree(self.root)
+
+
+def whole(record: dict[str, Any] | None) -> bool:
+    """Whether nothing of the container is to be kept: its command never ran, or it was a `--rm`."""
+    return record is None or record["status"] == "starting" or record["remove"]
+
+
+def nobody(identifier: str) -> containers.Record:
+    """A record for an id that has none: enough for teardown."""
+    path = f"{cgroups.parent(f'minicontainer{host.suffix()}')}/{identifier}"
+    return {"id": identifier, "name": "", "network": "bridge", "ports": [""], "anonymous": [], "cgroup": path}
+
+
+def cgroup_directories() -> list[str]:
+    """The directories, one in each hierarchy, that this store's cgroups lie in."""
+    parent = cgroups.parent(f"minicontainer{host.suffix()}")
+    points = set(cgroups.detect().mounts.values())
+    return sorted(f"{point}{parent}" for point in points if os.path.isdir(f"{point}{parent}"))
