@@ -20,6 +20,8 @@ from minicontainer import errors, steps, syscalls
 from minicontainer.kernel import cgroups
 from minicontainer.kernel.cgroups import v1, v2
 
+pytestmark = pytest.mark.vm
+
 # --------------------------------------------------------------------------------------------------------- pure: writes
 
 

@@ -202,16 +202,18 @@ def join(path: str, pid: steps.Symbol | int, resources: Resources = NOTHING) -> 
 
 
 def remove(path: str) -> steps.Plan:
-    """The cgroup at `path` is gone afterwards, with whatever ran in it. From the path alone, as often as one likes.
-
-    The shared parent stays; `system reset` gives its path, and all containers in it go too.
-    """
+    """The cgroup at `path` is gone afterwards, with whatever ran in it. From the path alone, as often as one likes."""
     if not usable():
         return
     directories = _directories(path, {"cpu": {"cpus": "all"}})
     yield steps.call(empty, tuple(directories), why="a cgroup can be removed only when nothing runs in it")
     for directory in directories:
         yield steps.rmdir(directory, why="the container's limits and counters end with it")
+
+
+def remove_parent(path: str) -> steps.Plan:
+    """For `system reset`: what `parent()` named goes too, with every container that is still in there."""
+    yield from remove(path)
 
 
 def _create_v1(layout: Layout, path: str, limits: list[tuple[str, str]], resources: Resources) -> Iterator[steps.Step]:
