@@ -174,7 +174,8 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR = 20
 RTM_NEWROUTE = 24
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_PID = 1, 3, 4, 10, 18, 19
-IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+IFLA_BRPORT_MODE = 4
 VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_GATEWAY = 1, 5
@@ -237,8 +238,21 @@ def link_add(
             raise
 
 
-def link_set(name: str, up: bool | None = None, master: str = "", mtu: int = 0, namespace: int = 0) -> None:
-    """RTM_SETLINK: switch a device on or off, make it a port of a bridge, change its MTU."""
+def link_set(
+    name: str, up: bool | None = None, master: str = "", mtu: int = 0, namespace: int = 0, hairpin: bool = False
+) -> None:
+    """RTM_SETLINK: switch a device on or off, make it a port of a bridge, change its MTU.
+
+    With `hairpin`, its bridge may send a packet out of this port that came in by it.
+    """
+    if hairpin:
+        mode = nested(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\1"))
+        body = _IFINFO.pack(0, 0, 0, 0, 0) + string(IFLA_IFNAME, name)
+        body += nested(IFLA_LINKINFO, string(IFLA_INFO_SLAVE_KIND, "bridge"), mode)
+        # What belongs to the kind of a device is taken by RTM_NEWLINK alone; without NLM_F_CREATE it makes none.
+        _ask(ROUTE, RTM_NEWLINK, 0, body, "RTM_NEWLINK", (name, "hairpin"), namespace)
+        if up is None and not master and not mtu:
+            return
     body = _IFINFO.pack(0, 0, 0, IFF_UP if up else 0, 0 if up is None else IFF_UP) + string(IFLA_IFNAME, name)
     if master:
         body += number(IFLA_MASTER, _index(master, namespace))
@@ -345,7 +359,8 @@ NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE, NFTA_SET_KEY_L
 NFTA_SET_DATA_TYPE, NFTA_SET_DATA_LEN, NFTA_SET_ID, NFTA_SET_USERDATA = 6, 7, 10, 13
 NFT_SET_MAP = 8
 NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
-NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_USERDATA = 1, 2, 6
+NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_USERDATA = 1, 2, 3, 6
+NFT_SET_INTERVAL, NFT_SET_ELEM_INTERVAL_END = 4, 1
 NFTA_DATA_VALUE, NFTA_DATA_VERDICT = 1, 2
 NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN = 1, 2
 NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
@@ -356,7 +371,14 @@ PROTOCOLS = {"tcp": 6, "udp": 17}
 
 # What nft(8) calls the type of a key: its number there (src/datatype.c, TYPE_*) and its width in bytes. The kernel
 # only needs the width; the number is what lets `nft list` print the key as a person would.
-TYPES = {"ipv4_addr": (7, 4), "inet_proto": (12, 1), "inet_service": (13, 2), "ifname": (41, 16)}
+# A set of ipv4_subnet (our word) is one of ipv4_addr with "flags interval".
+TYPES = {
+    "ipv4_addr": (7, 4),
+    "ipv4_subnet": (7, 4),
+    "inet_proto": (12, 1),
+    "inet_service": (13, 2),
+    "ifname": (41, 16),
+}
 
 
 class Set(namedtuple("Set", "table name key data", defaults=((),))):
@@ -437,6 +459,8 @@ def _value(kind: int, value: bytes) -> bytes:
 
 
 def _element(owner: Set, key: Sequence[Any], data: Sequence[Any] = (), comment: str = "") -> bytes:
+    if owner.key == ("ipv4_subnet",):
+        return _interval(key[0])
     parts = _value(NFTA_SET_ELEM_KEY, _fields(owner.key, key))
     if data:
         parts += _value(NFTA_SET_ELEM_DATA, _fields(owner.data, data))
@@ -445,6 +469,17 @@ def _element(owner: Set, key: Sequence[Any], data: Sequence[Any] = (), comment: 
         encoded = comment.encode() + b"\0"
         parts += attribute(NFTA_SET_ELEM_USERDATA, bytes((0, len(encoded))) + encoded)
     return nested(NFTA_LIST_ELEM, parts)
+
+
+def _interval(subnet: str) -> bytes:
+    """A subnet in a set of intervals: the element that begins it, and the one that begins what is no more in it."""
+    address, _, prefix = subnet.partition("/")
+    end = int.from_bytes(socket.inet_aton(address), "big") + (1 << 32 - int(prefix))
+    first = nested(NFTA_LIST_ELEM, _value(NFTA_SET_ELEM_KEY, socket.inet_aton(address)))
+    if end > 0xFFFFFFFF:
+        return first
+    beyond = _value(NFTA_SET_ELEM_KEY, struct.pack(">I", end)) + _number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END)
+    return first + nested(NFTA_LIST_ELEM, beyond)
 
 
 # A transaction is a tuple of commands, and a command a plain tuple that begins with nft's own words for it:
@@ -484,7 +519,8 @@ def _encode(command: Command) -> tuple[int, int, bytes]:
         owner = words[0]
         body = string(NFTA_SET_TABLE, owner.table) + string(NFTA_SET_NAME, owner.name)
         body += _number(NFTA_SET_KEY_TYPE, _type(owner.key)) + _number(NFTA_SET_KEY_LEN, _width(owner.key))
-        body += _number(NFTA_SET_ID, 1) + _number(NFTA_SET_FLAGS, NFT_SET_MAP if owner.data else 0)
+        flags = (NFT_SET_MAP if owner.data else 0) | (NFT_SET_INTERVAL if owner.key == ("ipv4_subnet",) else 0)
+        body += _number(NFTA_SET_ID, 1) + _number(NFTA_SET_FLAGS, flags)
         if owner.key == ("ifname",):
             # libnftnl's user data again: type 0 (byte order of the key), length 4, 1 (the host's). A name is a string
             # to everyone but `nft list`, which would print it backwards.
@@ -522,6 +558,7 @@ def nft_text(command: Command) -> str:
         owner = words[0]
         kind = "map" if owner.data else "set"
         types = " : ".join(" . ".join(types) for types in (owner.key, owner.data) if types)
+        types = types.replace("ipv4_subnet", "ipv4_addr; flags interval")
         return f"add {kind} inet {owner.table} {owner.name} {{ type {types}; }}"
     return f"{verb} inet {words[0]}"
 
@@ -731,6 +768,12 @@ def address_in(direction: str, subnet: str) -> Expression:
     mask = struct.pack(">I", 0xFFFFFFFF << (32 - int(prefix)) & 0xFFFFFFFF)
     code = _ipv4() + _payload(1, 12 if direction == "saddr" else 16, 4) + _masked(mask)
     return Expression(f"ip {direction} {subnet}", code + _compare(socket.inet_aton(network)))
+
+
+def address_among(direction: str, name: str) -> Expression:
+    """`ip saddr @name`: the address is in the set, or in one of its subnets."""
+    code = _ipv4() + _payload(1, 12 if direction == "saddr" else 16, 4) + _lookup(name)
+    return Expression(f"ip {direction} @{name}", code)
 
 
 def destination_is_local() -> Expression:

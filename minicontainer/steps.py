@@ -213,10 +213,17 @@ def link_add(
 
 
 def link_set(
-    name: str, *, up: bool | None = None, master: str = "", mtu: int = 0, namespace: int | Symbol = 0, why: str
+    name: str,
+    *,
+    up: bool | None = None,
+    master: str = "",
+    mtu: int = 0,
+    namespace: int | Symbol = 0,
+    hairpin: bool = False,
+    why: str,
 ) -> Step:
-    """RTM_SETLINK: a device on or off, a port of a bridge, another MTU."""
-    return Step("link_set", (name, up, master, mtu, namespace), why)
+    """RTM_SETLINK: a device on or off, a port of a bridge, another MTU; a port that may be answered out of itself."""
+    return Step("link_set", (name, up, master, mtu, namespace, hairpin), why)
 
 
 def link_delete(name: str, *, why: str) -> Step:

@@ -30,7 +30,7 @@ class Machine:
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                die_with_parent()
+                be_alone(told)
                 syscalls.unshare(syscalls.CLONE_NEWNET)
                 os.write(told, b".")
                 signal.pause()
@@ -62,7 +62,7 @@ class Machine:
         pid = os.fork()
         if pid == 0:
             try:
-                die_with_parent()
+                be_alone(writer)
                 syscalls.enter_namespace(f"/proc/{self.pid}/ns/net", syscalls.CLONE_NEWNET)
                 os.write(writer, json.dumps(function()).encode())
             finally:
@@ -80,7 +80,7 @@ class Machine:
         pid = os.fork()
         if pid == 0:
             try:
-                die_with_parent()
+                be_alone(told)
                 syscalls.enter_namespace(f"/proc/{self.pid}/ns/net", syscalls.CLONE_NEWNET)
                 answer_all(protocol, port, name, lambda: os.write(told, b"."))
             finally:
@@ -164,8 +164,11 @@ def command(*words: str) -> str:
     return done.stdout
 
 
-def die_with_parent() -> None:
+def be_alone(descriptor: int) -> None:
+    """In a child: die with the parent, and hold nothing of it open (a socket keeps its port) but one descriptor."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    os.closerange(3, descriptor)
+    os.closerange(descriptor + 1, 1 << 16)
 
 
 @pytest.fixture(name="laboratory")

@@ -4,7 +4,8 @@
     ipam     the addresses: who leases which
     nat      the firewall: out through masquerade, in through published ports
 
-Each knows the ground floor only. All that is done to the kernel is a step; `Network` is the fact they share.
+Each knows the ground floor only. All that is done to the kernel is a step; `Network` and `cable` are what they
+share.
 """
 
 from __future__ import annotations
@@ -21,3 +22,8 @@ class Network(namedtuple("Network", "name device subnet gateway mtu")):
     subnet: str
     gateway: str
     mtu: int
+
+
+def cable(container_id: str) -> str:
+    """The name of the host's end of a container's cable: 15 bytes at most (IFNAMSIZ, linux/if.h)."""
+    return f"veth{container_id[:11]}"

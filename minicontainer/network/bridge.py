@@ -15,7 +15,7 @@ import json
 import os
 
 from .. import errors, files, host, netlink, steps
-from . import Network, ipam, nat
+from . import Network, cable, ipam, nat
 
 FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 
@@ -33,7 +33,7 @@ def default(root: str) -> Network:
 def setup(network: Network) -> steps.Plan:
     """Everything that the network's containers share; no step at all where it is there."""
     forwarding = files.read(FORWARDING).strip() == b"1"
-    if forwarding and nat.knows(network.device) and _is_up(network):
+    if forwarding and nat.knows(network) and _is_up(network):
         return
     path = f"{host.root()}/networks/bridge.json"
     yield steps.mkdir(os.path.dirname(path), why="where networks are remembered")
@@ -53,7 +53,7 @@ def setup(network: Network) -> steps.Plan:
     if not forwarding:
         yield steps.call(remember_forwarding, why="`system reset` leaves ip_forward as it was")
         yield steps.put(FORWARDING, "1", why="the host becomes the containers' router")
-    yield steps.nft(*nat.table_commands(), *nat.network_commands(network.device), why="the firewall, in one table")
+    yield steps.nft(*nat.table_commands(), *nat.network_commands(network), why="the firewall, in one table")
     yield steps.link_set(network.device, up=True, why="last: a bridge that is up is complete")
 
 
@@ -94,11 +94,6 @@ def detach(network: Network, container_id: str, published: bool = True, unplug: 
     if unplug:
         yield steps.link_delete(cable(container_id), why="with it goes the end inside")
     yield steps.call(ipam.release, network, container_id, why="the address may be leased again")
-
-
-def cable(container_id: str) -> str:
-    """The name of the host's end of a container's cable: 15 bytes at most (IFNAMSIZ, linux/if.h)."""
-    return f"veth{container_id[:11]}"
 
 
 def remember_forwarding() -> None:

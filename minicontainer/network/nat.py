@@ -4,6 +4,7 @@ One table of our own, and never a foreign rule touched. Its rules never change; 
 sets and maps, so a packet meets as many rules with a thousand ports as with one:
 
     set bridges      the devices of our networks
+    set subnets      the addresses behind them
     set within       (bridge, bridge): who may talk to whom
     map ports        protocol, port             → container's address, port     published on every address of the host
     map ports_at     address, protocol, port    → container's address, port     published on one of them
@@ -15,10 +16,12 @@ process that published it (`reserve`), so that the kernel itself says who else w
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections import namedtuple
 
 from .. import errors, host, netlink, steps
+from . import Network, cable
 
 ANY = "0.0.0.0"
 
@@ -44,6 +47,11 @@ def table() -> str:
 def bridges() -> netlink.Set:
     """The devices of our networks."""
     return netlink.Set(table(), "bridges", ("ifname",))
+
+
+def subnets() -> netlink.Set:
+    """The addresses behind our networks' devices."""
+    return netlink.Set(table(), "subnets", ("ipv4_subnet",))
 
 
 def within() -> netlink.Set:
@@ -81,6 +89,7 @@ def table_commands() -> list[netlink.Command]:
         ("add table", own),
         ("flush table", own),
         ("add set", bridges()),
+        ("add set", subnets()),
         ("add set", within()),
         ("add set", ports_map()),
         ("add set", ports_at_map()),
@@ -100,10 +109,19 @@ def table_commands() -> list[netlink.Command]:
         rule("output", n.destination_is_local(), n.jump("published")),
         # Out: the rest of the world does not know the containers' addresses, only the host's.
         chain("postrouting", "nat", "postrouting", 100),
-        rule("postrouting", n.ifname_in("iifname", "bridges"), n.ifname_in("oifname", "bridges", True), n.masquerade()),
+        rule(
+            "postrouting", n.address_among("saddr", "subnets"), n.ifname_in("oifname", "bridges", True), n.masquerade()
+        ),
         # A container that reaches a published port of a neighbour, or of its own: the answer must come back this way,
-        # too, for it was not this address that the question went to.
-        rule("postrouting", n.ifname_pair_in("within"), n.ct_status("dnat"), n.masquerade()),
+        # too, for it was not this address that the question went to. (With br_netfilter, a packet that stays on the
+        # bridge has no iifname here.)
+        rule(
+            "postrouting",
+            n.address_among("saddr", "subnets"),
+            n.ifname_in("oifname", "bridges"),
+            n.ct_status("dnat"),
+            n.masquerade(),
+        ),
         # The host through 127.0.0.1: no container could answer to that.
         rule("postrouting", n.address_in("saddr", "127.0.0.0/8"), n.ifname_in("oifname", "bridges"), n.masquerade()),
         # Through: towards a container goes an answer, a neighbour's packet, or what was published. Nothing else.
@@ -119,11 +137,13 @@ def table_commands() -> list[netlink.Command]:
 LAYOUT = "rules 1"
 
 
-def network_commands(device: str) -> list[netlink.Command]:
-    """The bridge `device` is one of ours."""
+def network_commands(network: Network) -> list[netlink.Command]:
+    """The network is one of ours."""
+    device = network.device
     return [
+        ("add element", subnets(), (network.subnet,)),
+        ("add element", within(), (device, device)),
         ("add element", bridges(), (device,), (), LAYOUT),
-        ("add element", within(), (device, device), (), LAYOUT),
     ]
 
 
@@ -132,9 +152,9 @@ def removal_commands() -> list[netlink.Command]:
     return [("add table", table()), ("delete table", table())]
 
 
-def knows(device: str) -> bool:
-    """Whether the table is there, as this version makes it, and lists the bridge."""
-    found = netlink.element(bridges(), (device,))
+def knows(network: Network) -> bool:
+    """Whether the table is there, as this version makes it, and has the network."""
+    found = netlink.element(bridges(), (network.device,))
     return found is not None and found.comment == LAYOUT
 
 
@@ -165,6 +185,11 @@ def publish(container_id: str, ports: list[Port]) -> steps.Plan:
         commands.append(("create element", owner, key, (steps.ADDRESS, port.container), container_id))
     for start in range(0, len(commands), _CHUNK):
         yield steps.nft(*commands[start : start + _CHUNK], why="one look-up in a map, however many ports there are")
+    if ports and os.path.exists("/proc/sys/net/bridge"):
+        yield steps.link_set(
+            cable(container_id), hairpin=True,
+            why="with br_netfilter, who asks for his own published port is sent out of the bridge's port he came in by",
+        )  # fmt: skip
     udp = [number for port, number in zip(ports, numbers, strict=True) if port.protocol == "udp"]
     if udp:
         yield steps.call(netlink.conntrack_delete, "udp", udp, why="who is sending already is sent here from now on")
