@@ -29,6 +29,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import hypothesis.configuration
+import peers
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -252,3 +253,24 @@ def minicontainer(
     if check and done.returncode:
         pytest.fail(f"minicontainer {' '.join(arguments)} exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
+
+
+@pytest.fixture(scope="session")
+def _peers() -> Iterator[None]:
+    """What docker and podman were given goes with the session."""
+    yield
+    peers.stop()
+
+
+@pytest.fixture(scope="session")
+def docker(_peers: None) -> list[str]:
+    """A real docker: the words its commands begin with, e.g. `subprocess.run([*docker, "save", …])`. For slow tests."""
+    need("docker", "dockerd")
+    return peers.docker()
+
+
+@pytest.fixture(scope="session")
+def podman(_peers: None) -> list[str]:
+    """A real podman: the words its commands begin with. For slow tests."""
+    need("podman")
+    return peers.podman()
