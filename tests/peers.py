@@ -84,7 +84,8 @@ def podman() -> list[str]:
     runtime = "crun" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "runc"
     return [
         *own_network(), "env", f"CONTAINERS_CONF={configuration}",
-        "podman", "--runtime", runtime, "--root", f"{directory()}/podman", "--runroot", f"{directory()}/podman-run", "--cgroup-manager=cgroupfs", "--events-backend=file",
+        "podman", "--runtime", runtime, "--root", f"{directory()}/podman",
+        "--runroot", f"{directory()}/podman-run", "--cgroup-manager=cgroupfs", "--events-backend=file",
     ]  # fmt: skip
 
 
