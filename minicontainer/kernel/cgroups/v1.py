@@ -5,8 +5,12 @@ controller, and so the hierarchy, that it lies in. Order matters, and is the ord
 quota, memory before memory+swap (the kernel keeps the second at or above the first at all times).
 """
 
-from collections.abc import Iterator
-from typing import Any
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing: 4 ms of every start
+    from collections.abc import Iterator
+    from typing import Any
 
 # A container joins these where they are mounted, limits or not: they count, freeze and guard it. cpuset, which has
 # to be filled in all the way down before anybody may join, is joined only where it was asked for.

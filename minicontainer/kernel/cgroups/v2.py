@@ -5,10 +5,14 @@ rules into the eBPF program that the kernel asks at every open and mknod. Conver
 each named where it stands, so that `--cpu-shares 512` means the same everywhere.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from __future__ import annotations
 
 from ... import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing: 4 ms of every start
+    from collections.abc import Iterator
+    from typing import Any
 
 # Enabled for every container where the kernel has them; cpuset only where it was asked for.
 ALWAYS = ("cpu", "memory", "pids")
