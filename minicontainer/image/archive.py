@@ -9,6 +9,7 @@ Every digest and diffID is checked before anything is kept; an archive that fail
 Sources: moby image/spec (docker-archive); OCI image specification, image-layout.md and image-index.md.
 """
 
+import errno
 import io
 import json
 import os
@@ -213,26 +214,30 @@ class _Skipping(layers.Stream):
 
 
 class _Folder(_Members):
-    """A directory with an OCI layout. The files stay open until the load is over."""
+    """A directory with an OCI layout. The file that was asked for last stays open, and only that one."""
 
     def __init__(self, path: str) -> None:
         self.descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.open: dict[str, io.FileIO] = {}
+        self.file: io.FileIO | None = None
 
     def find(self, name: str) -> tuple[int, int, int] | None:
-        if name not in self.open:
-            if os.path.isabs(name) or ".." in name.split("/"):
-                raise errors.InvalidImage(f"{name} leads out of the layout")
-            try:
-                opened = files.inside(self.descriptor, name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            except FileNotFoundError:
+        if os.path.isabs(name) or ".." in name.split("/"):
+            raise errors.InvalidImage(f"{name} leads out of the layout")
+        try:
+            # O_NONBLOCK: a FIFO of that name must not make us wait.
+            opened = files.inside(self.descriptor, name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
                 return None
-            self.open[name] = io.FileIO(opened)
-        file = self.open[name].fileno()
-        status = os.fstat(file)
+            raise
+        self.file = io.FileIO(opened)  # closes the one before
+        status = os.fstat(opened)
         if not stat.S_ISREG(status.st_mode):
             raise errors.InvalidImage(f"{name} is no regular file")
-        return file, 0, status.st_size
+        return opened, 0, status.st_size
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
 
 
 # What the images are ------------------------------------------------------------------------------------------------
@@ -414,10 +419,37 @@ def _import(job: store.Job, members: _Members, image: _Found, progress: Progress
     config_digest = job.put(image.config)
     if image.manifest is not None:
         return image.manifest
+    return _manifest(config_digest, len(image.config), descriptors)
+
+
+def make(job: store.Job, config: dict[str, Any], tars: list[str], name: str) -> store.Image:
+    """An image from tar files in the job's folder, lowest layer first, and a config that lacks only its `rootfs`.
+
+    The files become the blobs. Raises InvalidImage where one is no layer.
+    """
+    diff_ids: list[str] = []
+    descriptors = []
+    for path in tars:
+        directory = job.new_layer()
+        with open(path, "rb", buffering=0) as file:
+            read = _window(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+            below = _below(job, [*oci.chain_ids(diff_ids), ""])
+            unpacked = layers.unpack(read, directory, lower=below)
+            os.fsync(file.fileno())
+        diff_ids.append(unpacked.diff_id)
+        job.keep_blob(path, unpacked.digest)
+        descriptors.append(_descriptor(_keep(job, directory, oci.chain_ids(diff_ids)[-1], unpacked)))
+    content = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": diff_ids}}, separators=(",", ":")).encode()
+    manifest = _manifest(job.put(content), len(content), descriptors)
+    job.commit()
+    return job.store.add(manifest, name)
+
+
+def _manifest(config: str, size: int, descriptors: list[dict[str, Any]]) -> bytes:
     manifest = {
         "schemaVersion": 2,
         "mediaType": oci.MANIFEST,
-        "config": {"mediaType": oci.CONFIG, "digest": config_digest, "size": len(image.config)},
+        "config": {"mediaType": oci.CONFIG, "digest": config, "size": size},
         "layers": descriptors,
     }
     return json.dumps(manifest, separators=(",", ":")).encode()

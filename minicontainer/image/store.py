@@ -20,7 +20,6 @@ Raises ImageNotFound, InvalidImage (what lies here is damaged), Conflict (the fo
 import errno
 import json
 import os
-import stat
 
 from .. import errors, files, host, oci
 from . import blobs, reference
@@ -52,6 +51,7 @@ class Image:
         self.id, layers = manifest_content(self.manifest)
         self.config: dict[str, Any] = document(blobs.read(store.root, self.id), "config")
         diff_ids = config_diff_ids(self.config)
+        self.config["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
         if len(diff_ids) != len(layers):
             raise errors.InvalidImage(f"the image has {len(layers)} layers, but its config speaks of {len(diff_ids)}")
         self.chain_ids = oci.chain_ids(diff_ids)
@@ -709,11 +709,3 @@ def _names(directory: str) -> list[str]:
         return sorted(os.listdir(directory))
     except FileNotFoundError:
         return []
-
-
-def is_directory(path: str) -> bool:
-    """Whether `path` is a directory and no link to one."""
-    try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)
-    except FileNotFoundError:
-        return False
