@@ -1,0 +1,58 @@
+"""The images of a store, with docker-py's verbs.
+
+    images = Images(host.root())
+    images.load(open("debian.tar", "rb"))      # names, or ids, of what was in it
+    images.get("debian").config["config"]["Cmd"]
+    images.bootstrap("busybox")
+
+Light to import: whatever only `load` and `bootstrap` need is imported by them.
+"""
+
+from ..image import store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import BinaryIO
+
+    from ..image import archive
+
+    Names = list[str]  # in the class below, `list` is a method
+
+
+class Images:
+    """The images under `root`. Constructing it touches nothing."""
+
+    def __init__(self, root: str) -> None:
+        self.store = store.Store(root)
+
+    def load(self, source: "BinaryIO | str", progress: "archive.Progress | None" = None) -> "Names":
+        """Load every image of an archive: an open file, a pipe, or a path, also that of an OCI layout's directory.
+
+        Returns familiar names, or the id of what has no name. Raises InvalidImage; then nothing was stored.
+        """
+        from ..image import archive
+
+        return archive.load(self.store, source, progress)
+
+    def get(self, name: str) -> store.Image:
+        """The image of that name, or whose id begins so. Raises ImageNotFound, InvalidArgument."""
+        return self.store.get(name)
+
+    def list(self) -> "list[store.Image]":
+        """All images, newest first."""
+        return self.store.images()
+
+    def tag(self, source: str, name: str) -> store.Image:
+        """Let an image also be called `name`."""
+        return self.store.tag(source, name)
+
+    def remove(self, name: str, in_use: "Iterable[str]" = ()) -> "Names":
+        """Take a name away, and with the last one the image; layers `in_use` (chainIDs) stay. Returns what went."""
+        return self.store.remove(name, in_use)
+
+    def bootstrap(self, kind: str) -> store.Image:
+        """Make `busybox:latest` or `debian:latest` on the spot. Raises InvalidArgument, Unsupported."""
+        from . import bootstrap
+
+        return bootstrap.make(self.store, kind)
