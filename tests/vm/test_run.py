@@ -63,11 +63,11 @@ def test_more_memory_than_allowed_is_killed(busybox: str) -> None:
 
 
 def test_a_fork_bomb_stays_inside(busybox: str) -> None:
-    script = "for i in $(seq 40); do sleep 5 & done 2>/dev/null; cat /sys/fs/cgroup/pids.current; kill $(jobs -p)"
+    script = "for i in $(seq 40); do sleep 5 & done; cat /sys/fs/cgroup/pids.current"
     done = minicontainer(
         "run", "--rm", "--network", "none", "--pids-limit", "20", busybox, "sh", "-c", script, check=False
     )
-    assert "fork" in done.stderr.lower() or int(done.stdout.split()[0]) <= 20
+    assert "can't fork" in done.stderr
 
 
 def test_the_bridge_reaches_the_gateway_and_another_container(busybox: str) -> None:
@@ -120,7 +120,6 @@ def delegated(uid: int) -> Iterator[Path]:
     finally:
         for path in sorted(parent.rglob("cgroup.procs"), key=lambda path: -len(path.parts)):
             path.parent.rmdir()
-        parent.rmdir()
 
 
 def as_user(scope: Path, home: Path, *command: str) -> subprocess.CompletedProcess[str]:
