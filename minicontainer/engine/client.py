@@ -1,12 +1,12 @@
 """The door for library users: one client, with docker-py's nouns and verbs.
 
-client = Client()
-client.images.load(open("image.tar", "rb"))
-client.containers.plan("busybox", command=["true"])
+    client = Client()
+    client.images.load(open("image.tar", "rb"))
+    client.containers.plan("busybox", command=["true"])
 """
 
 from .. import host
-from . import containers, volumes
+from . import containers, images, volumes
 
 
 class Client:
@@ -15,4 +15,5 @@ class Client:
     def __init__(self, root: str = "") -> None:
         self.root = root or host.root()
         self.containers = containers.Containers(self.root)
+        self.images = images.Images(self.root)
         self.volumes = volumes.Volumes(self.root)

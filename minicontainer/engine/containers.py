@@ -218,7 +218,8 @@ class Containers:
                 yield steps.remove_tree(
                     f"{self.volumes.directory}/{name}", why="an anonymous volume goes with its container"
                 )
-            yield steps.call(drop_name, self.directory, record["name"], identifier, why="the name is free again")
+            if record["name"]:
+                yield steps.call(drop_name, self.directory, record["name"], identifier, why="the name is free again")
             yield steps.remove_tree(directory, why="the journal goes last")._replace(concept="engine")
         else:
             ended = {**record, "status": "exited", "exit_code": exit_code, "finished": timestamp()}

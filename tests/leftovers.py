@@ -1,0 +1,57 @@
+"""What containers leave on a machine, seen from outside: by the kernel's own files, `ip` and `nft`, not by our code."""
+
+import contextlib
+import os
+import subprocess
+import time
+from pathlib import Path
+
+HIERARCHIES = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup" in line]
+
+
+def find(root: Path, suffix: str) -> list[str]:
+    """Every trace of a container of the store at `root`, whose shared objects' names end in `suffix`."""
+    found = [f"mount {line.split()[4]}" for line in mounts() if line.split()[4].startswith(f"{root}/")]
+    found += [f"link {name}" for name in cables(f"mc0{suffix}")]
+    for point in HIERARCHIES:
+        found += [f"cgroup {path}" for path in Path(point).glob(f"minicontainer{suffix}/*") if path.is_dir()]
+        found += [f"cgroup {path}" for path in Path(point).glob(f"system.slice/minicontainer{suffix}.scope/*/")]
+    for directory in (root / "containers", root / "containers/names", Path(f"/run/minicontainer{suffix}")):
+        if directory.is_dir():
+            found += [f"{directory}/{name}" for name in os.listdir(directory) if name not in ("names", "leases")]
+    found += [f"lease {path}" for path in Path(f"/run/minicontainer{suffix}").glob("leases/**/*") if is_lease(path)]
+    table = subprocess.run(["nft", "list", "table", "inet", f"minicontainer{suffix}"], capture_output=True, text=True)
+    table = table if table.returncode == 0 else subprocess.run(
+        ["nft", "list", "table", "ip", f"minicontainer{suffix}"], capture_output=True, text=True
+    )  # fmt: skip
+    found += [f"rule {line.strip()}" for line in table.stdout.splitlines() if " : 1" in line]
+    return found
+
+
+def none_within(root: Path, suffix: str, seconds: float = 10) -> list[str]:
+    """The traces that are still there after that time: the kernel removes a dead namespace's devices on its own time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = find(root, suffix)
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
+
+
+def mounts() -> list[str]:
+    """The lines of /proc/self/mountinfo."""
+    return Path("/proc/self/mountinfo").read_text().splitlines()
+
+
+def is_lease(path: Path) -> bool:
+    """Leases are links or files; the pool's own book-keeping has no container's id in it."""
+    with contextlib.suppress(OSError):
+        text = os.readlink(path) if path.is_symlink() else path.read_text() if path.is_file() else ""
+        return len(text.strip()) == 64
+    return False
+
+
+def cables(bridge: str) -> list[str]:
+    """The devices plugged into a bridge."""
+    done = subprocess.run(["ip", "-o", "link", "show", "master", bridge], capture_output=True, text=True)
+    return [line.split()[1] for line in done.stdout.splitlines()]

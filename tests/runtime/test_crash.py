@@ -1,0 +1,133 @@
+"""A start that is killed leaves nothing that `system check --repair` does not clean, and disturbs no other start."""
+
+import random
+import re
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import leftovers
+from tests.conftest import minicontainer
+
+pytestmark = pytest.mark.root
+KILLED_AT = Path(__file__).with_name("killed_at.py")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A store with busybox in it; its bridge goes with it."""
+    root = tmp_path_factory.mktemp("crash") / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINICONTAINER_ROOT", str(root))
+        minicontainer("bootstrap", "busybox")
+        yield root
+        minicontainer("system", "reset", "--force")
+
+
+def suffix(root: Path) -> str:
+    """What the names of the store's shared objects end with."""
+    command = [sys.executable, "-c", "from minicontainer import host; print(host.suffix())"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def is_clean(root: Path) -> None:
+    """After a repair, the kernel and the disk show no trace."""
+    minicontainer("system", "check", "--repair")
+    assert leftovers.none_within(root, suffix(root)) == []
+    assert minicontainer("system", "check").stdout == "nothing is wrong\n"
+
+
+FLAGS = ["-p", "0:80", "--memory", "64m", "--cpus", "0.5", "-v", "/data", "--name", "victim"]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("who", ["parent", "child", "teardown"])
+def test_killed_at_each_step(store: Path, who: str) -> None:
+    """SIGKILL right before each step in turn, and after the last."""
+    number = 0
+    while True:
+        command = [sys.executable, str(KILLED_AT), who, str(number), *FLAGS, "busybox", "true"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        is_clean(store)
+        if done.returncode == 0:
+            break  # no step had that number: the start went through, and took itself down
+        number += 1
+    assert number > 5, f"only {number} steps of the {who} were seen"
+
+
+def seen_calls(store: Path, log: Path) -> list[tuple[str, int]]:
+    """Every system call of one start, as (name, how many of that name the same process had made)."""
+    subprocess.run(["strace", "-f", "-o", log, *start()], check=True, timeout=120)
+    counts: Counter[tuple[str, str]] = Counter()
+    calls = []
+    for line in log.read_text(errors="replace").splitlines():
+        match = re.match(r"(\d+) +([a-z0-9_]+)\(", line)
+        if match:
+            counts[match.groups()] += 1
+            calls.append((match[2], counts[match.groups()]))
+    return calls
+
+
+def start() -> list[str]:
+    """A start with a bit of everything."""
+    return [sys.executable, "-m", "minicontainer", "run", "--rm", *FLAGS, "busybox", "true"]
+
+
+def kill_at_random_calls(store: Path, log: Path, times: int) -> None:
+    """SIGKILL whoever (client, monitor, init) makes a randomly chosen system call."""
+    calls = seen_calls(store, log)
+    seed = random.randrange(2**32)
+    chosen = random.Random(seed).choices(calls, k=times)
+    for name, ordinal in chosen:
+        # No call is made in the middle of another: the signal arrives when the call is entered.
+        inject = f"inject={name}:signal=KILL:when={ordinal}"
+        subprocess.run(
+            ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", "-e", inject, *start()],
+            capture_output=True,
+            timeout=120,
+        )
+        try:
+            is_clean(store)
+        except BaseException as error:
+            error.add_note(f"killed at {name} number {ordinal}, seed {seed}")
+            raise
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.needs("strace")
+def test_killed_at_random_system_calls(store: Path, tmp_path: Path) -> None:
+    kill_at_random_calls(store, tmp_path / "log", 20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.needs("strace")
+def test_killed_at_two_hundred_random_system_calls(store: Path, tmp_path: Path) -> None:
+    kill_at_random_calls(store, tmp_path / "log", 200)
+
+
+def test_repair_disturbs_no_running_start(store: Path) -> None:
+    """Twenty starts while repairs run one after the other: every one of them succeeds."""
+    stop = threading.Event()
+
+    def repair() -> None:
+        while not stop.is_set():
+            minicontainer("system", "check", "--repair")
+
+    repairer = threading.Thread(target=repair)
+    repairer.start()
+    try:
+        for _ in range(5):
+            running = [subprocess.Popen([*start()[:5], "busybox", "true"], stderr=subprocess.PIPE) for _ in range(4)]
+            for process in running:
+                _, error = process.communicate(timeout=60)
+                assert process.returncode == 0, error.decode()
+    finally:
+        stop.set()
+        repairer.join()
+    is_clean(store)
