@@ -1,0 +1,200 @@
+"""Benchmarks: each measures one thing, native or in other engines' containers beside ours, in one run.
+
+A benchmark is a module here with one function, `measure(workshop, runs) -> Report`; BENCHES lists them. It says what it
+is doing through `workshop.tell`, keeps whatever it makes in the workshop, and checks that what it compares is the same
+thing before it times any of it. `minicontainer.cli.bench` prints a report, whatever it is about:
+
+    Report ── groups ── series: name → figures of the rounds      "bridge": minicontainer, docker, podman
+           ── bars                                                what the project promises, and whether it holds
+           ── skipped, facts                                      who could not take part, and why
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import FrameType, TracebackType
+from typing import Any
+
+from ... import errors
+from .. import measure
+
+# What is typed → one line of help. The file has the same name.
+BENCHES = {
+    "start": "`run --rm … true` on bridge, none and host, beside docker, podman, runc and crun",
+    "load": "a Debian image from an archive, beside docker load and podman load",
+}
+
+
+@dataclass
+class Group:
+    """Figures that may be compared: each contestant's, of the same rounds; `ours` is one of the names."""
+
+    title: str
+    ours: str
+    series: dict[str, list[float]]
+    unit: str = "ms"
+    scale: float = 1000.0  # from what is kept (seconds) to the unit
+
+
+@dataclass
+class Bar:
+    """A promise: the ratio of two medians is at most so much, and better still at most `aim`."""
+
+    group: str
+    ours: str
+    theirs: str
+    at_most: float
+    aim: float
+    ratio: measure.Ratio | None = None  # None: it could not be measured
+    why_not: str = ""
+
+    @property
+    def held(self) -> bool:
+        """Whether it was measured, and the ratio of the medians is no higher than the bar."""
+        return self.ratio is not None and self.ratio.value <= self.at_most
+
+
+@dataclass
+class Report:
+    """What a benchmark found."""
+
+    name: str
+    title: str
+    groups: list[Group] = field(default_factory=list)
+    bars: list[Bar] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=measure.machine)
+    method: dict[str, Any] = field(default_factory=dict)
+
+    def judge(self) -> None:
+        """Fill in the bars' ratios from the groups."""
+        groups = {group.title: group for group in self.groups}
+        reasons = dict(self.skipped)
+        for bar in self.bars:
+            series = groups[bar.group].series if bar.group in groups else {}
+            if bar.ours in series and bar.theirs in series:
+                bar.ratio = measure.ratio(series[bar.ours], series[bar.theirs])
+            else:
+                bar.why_not = reasons.get(f"{bar.theirs}, {bar.group}") or reasons.get(
+                    bar.theirs, "it did not take part"
+                )
+
+    def raw(self) -> dict[str, Any]:
+        """All of it as plain JSON; `figures` are in seconds, in the order of the rounds."""
+        return {
+            "bench": self.name,
+            "title": self.title,
+            "machine": self.machine,
+            "method": self.method,
+            "groups": [
+                {
+                    "title": group.title,
+                    "ours": group.ours,
+                    "figures": group.series,
+                    "summary": {name: measure.summary(values)._asdict() for name, values in group.series.items()},
+                }
+                for group in self.groups
+            ],
+            "bars": [
+                {
+                    "group": bar.group,
+                    "ours": bar.ours,
+                    "theirs": bar.theirs,
+                    "at_most": bar.at_most,
+                    "aim": bar.aim,
+                    "ratio": bar.ratio._asdict() if bar.ratio else None,
+                    "held": bar.held,
+                    "why_not": bar.why_not,
+                }
+                for bar in self.bars
+            ],
+            "skipped": [{"what": what, "why": why} for what, why in self.skipped],
+            "facts": self.facts,
+        }
+
+
+class Workshop:
+    """A place for one bench: a store of its own, a folder, and a promise that nothing is left of either.
+
+    Used in a `with` statement. MINICONTAINER_ROOT names the private store while it is open, so neither the user's
+    store nor its bridge, table or cgroups are touched. Ctrl-C and SIGTERM leave by the same door.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.tell = tell
+        self.folder = ""
+        self.endings: list[tuple[str, Callable[[], object]]] = []
+
+    def __enter__(self) -> Workshop:
+        self.folder = tempfile.mkdtemp(prefix="minicontainer-bench-", dir="/var/tmp")
+        os.chmod(self.folder, 0o711)
+        self.before = os.environ.get("MINICONTAINER_ROOT")
+        os.environ["MINICONTAINER_ROOT"] = self.root
+        self.terminate = signal.signal(signal.SIGTERM, leave)
+        return self
+
+    @property
+    def root(self) -> str:
+        """The private store."""
+        return f"{self.folder}/store"
+
+    @property
+    def tag(self) -> str:
+        """A name for what this bench makes outside of its folder: nobody else's has it."""
+        return os.path.basename(self.folder).lower().replace("_", "-")
+
+    def at_end(self, what: str, ending: Callable[[], object]) -> None:
+        """Have `ending` called when the bench is over, however it ends; the last one first."""
+        self.endings.append((what, ending))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        # A second Ctrl-C must not leave half of it behind.
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for what, ending in reversed(self.endings):
+                try:
+                    ending()
+                except Exception as failure:
+                    self.tell(f"could not {what}: {failure}")
+            from ...engine import system
+
+            system.System(self.root).reset()
+            shutil.rmtree(self.folder)
+        finally:
+            if self.before is None:
+                del os.environ["MINICONTAINER_ROOT"]
+            else:
+                os.environ["MINICONTAINER_ROOT"] = self.before
+            signal.signal(signal.SIGTERM, self.terminate)
+            signal.signal(signal.SIGINT, interrupt)
+
+
+def leave(_: int, __: FrameType | None) -> None:
+    """SIGTERM ends a bench as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def cache() -> str:
+    """Where a bench keeps what is dear to make again; a folder that may be removed at any time."""
+    base = os.environ.get("XDG_CACHE_HOME") or ("/var/cache" if os.geteuid() == 0 else os.path.expanduser("~/.cache"))
+    path = f"{base}/minicontainer/bench"
+    os.makedirs(path, exist_ok=True)
+    return path
+
+
+def run(name: str, runs: int, tell: Callable[[str], None]) -> Report:
+    """Do one benchmark. Raises InvalidArgument for one that there is not."""
+    if name not in BENCHES:
+        raise errors.InvalidArgument(f"there is no bench {name!r}: {', '.join(BENCHES)} are there")
+    module = importlib.import_module(f"{__name__}.{name}")
+    with Workshop(tell) as workshop:
+        report: Report = module.measure(workshop, runs)
+    report.judge()
+    return report
