@@ -84,7 +84,8 @@ class Containers:
         spec.check(config)
         record: Record = {
             "id": identifier,
-            "name": options["name"],
+            "name": options["name"] or names.new_name(),
+            "drawn": not options["name"],  # the name: by us, so another would do as well
             "created": timestamp(),
             "image": image,
             "image_id": found.id,
@@ -108,7 +109,6 @@ class Containers:
             raise errors.InvalidArgument(
                 f"invalid container name {options['name']!r}: use letters, digits and `_.-`, two at least"
             )
-        options["name"] = options["name"] or names.new_name()
         if options["network_mode"] == "host" and not options["hostname"]:
             options["hostname"] = os.uname().nodename
         options["hostname"] = options["hostname"] or identifier[:12]
@@ -179,14 +179,10 @@ class Containers:
             why="the container's directory, locked by whoever runs it",
             result="lock",
         )
+        yield steps.call(take_name, self.directory, record, why="a name is taken by making one link")
+        yield steps.call(write_record, directory, record, False, why="what teardown will need to know")
         yield steps.write(
-            f"{directory}/record.json", json.dumps(record, indent=1), why="what teardown will need to know"
-        )
-        yield steps.write(
-            f"{directory}/config.json", json.dumps(config, indent=1), why="the OCI config, for runtimes and readers"
-        )
-        yield steps.call(
-            take_name, self.directory, record["name"], record["id"], why="a name is taken by making one link"
+            f"{directory}/config.json", json.dumps(config), why="the OCI config, for runtimes and readers"
         )
 
     def etc_files(self, directory: str, options: dict[str, Any]) -> Iterator[steps.Step]:
@@ -350,14 +346,21 @@ def open_journal(containers: str, directory: str) -> int:
         return files.lock(directory)
 
 
-def take_name(containers: str, name: str, identifier: str) -> None:
-    """Take a name, or raise Conflict."""
-    try:
-        os.symlink(identifier, f"{containers}/names/{name}")
-    except FileExistsError:
-        holder = os.readlink(f"{containers}/names/{name}")
-        hint = "remove that one (rm), or use another name"
-        raise errors.Conflict(f"the container name {name!r} is in use by container {holder[:12]}: {hint}") from None
+def take_name(containers: str, record: Record) -> None:
+    """Take the record's name, or raise Conflict; a name that was only drawn is drawn anew until it is free."""
+    while True:
+        try:
+            os.symlink(record["id"], f"{containers}/names/{record['name']}")
+            return
+        except FileExistsError:
+            if record["drawn"]:
+                record["name"] = names.new_name()
+                continue
+            holder = os.readlink(f"{containers}/names/{record['name']}")
+            hint = "remove that one (rm), or use another name"
+            raise errors.Conflict(
+                f"the container name {record['name']!r} is in use by container {holder[:12]}: {hint}"
+            ) from None
 
 
 def drop_name(containers: str, name: str, identifier: str) -> None:
@@ -370,9 +373,9 @@ def drop_name(containers: str, name: str, identifier: str) -> None:
         pass
 
 
-def write_record(directory: str, record: Record) -> None:
-    """Replace the record, and be sure of it."""
-    files.write(f"{directory}/record.json", json.dumps(record, indent=1).encode(), sync=True)
+def write_record(directory: str, record: Record, sync: bool = True) -> None:
+    """Replace the record; with `sync`, it survives a power cut."""
+    files.write(f"{directory}/record.json", json.dumps(record).encode(), sync=sync)
 
 
 def resolv_conf(keep_loopback: bool) -> str:
