@@ -120,7 +120,7 @@ class Store:
             if os.path.exists(f"{self.root}/store.json"):
                 return
             # layers holds set-id programs and device nodes of strangers: nobody but us may walk in.
-            for directory, mode in (("blobs/sha256", 0o755), ("layers/l", 0o700), ("layers", 0o700), ("tmp", 0o700)):
+            for directory, mode in (("blobs/sha256", 0o755), ("layers", 0o700), ("layers/l", 0o700), ("tmp", 0o700)):
                 files.make_directory(f"{self.root}/{directory}", mode)
             files.write(f"{self.root}/oci-layout", oci.LAYOUT, sync=True)
             if not os.path.exists(f"{self.root}/index.json"):
@@ -388,7 +388,7 @@ class Store:
             index = self.index()
         except errors.InvalidImage as error:
             said.append(str(error))
-            index = []
+            index = self._manifests()
         for entry in index:
             digest = str(entry["digest"])
             try:
@@ -403,11 +403,30 @@ class Store:
             self._write_index(kept)
         return said
 
+    def _manifests(self) -> "list[dict[str, Any]]":
+        """Descriptors of all blobs that are manifests: what is left of an index that was lost."""
+        found: list[dict[str, Any]] = []
+        for name in _names(f"{self.root}/blobs/sha256"):
+            size = os.stat(f"{self.root}/blobs/sha256/{name}").st_size
+            if size <= blobs.LARGEST_DOCUMENT:
+                try:
+                    content = document(blobs.read(self.root, f"sha256:{name}"), "manifest")
+                    manifest_content(content)
+                except errors.InvalidImage:
+                    continue
+                media = str(content.get("mediaType") or oci.MANIFEST)
+                found.append({"mediaType": media, "digest": f"sha256:{name}", "size": size})
+        return found
+
     def _unreferenced(self, in_use: set[str]) -> list[str]:
         """Blobs, layers and links that no image needs. The lock is held and no load is under way."""
         needed: set[str] = set()
         chains = {chain[7:] for chain in in_use}
-        for entry in self.index():
+        try:
+            index = self.index()
+        except errors.InvalidImage:
+            return []
+        for entry in index:
             digest = str(entry["digest"])
             needed.add(digest[7:])
             try:

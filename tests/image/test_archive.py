@@ -437,7 +437,11 @@ def test_a_load_under_way_is_not_disturbed_by_repair(here: store.Store) -> None:
 def test_two_loads_of_the_same_archive_at_once(here: store.Store, tmp_path: Path) -> None:
     path = tmp_path / "archive.tar"
     path.write_bytes(packed(docker_old(LAYERS, ["test:1"])))
-    code = "import sys; from minicontainer.image import archive as a, store as s; a.load(s.Store(sys.argv[1]), sys.argv[2])"
+    code = """
+import sys
+from minicontainer.image import archive, store
+archive.load(store.Store(sys.argv[1]), sys.argv[2])
+"""
     running = [subprocess.Popen([sys.executable, "-c", code, here.root, str(path)]) for _ in range(6)]
     assert [process.wait() for process in running] == [0] * 6
     is_whole(here)
