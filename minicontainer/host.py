@@ -19,6 +19,22 @@ def in_user_namespace() -> bool:
         return file.read().split() != ["0", "0", "4294967295"]
 
 
+def forbids_setgroups() -> bool:
+    """Whether this user namespace forbids setgroups(2), as those of ordinary users do (user_namespaces(7))."""
+    with open("/proc/self/setgroups") as file:
+        return file.read().strip() == "deny"
+
+
+def privileged() -> bool:
+    """Whether this process may mount and make namespaces: root of the machine, or of a user namespace."""
+    with open("/proc/self/status") as file:
+        effective = next(line.split()[1] for line in file if line.startswith("CapEff:"))
+    return os.geteuid() == 0 and bool(int(effective, 16) >> CAP_SYS_ADMIN & 1)
+
+
+CAP_SYS_ADMIN = 21  # linux/capability.h
+
+
 def root() -> str:
     """The store's directory: $MINICONTAINER_ROOT, or /var/lib/minicontainer for root, or under $XDG_DATA_HOME."""
     named = os.environ.get("MINICONTAINER_ROOT")

@@ -66,10 +66,19 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (errors.MiniContainerError, OSError) as error:
-        print(f"minicontainer: {error}", file=sys.stderr)
-        for note in getattr(error, "__notes__", []):
-            print(f"  {note}", file=sys.stderr)
+        print(f"minicontainer: {sentence(error)}", file=sys.stderr)
         return exit_code(name, error)
+
+
+def sentence(error: Exception) -> str:
+    """An error in one line; a system call's says which step made it, if it was one of a plan."""
+    if not isinstance(error, OSError):
+        return str(error)
+    plain = not isinstance(error, errors.KernelError) and error.filename
+    text = f"{error.filename}: {error.strerror}" if plain else str(error)
+    notes = getattr(error, "__notes__", [])
+    known = isinstance(error, errors.CommandNotFound | errors.CommandNotExecutable)
+    return f"{text}, {notes[0]}" if notes and not known else text
 
 
 def exit_code(command: str, error: Exception) -> int:

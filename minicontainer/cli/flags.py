@@ -87,7 +87,7 @@ def find(command: str, table: dict[str, Flag], spelling: str, word: str) -> Flag
     what = (
         f"unknown flag: {spelling}" if word.startswith("--") else f"unknown shorthand flag: {spelling[1]!r} in {word}"
     )
-    raise UsageError(f"{what}; see `minicontainer {command} --help`")
+    raise UsageError(f"{what}; see `minicontainer {command.partition(' [')[0]} --help`")
 
 
 def take(
@@ -102,7 +102,9 @@ def take(
         return
     if value is None:
         if not words:
-            raise UsageError(f"flag needs an argument: {spelling}; see `minicontainer {command} --help`")
+            raise UsageError(
+                f"flag needs an argument: {spelling}; see `minicontainer {command.partition(' [')[0]} --help`"
+            )
         value = words.pop(0)
     if flag.kind == "list":
         values[flag.name].append(value)
@@ -126,8 +128,11 @@ def size(flag: str, text: str) -> int:
     """`64m` in bytes: docker's units b, k, m, g, powers of 1024."""
     digits = text.rstrip("bkmgtBKMGT")
     try:
-        return int(float(digits) * UNITS[text[len(digits) :].lower()])
-    except (ValueError, KeyError):
+        count = int(float(digits) * UNITS[text[len(digits) :].lower()])
+        if count < 0:
+            raise ValueError
+        return count
+    except (ValueError, KeyError, OverflowError):
         raise UsageError(f"invalid argument {text!r} for {flag}: a size like 64m or 1g") from None
 
 

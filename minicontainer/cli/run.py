@@ -64,6 +64,11 @@ FLAGS = [
     Flag("--explain", "explain", "optional", "print each step, its arguments, duration and why; =json, =sh only plan"),
 ]
 
+SIZES = {
+    "mem_limit": "--memory", "mem_reservation": "--memory-reservation", "memswap_limit": "--memory-swap",
+    "shm_size": "--shm-size",
+}  # fmt: skip
+
 CATCHABLE = set(signal.valid_signals()) - {
     signal.SIGCHLD, signal.SIGPIPE, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH, signal.SIGURG,
     # Ours: a fault of this process, and job control of its terminal.
@@ -143,16 +148,17 @@ def engine_options(values: dict[str, Any]) -> dict[str, Any]:
     options["sysctls"] = dict(pair("--sysctl", text) for text in values["sysctls"])
     options["ulimits"] = dict(ulimit(text) for text in values["ulimits"])
     options["ports"] = nat.parse_ports(values["ports"])
-    for name in ("mem_limit", "mem_reservation", "memswap_limit", "shm_size"):
+    for name, flag in SIZES.items():
         if name in options:
-            options[name] = -1 if options[name] == "-1" else size(f"--{name}", options[name])
+            unlimited = name == "memswap_limit" and options[name] == "-1"
+            options[name] = -1 if unlimited else size(flag, options[name])
     for name in ("cpu_shares", "cpu_quota", "cpu_period", "pids_limit", "oom_score_adj"):
         if name in options:
             options[name] = number(f"--{name.replace('_', '-')}", options[name])
     if "cpus" in options:
         options["cpus"] = number("--cpus", options["cpus"], float)
         have = os.cpu_count() or 1
-        if not 0 < options["cpus"] <= have:
+        if options["cpus"] and not 0.01 <= options["cpus"] <= have:
             raise UsageError(
                 f"range of CPUs is from 0.01 to {have}.00, as this machine has {have}: --cpus {values['cpus']}"
             )
@@ -160,22 +166,37 @@ def engine_options(values: dict[str, Any]) -> dict[str, Any]:
             raise UsageError("--cpus and --cpu-quota or --cpu-period say the same thing twice: use one of them")
     if 0 < options.get("mem_limit", 0) < 6 * 2**20:
         raise UsageError("minimum memory limit allowed is 6m, for a process to start at all: raise --memory")
+    if options.get("memswap_limit", 0) > 0 and not options.get("mem_limit"):
+        raise UsageError("--memory-swap counts memory and swap together: set --memory, too")
+    if 0 < options.get("memswap_limit", 0) < options.get("mem_limit", 0):
+        raise UsageError("--memory-swap counts memory and swap together: it must be at least --memory")
+    if not -1000 <= options.get("oom_score_adj", 0) <= 1000:
+        raise UsageError(f"--oom-score-adj {options['oom_score_adj']}: the range is -1000 to 1000")
+    if 0 < options.get("cpu_shares", 0) < 2:
+        raise UsageError("the minimum of --cpu-shares is 2")
     return options
 
 
 def environment(pairs: list[str], paths: list[str]) -> dict[str, str | None]:
     """`-e` and `--env-file`, the former last. A bare NAME passes our own variable on, or unsets it if we have none."""
-    lines = []
+    variables: dict[str, str | None] = {}
     for path in paths:
         try:
-            with open(path) as file:
-                lines += [line.strip("\n") for line in file if line.strip() and not line.startswith("#")]
+            with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+                lines = [line.rstrip("\r\n").lstrip() for line in file]
         except OSError as error:
             raise UsageError(f"--env-file {path}: {error.strerror}") from None
-    variables: dict[str, str | None] = {}
-    for line in lines + pairs:
+        for line in lines:
+            name, given, value = line.partition("=")
+            if not line or line.startswith("#"):
+                continue
+            if not name or name != "".join(name.split()):
+                raise UsageError(f"--env-file {path}: {line!r} is no NAME=VALUE")
+            if given or name in os.environ:
+                variables[name] = value if given else os.environ[name]
+    for line in pairs:
         name, given, value = line.partition("=")
-        if not name or " " in name:
+        if not name:
             raise UsageError(f"invalid environment variable: {line!r}; write NAME=VALUE")
         variables[name] = value if given else os.environ.get(name)
     return variables

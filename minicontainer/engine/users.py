@@ -11,7 +11,7 @@ import os
 import stat
 from collections import namedtuple
 
-from .. import errors, files
+from .. import errors, files, host
 
 
 class User(namedtuple("User", "uid gid groups home")):
@@ -37,23 +37,37 @@ def lookup(user: str, extra_groups: list[str], layers: list[str]) -> User:
         entry = next((row for row in passwd if len(row) >= 6 and row[2] == name), None)
     if entry is None and not name.isdecimal():
         raise errors.NotFound(f"the image has no user {name!r}: give a number, or a name from its /etc/passwd")
-    uid = int(entry[2]) if entry else int(name)
+    uid = number(entry[2] if entry else name)
     home = entry[5] if entry and entry[5] else "/"
     if group_name:
         gid, member = group_id(group_name, group), []
     else:
-        gid = int(entry[3]) if entry else 0
-        member = [int(row[2]) for row in group if entry and len(row) >= 4 and entry[0] in row[3].split(",")]
-    return User(uid, gid, member + [group_id(extra, group) for extra in extra_groups], home)
+        gid = number(entry[3]) if entry else 0
+        member = [number(row[2]) for row in group if entry and len(row) >= 4 and entry[0] in row[3].split(",")]
+    if host.forbids_setgroups():
+        member = []  # the kernel would refuse them; who asks for a group by --group-add is told so
+    # The own group first, as docker does: a file that shuts out a group must shut out its members (CVE-2022-36109).
+    groups = [gid, *member, *[group_id(extra, group) for extra in extra_groups]]
+    return User(uid, gid, list(dict.fromkeys(groups)), home)
+
+
+def number(text: str) -> int:
+    """A user's or group's number. Raises InvalidArgument: setresuid(2) takes -1 for "as it is", which is root."""
+    if not text.isdecimal() or int(text) > LARGEST:
+        raise errors.InvalidArgument(f"{text!r} is no number of a user or group: they range from 0 to {LARGEST}")
+    return int(text)
+
+
+LARGEST = 2**31 - 1  # docker's bound
 
 
 def group_id(name: str, group: list[list[str]]) -> int:
     """The number of a group, by name or number."""
     for row in group:
         if len(row) >= 3 and row[0] == name:
-            return int(row[2])
+            return number(row[2])
     if name.isdecimal():
-        return int(name)
+        return number(name)
     raise errors.NotFound(f"the image has no group {name!r}: give a number, or a name from its /etc/group")
 
 

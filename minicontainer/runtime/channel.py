@@ -56,22 +56,24 @@ def describe(error: BaseException) -> dict[str, Any]:
         return {"class": type(error).__name__, "args": [str(error)], "notes": notes}
     if isinstance(error, OSError):
         return {"class": "OSError", "args": [error.errno, error.strerror, error.filename], "notes": notes}
-    import traceback  # 4 ms, which only a defect pays
-
-    return {"class": "", "args": ["".join(traceback.format_exception(error))], "notes": []}
+    # Without the traceback module: the root may be the image's by now, and nothing may be imported from there.
+    place, where = error.__traceback__, "nowhere"
+    while place is not None:
+        where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
+        place = place.tb_next
+    text = f"a defect of minicontainer, please report it: {type(error).__name__}: {error} at {where}"
+    return {"class": "MiniContainerError", "args": [text], "notes": []}
 
 
 def revive(described: dict[str, Any]) -> Exception:
-    """The exception that `describe` described; a RuntimeError with the traceback for one that nobody foresaw."""
+    """The exception that `describe` described; a MiniContainerError that says where for one that nobody foresaw."""
     error: Exception
     if described["class"] == "OSError":
         error = OSError(*described["args"])
-    elif described["class"]:
-        error = getattr(errors, described["class"])(*described["args"])
+    else:
+        error = getattr(errors, described["class"], errors.MiniContainerError)(*described["args"])
         if isinstance(error, errors.KernelError):
             error.arguments = tuple(error.arguments)
-    else:
-        error = RuntimeError(described["args"][0])
     for note in described["notes"]:
         error.add_note(note)
     return error
@@ -85,14 +87,17 @@ def wait(end: socket.socket, point: str, values: dict[str, Any]) -> None:
     """Read until the other side has reached `point`. Raises its error, or Gone.
 
     Reports of steps go to `values["report"]` if somebody listens; a descriptor that comes along is bound as `master`.
+    Waiting for "execve" ends with the stream: the other end is close-on-exec. But only after a last word, "command",
+    for a process that is killed closes it too.
     """
+    last_word = False
     while True:
         message, descriptors = receive(end)
         if descriptors:
             values["master"] = descriptors[0]
         if message is None:
-            if point == "execve":
-                return  # the end was marked close-on-exec, and exec it did
+            if point == "execve" and last_word:
+                return
             raise Gone(f"the other process was killed before it reached {point!r}")
         if "error" in message:
             raise revive(message["error"])
@@ -100,6 +105,7 @@ def wait(end: socket.socket, point: str, values: dict[str, Any]) -> None:
             values["report"](message)
         if message.get("reached") == point:
             return
+        last_word = message.get("reached") == "command"
 
 
 def tell(end: socket.socket, point: str) -> None:

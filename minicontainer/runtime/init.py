@@ -7,6 +7,7 @@ gone, the child ends. Nothing is imported once the root has changed: it would be
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -24,6 +25,9 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     from typing import Any, NoReturn
 
 CHANNEL = steps.Symbol("channel")
+
+# The annotation that an image's architecture becomes (OCI image specification, conversion.md).
+ARCHITECTURE = "org.opencontainers.image.architecture"
 
 CLOSE_RANGE_CLOEXEC = 4  # close_range(2)
 
@@ -59,7 +63,12 @@ def plan(config: dict[str, Any], root: str, stdin: bool) -> Iterator[steps.Step]
         yield from steps.about("rootfs", rootfs.readonly())
     yield from identity(process, linux.get("seccomp"))
     yield steps.call(
-        execute, process["args"], process["env"], CHANNEL, why="become the command: same process, new program"
+        execute,
+        process["args"],
+        process["env"],
+        CHANNEL,
+        config.get("annotations", {}).get(ARCHITECTURE, ""),
+        why="become the command: same process, new program",
     )
 
 
@@ -157,7 +166,7 @@ def become(uid: int, gid: int, groups: list[int]) -> None:
             allowed = file.read().strip() == "allow"
         if allowed:
             os.setgroups(groups)
-        elif groups:
+        elif set(groups) - {gid}:
             raise errors.Unsupported("this user namespace forbids setgroups(2): run without --group-add")
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
@@ -177,12 +186,13 @@ def enter_directory(path: str) -> None:
         ) from None
 
 
-def execute(arguments: list[str], environment: list[str], end: socket.socket) -> NoReturn:
+def execute(arguments: list[str], environment: list[str], end: socket.socket, architecture: str = "") -> NoReturn:
     """execve(2), looking the command up in the container's PATH.
 
     Raises CommandNotFound (exit code 127) or CommandNotExecutable (126), worded as runc words it: other engines read
     that text.
     """
+    channel.tell(end, "command")
     end.setblocking(False)
     try:
         if end.recv(1) == b"":
@@ -205,6 +215,19 @@ def execute(arguments: list[str], environment: list[str], end: socket.socket) ->
                 refusal = error
                 break
     if refusal is not None:
-        raise errors.CommandNotExecutable(refusal.errno or 0, "execve", (name,))
-    hint = "" if "/" in name else f"executable file not found in $PATH ({variables.get('PATH', os.defpath)})"
-    raise errors.CommandNotFound(2, "execve", (name,), hint)
+        hint = "is it a directory, or a file without permission to execute (chmod +x)?"
+        if refusal.errno == errno.ENOEXEC:
+            hint = not_for_this_machine(architecture)
+        raise errors.CommandNotExecutable(refusal.errno or 0, "execve", (name,), hint)
+    hint = "name a file that the image has; for a script, its interpreter (`#!`) must be there, too"
+    if "/" not in name:
+        hint = f"executable file not found in $PATH ({variables.get('PATH', os.defpath)})"
+    raise errors.CommandNotFound(errno.ENOENT, "execve", (name,), hint)
+
+
+def not_for_this_machine(architecture: str) -> str:
+    """What to do about ENOEXEC; `architecture` is the image's, as the OCI writes it."""
+    here = {"x86_64": "amd64", "aarch64": "arm64"}.get(syscalls.MACHINE, syscalls.MACHINE)
+    if architecture in ("", here):
+        return f"it is no program for this machine ({here}), nor a script that begins with `#!`"
+    return f"the image is made for {architecture} and this machine is {here}: load the image's variant for {here}"
