@@ -89,8 +89,6 @@ def main(arguments: list[str]) -> int:
     options = engine_options(values)
     containers = client.Client().containers
     cidfile = values.get("cidfile")
-    if cidfile and os.path.exists(cidfile):
-        raise UsageError(f"the file of --cidfile exists: {cidfile}; remove it, or name another")
     if values["tty"] and values["stdin_open"] and not os.isatty(0):
         raise errors.InvalidArgument("the input device is not a TTY: leave out -t, or run in a terminal")
     planned = containers.plan(rest[0], explain=bool(explain), command=rest[1:], **options)
@@ -231,6 +229,17 @@ def warnings(options: dict[str, Any]) -> list[str]:
     return nat.foreign_drop(bridge.default(host.root()).device)
 
 
+def note_id(path: str, identifier: str) -> None:
+    """Write the file of --cidfile, before anything else is done; one that exists is somebody else's."""
+    try:
+        with open(path, "x") as file:
+            file.write(identifier)
+    except FileExistsError:
+        raise UsageError(f"the file of --cidfile exists: {path}; remove it, or name another") from None
+    except OSError as error:
+        raise UsageError(f"--cidfile {path}: {error.strerror}") from None
+
+
 def attach(containers: Any, planned: Any, explain: bool, cidfile: str | None) -> int:
     """Start it, pass signals on, relay the terminal, wait for the end."""
     reporter = None
@@ -250,14 +259,18 @@ def attach(containers: Any, planned: Any, explain: bool, cidfile: str | None) ->
 
     for catchable in CATCHABLE:
         signal.signal(catchable, forward)
+    if cidfile:
+        note_id(cidfile, planned.record["id"])
     running = containers.run(planned, explain)
-    running.wait_started(reporter)
+    try:
+        running.wait_started(reporter)
+    except errors.MiniContainerError:
+        if cidfile:
+            os.unlink(cidfile)
+        raise
     attached.append(running)
     for waiting in early:
         running.send_signal(waiting)
-    if cidfile:
-        with open(cidfile, "x") as file:
-            file.write(planned.record["id"])
     if running.master is None:
         return int(running.wait_exited(reporter))
     if not os.isatty(0):

@@ -28,6 +28,8 @@ DEFAULTS: dict[str, Any] = {
     "uts_mode": "", "working_dir": "", "dns": [], "oom_score_adj": None,
 }  # fmt: skip
 
+# The annotation that an image's architecture becomes (OCI image specification, conversion.md).
+ARCHITECTURE = "org.opencontainers.image.architecture"
 INIT = "/usr/bin/tini-static"  # of the packages `tini` (Debian, Ubuntu)
 INIT_INSIDE = "/sbin/docker-init"
 
@@ -66,7 +68,8 @@ def config(
     result["hostname"] = "" if options["uts_mode"] == "host" else options["hostname"]
 
     linux["namespaces"] = spaces(options, joined)
-    linux["sysctl"] = dict(options["sysctls"])
+    linux["sysctl"] = sysctls(options)
+    result["annotations"] = {ARCHITECTURE: image.get("architecture") or ""}
     linux["cgroupsPath"] = f"{cgroups.parent(f'minicontainer{host.suffix()}')}/{os.path.basename(container)}"
     linux["resources"] = resources(options)
     linux["devices"] = [device for text in options["devices"] for device in host_devices(text)]
@@ -76,6 +79,12 @@ def config(
         for mount in result["mounts"]:
             if mount["destination"] == "/dev/shm":
                 mount["options"][-1] = f"size={options['shm_size']}"
+    if options["ipc_mode"] == "none":
+        result["mounts"] = [mount for mount in result["mounts"] if mount["destination"] != "/dev/shm"]
+    if options["ipc_mode"] == "host":
+        for mount in result["mounts"]:
+            if mount["destination"] in ("/dev/shm", "/dev/mqueue") and os.path.isdir(mount["destination"]):
+                mount |= {"type": "bind", "source": mount["destination"], "options": ["rbind"]}
     add_mounts(options, result, container, mounts, volume_data)
     adapt_to_host(options, result)
     return result
@@ -124,6 +133,33 @@ def spaces(options: dict[str, Any], joined: dict[str, int]) -> list[dict[str, An
     return result
 
 
+def sysctls(options: dict[str, Any]) -> dict[str, str]:
+    """Kernel parameters, as docker allows them: only those that belong to a namespace that is the container's own."""
+    for name in options["sysctls"]:
+        kind, key = "", "network_mode"
+        if name.startswith("net."):
+            kind = "network"
+        elif name.startswith("fs.mqueue.") or name in SYSCTLS_OF_IPC:
+            kind, key = "ipc", "ipc_mode"
+        elif name == "kernel.domainname":
+            kind, key = "uts", "uts_mode"
+        if not kind:
+            raise errors.InvalidArgument(
+                f"--sysctl {name}: it belongs to the whole machine, or to nobody; net.*, fs.mqueue.*, kernel.domainname, "
+                f"{', '.join(SYSCTLS_OF_IPC)} can be a container's own"
+            )
+        mode = options[key]
+        if mode == "host" or mode.startswith("container:"):
+            raise errors.InvalidArgument(f"--sysctl {name}: with --{kind} {mode} it would be set for others, too")
+    return dict(options["sysctls"])
+
+
+SYSCTLS_OF_IPC = (
+    "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+)  # fmt: skip
+
+
 def resources(options: dict[str, Any]) -> dict[str, Any]:
     """The limits, as the spec's `linux.resources` (config-linux.md, Control groups). Bytes, microseconds, counts."""
     cpu: dict[str, Any] = {}
@@ -136,6 +172,9 @@ def resources(options: dict[str, Any]) -> dict[str, Any]:
     if options["cpu_shares"]:
         cpu["shares"] = options["cpu_shares"]
     if options["cpuset_cpus"]:
+        if not numbers_of(options["cpuset_cpus"]) <= set(range(os.cpu_count() or 1)):
+            have = (os.cpu_count() or 1) - 1
+            raise errors.InvalidArgument(f"--cpuset-cpus {options['cpuset_cpus']}: this machine has 0-{have}")
         cpu["cpus"] = options["cpuset_cpus"]
     if options["cpuset_mems"]:
         cpu["mems"] = options["cpuset_mems"]
@@ -152,6 +191,17 @@ def resources(options: dict[str, Any]) -> dict[str, Any]:
         result["memory"] = memory
     if options["pids_limit"] > 0:
         result["pids"] = {"limit": options["pids_limit"]}
+    return result
+
+
+def numbers_of(text: str) -> set[int]:
+    """`0-2,4` as a set of numbers (cpuset(7), List format)."""
+    result: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()) or int(last or first) > 8192:
+            raise errors.InvalidArgument(f"{text!r} is no list of numbers like 0-2,4")
+        result |= set(range(int(first), int(last or first) + 1))
     return result
 
 

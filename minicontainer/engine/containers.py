@@ -66,6 +66,11 @@ class Containers:
         Reads facts (the image, this host), changes nothing, takes nothing. With `explain`, the processes will report
         each step. Raises ImageNotFound, InvalidArgument, Unsupported.
         """
+        if not host.privileged():
+            raise errors.Unsupported(
+                "a container needs root's rights, to mount and to make namespaces: run this with sudo, or as root of "
+                "a user namespace of your own: unshare -Ur minicontainer run --network none …"
+            )
         options = {**configure.DEFAULTS, **given}
         found = self.images.get(image)
         identifier = names.new_id()
@@ -109,10 +114,8 @@ class Containers:
             raise errors.InvalidArgument(
                 f"invalid container name {options['name']!r}: use letters, digits and `_.-`, two at least"
             )
-        if options["network_mode"] == "host" and not options["hostname"]:
-            options["hostname"] = os.uname().nodename
-        options["hostname"] = options["hostname"] or identifier[:12]
         mode = options["network_mode"]
+        options["hostname"] = self.hostname(options) or identifier[:12]
         if mode not in ("bridge", "host", "none") and not mode.startswith("container:"):
             raise errors.NetworkNotFound(f"no such network: {mode}; bridge, host, none and container:NAME are there")
         if options["ports"] and mode != "bridge":
@@ -129,6 +132,23 @@ class Containers:
                 options["anonymous"].append(name)
                 options["mounts"][index] = mount._replace(source=name)
 
+    def hostname(self, options: dict[str, Any]) -> str:
+        """The name asked for, or that of the machine or container whose network or uts namespace it is to share."""
+        asked, mode, uts = options["hostname"], options["network_mode"], options["uts_mode"]
+        if asked and (uts == "host" or mode.startswith("container:")):
+            raise errors.InvalidArgument(
+                f"--hostname {asked} conflicts with {'--uts host' if uts == 'host' else f'--network {mode}'}: "
+                "a name shared with others is not this container's to choose"
+            )
+        if len(os.fsencode(asked)) > LONGEST_HOSTNAME or asked != "".join(asked.split()):
+            raise errors.InvalidArgument(f"--hostname {asked!r}: at most {LONGEST_HOSTNAME} bytes and no blanks")
+        if uts == "host" or (mode == "host" and not asked):
+            return os.uname().nodename
+        if mode.startswith("container:"):
+            shared = self.path(self.get(mode.partition(":")[2])["id"])
+            return files.read(f"{shared}/hostname").decode().strip()
+        return str(asked)
+
     def joined(self, options: dict[str, Any]) -> dict[str, int]:
         """The pids of the containers whose namespaces are to be shared, by kind of namespace."""
         result = {}
@@ -140,7 +160,7 @@ class Containers:
                 if running is None:
                     raise errors.Conflict(f"container {name} is not running: its {kind} namespace cannot be shared")
                 result[kind] = running["pid"]
-            elif options[key] not in ("", "host", "bridge", "none", "private", "shareable"):
+            elif options[key] not in MODES[kind]:
                 raise errors.InvalidArgument(f"there is no {kind} mode {options[key]!r}: use host or container:NAME")
         return result
 
@@ -167,6 +187,9 @@ class Containers:
         if network:
             attach += steps.about("bridge", bridge.attach(network, record["id"]))
             attach += steps.about("nat", nat.publish(record["id"], options["ports"]))
+        elif record["network"] == "none":
+            lo = steps.link_set("lo", up=True, namespace=steps.PID, why="a new network namespace's loopback is down")
+            attach.append(lo._replace(concept="namespaces"))
         yield from launch.plan(config, rootfs, options["stdin_open"], explain, attach)
 
     def begin(self, record: Record, config: dict[str, Any]) -> Iterator[steps.Step]:
@@ -189,6 +212,12 @@ class Containers:
         """/etc/hosts, hostname and resolv.conf: files of ours, bound over the image's."""
         mode, name = options["network_mode"], options["hostname"]
         lines: list[Any] = [LOCALHOST]
+        if mode.startswith("container:"):
+            shared = self.path(self.get(mode.partition(":")[2])["id"])
+            for file in ("hosts", "hostname", "resolv.conf"):
+                content = files.read(f"{shared}/{file}").decode(errors="replace")
+                yield steps.write(f"{directory}/{file}", content, why="one network, one set of names")
+            return
         if mode == "host":
             lines = [files.read("/etc/hosts").decode(errors="replace")]
         if mode == "bridge":
@@ -321,6 +350,15 @@ class Containers:
 
 
 NEW_MOUNTS = 0x00020000  # CLONE_NEWNS
+LONGEST_HOSTNAME = 64  # HOST_NAME_MAX, gethostname(2)
+
+# What a namespace's option may be, beside container:NAME.
+MODES = {
+    "network": ("bridge", "host", "none"),
+    "pid": ("", "host"),
+    "ipc": ("", "host", "none", "private", "shareable"),
+    "uts": ("", "host"),
+}
 
 LOCALHOST = """\
 127.0.0.1\tlocalhost

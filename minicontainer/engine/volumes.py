@@ -110,6 +110,8 @@ def parse_mount(text: str) -> Mount:
         options = [f"{key[6:]}={fields[key]}" for key in ("tmpfs-size", "tmpfs-mode") if key in fields]
         return Mount("tmpfs", "tmpfs", target, readonly, ("nosuid", "nodev", "noexec", *options))
     if kind == "bind":
+        if not source:
+            raise errors.InvalidArgument(f"--mount {text}: a bind needs source=PATH")
         source = os.path.abspath(os.path.expanduser(source))
         if not os.path.exists(source):
             raise errors.InvalidArgument(f"--mount {text}: bind source path does not exist: {source}")
