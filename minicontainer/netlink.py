@@ -1,10 +1,10 @@
 """The only raw AF_NETLINK: rtnetlink(7) for links, addresses and routes, nfnetlink for the firewall. One small codec.
 
 Offers, each as one call that returns when the kernel has answered:
-    link_add link_set link_delete address_add route_add     what `ip` does
-    nft, and the expressions that rules are made of         what `nft` does, one transaction a call
-    link links chains rules elements element                what is there
-    conntrack_delete                                        what `conntrack -D` does
+    link_add link_set link_delete link_wait address_add route_add     what `ip` does
+    nft, and the expressions that rules are made of                   what `nft` does, one transaction a call
+    link links chains rules elements element                          what is there
+    conntrack_delete                                                  what `conntrack -D` does
 Callers name devices, never numbers; `namespace` is the pid of a process in the network namespace meant, 0 for ours.
 
 A message is a header, a fixed part and attributes (type, length, value, padded to four bytes), some of which are made
@@ -20,6 +20,7 @@ import errno
 import os
 import socket
 import struct
+import time
 from collections import namedtuple
 
 from . import errors, syscalls
@@ -98,7 +99,12 @@ _sockets: dict[tuple[int, int, int], socket.socket] = {}
 
 
 def _open(protocol: int) -> socket.socket:
-    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+    try:
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+    except OSError as error:
+        if error.errno == errno.EPROTONOSUPPORT:
+            raise errors.Unsupported(f"this kernel has no netlink protocol {protocol}: modprobe nfnetlink") from None
+        raise errors.KernelError(error.errno or 0, "socket", ("AF_NETLINK", protocol)) from None
     opened.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)  # an error need not repeat the request
     opened.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)  # but say in words what is wrong
     return opened
@@ -173,7 +179,15 @@ def _ask(
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR = 20
 RTM_NEWROUTE = 24
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_PID = 1, 3, 4, 10, 18, 19
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_NET_NS_PID = (
+    1,
+    3,
+    4,
+    10,
+    16,
+    18,
+    19,
+)
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BRPORT_MODE = 4
 VETH_INFO_PEER = 1
@@ -181,12 +195,16 @@ IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_GATEWAY = 1, 5
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 4, 0, 1
 IFF_UP = 1
+IF_OPER_UP = 6
 
 _IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, which flags to change
 
 
-class Link(namedtuple("Link", "ifindex name up kind master mtu mac")):
-    """A network device. `master` is the index of the bridge that it is a port of, or 0."""
+class Link(namedtuple("Link", "ifindex name up kind master mtu mac works")):
+    """A network device. `master` is the index of the bridge that it is a port of, or 0.
+
+    `up` is what was asked for, `works` whether packets pass (RFC 2863's ifOperStatus; not every kind has one).
+    """
 
     ifindex: int
     name: str
@@ -195,6 +213,7 @@ class Link(namedtuple("Link", "ifindex name up kind master mtu mac")):
     master: int
     mtu: int
     mac: str
+    works: bool
 
 
 def _packed(address: str) -> tuple[int, bytes]:
@@ -312,6 +331,7 @@ def _link(body: bytes) -> Link:
         int.from_bytes(found.get(IFLA_MASTER, b""), "little"),
         int.from_bytes(found.get(IFLA_MTU, b""), "little"),
         found.get(IFLA_ADDRESS, b"").hex(":"),
+        found.get(IFLA_OPERSTATE) == bytes((IF_OPER_UP,)),
     )
 
 
@@ -330,6 +350,25 @@ def links(namespace: int = 0) -> list[Link]:
     """RTM_GETLINK: all devices."""
     body = _IFINFO.pack(0, 0, 0, 0, 0)
     return [_link(found) for _, found in _ask(ROUTE, RTM_GETLINK, NLM_F_DUMP, body, "RTM_GETLINK", (), namespace)]
+
+
+def link_wait(name: str) -> None:
+    """Wait until packets pass through the device. Raises KernelError (ETIMEDOUT) after two seconds.
+
+    That both ends of a cable are up tells the kernel's "linkwatch" to let packets through, which it does when it gets
+    to it; until then they are dropped, and whoever sent one tries again after a second. Since Linux 6.8 asking for
+    the device brings that about; before, it takes its moment, longer where many containers start at once.
+    """
+    end = time.monotonic() + 2
+    while True:
+        found = link(name)
+        if found is None:
+            raise errors.KernelError(errno.ENODEV, "RTM_GETLINK", (name,), f"there is no network device {name}")
+        if found.works:
+            return
+        if time.monotonic() > end:
+            raise errors.KernelError(errno.ETIMEDOUT, "RTM_GETLINK", (name,), "is its other end, or its bridge, down?")
+        time.sleep(0.0005)
 
 
 def _index(name: str, namespace: int = 0) -> int:
@@ -602,6 +641,8 @@ def nft(*commands: Command) -> None:
             whose = f" by container {holder.comment[:12]}" if holder and holder.comment else ""
             key = "/".join(map(str, reversed(command[2])))
             raise errors.Conflict(f"{key} is already taken{whose} in the firewall's {command[1].name}")
+        if code == errno.EOPNOTSUPP or (code == errno.ENOENT and command[0] == "add rule"):
+            words = words or "the kernel lacks a part: modprobe -a nf_tables nft_chain_nat nft_ct nft_masq nft_fib_inet"
         raise errors.KernelError(code, "nft", (nft_text(command),), words)
 
 

@@ -231,6 +231,11 @@ def link_delete(name: str, *, why: str) -> Step:
     return Step("link_delete", (name,), why)
 
 
+def link_wait(name: str, *, why: str) -> Step:
+    """RTM_GETLINK until packets pass through the device."""
+    return Step("link_wait", (name,), why)
+
+
 def address_add(device: str, address: str | Text, *, namespace: int | Symbol = 0, why: str) -> Step:
     """RTM_NEWADDR: "172.30.0.2/16" on the device."""
     return Step("address_add", (device, address, namespace), why)
@@ -277,6 +282,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "link_add": netlink.link_add,
     "link_set": netlink.link_set,
     "link_delete": netlink.link_delete,
+    "link_wait": netlink.link_wait,
     "address_add": netlink.address_add,
     "route_add": netlink.route_add,
     "nft": netlink.nft,

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from minicontainer import host, syscalls
+from minicontainer import host, netlink, syscalls
 
 PAUSE = 0.4  # seconds to wait for an answer that should not come
 
@@ -185,5 +185,8 @@ def fresh_laboratory(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator
     finally:
         for machine in made.machines:
             machine.end()
+        for opened in netlink._sockets.values():
+            opened.close()  # a namespace lives as long as a socket in it
+        netlink._sockets.clear()
         syscalls.setns(home, syscalls.CLONE_NEWNET)
         os.close(home)

@@ -4,8 +4,7 @@
     ipam     the addresses: who leases which
     nat      the firewall: out through masquerade, in through published ports
 
-Each knows the ground floor only. All that is done to the kernel is a step; `Network` and `cable` are what they
-share.
+Each knows the ground floor only. All that is done to the kernel is a step. What they share stands here.
 """
 
 from __future__ import annotations

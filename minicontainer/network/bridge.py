@@ -50,6 +50,11 @@ def setup(network: Network) -> steps.Plan:
         f"/proc/sys/net/ipv4/conf/{network.device}/route_localnet", "1",
         why="a port published on 127.0.0.1 sends packets from 127.0.0.1 out on the bridge",
     )  # fmt: skip
+    if os.path.exists("/proc/sys/net/ipv6"):
+        yield steps.put(
+            f"/proc/sys/net/ipv6/conf/{network.device}/disable_ipv6", "1",
+            why="a container that announces itself as an IPv6 router must not become the host's",
+        )  # fmt: skip
     if not forwarding:
         yield steps.call(remember_forwarding, why="`system reset` leaves ip_forward as it was")
         yield steps.put(FORWARDING, "1", why="the host becomes the containers' router")
@@ -78,6 +83,8 @@ def attach(network: Network, container_id: str, ports: list[nat.Port] | None = N
     yield steps.address_add("eth0", steps.Text((steps.ADDRESS, "/", length)), namespace=there, why="the leased address")
     yield steps.link_set("eth0", up=True, namespace=there, why="plugged in at both ends")
     yield steps.route_add("default", network.gateway, namespace=there, why="all else is behind the host")
+    yield steps.link_wait(cable(container_id), why="a packet sent too early is lost, and sent again a second later")
+    yield steps.link_wait(network.device, why="the first cable has just brought the switch to life")
     if ports:
         yield from nat.publish(container_id, ports)
 
@@ -94,6 +101,18 @@ def detach(network: Network, container_id: str, published: bool = True, unplug: 
     if unplug:
         yield steps.link_delete(cable(container_id), why="with it goes the end inside")
     yield steps.call(ipam.release, network, container_id, why="the address may be leased again")
+
+
+def remains(network: Network) -> set[str]:
+    """The ids of all containers that a cable, a lease or a published port is there of, for `detach`.
+
+    Of a cable alone, only the first eleven digits of the id are known; that will do for it.
+    """
+    found = set(ipam.leases(network)) | {owner for owner, _ in nat.published()}
+    device = netlink.link(network.device)
+    cables = [link.name for link in netlink.links() if device and link.master == device.ifindex]
+    known = {cable(container_id) for container_id in found}
+    return found | {name.removeprefix("veth") for name in cables if name.startswith("veth") and name not in known}
 
 
 def remember_forwarding() -> None:

@@ -143,6 +143,9 @@ def network_commands(network: Network) -> list[netlink.Command]:
     return [
         ("add element", subnets(), (network.subnet,)),
         ("add element", within(), (device, device)),
+        # An element that is there keeps its comment, perhaps an older LAYOUT: hence out and in again, in one step.
+        ("add element", bridges(), (device,)),
+        ("delete element", bridges(), (device,)),
         ("add element", bridges(), (device,), (), LAYOUT),
     ]
 
@@ -213,6 +216,7 @@ def reserve(container_id: str, ports: list[Port]) -> None:
     Raises Conflict, naming the container that has one where it is a container, and InvalidArgument for an address
     that is not this host's. Then none is held.
     """
+    _make_room(len(ports))
     held = _held.setdefault(container_id, [])
     try:
         for port in ports:
@@ -260,9 +264,22 @@ def _bind(port: Port, number: int) -> socket.socket:
         if error.errno == errno.EADDRNOTAVAIL:
             raise errors.InvalidArgument(f"port {name}: {port.address} is not an address of this host") from None
         hint = "ports below net.ipv4.ip_unprivileged_port_start need root" if error.errno == errno.EACCES else ""
-        if error.errno == errno.EMFILE:
-            hint = "each published port is held by a descriptor: raise `ulimit -n`"
         raise errors.KernelError(error.errno or 0, "bind", (port.address, number, port.protocol), hint) from None
+
+
+def _make_room(count: int) -> None:
+    """Raise the soft limit of descriptors to the hard one, where so many more come near it."""
+    if count < 256:
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count + 256:
+        raise errors.Unsupported(
+            f"{count} published ports take a descriptor each, {hard} is the limit: raise ulimit -Hn"
+        )
+    if soft < count + 256:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _holder(port: Port, number: int) -> str:

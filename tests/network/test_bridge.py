@@ -72,9 +72,9 @@ def test_names_fit_the_kernel(monkeypatch: pytest.MonkeyPatch):
 def test_a_plan_touches_nothing_and_names_its_unknowns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(host, "run_root", lambda: str(tmp_path))
     network = Network("bridge", "mc0", "172.30.0.0/16", "172.30.0.1", 1500)
-    plan = [*bridge.attach(network, identifier(1)), *nat.publish(identifier(1), nat.parse_ports(["8000:80"]))][:7]
+    plan = [*bridge.attach(network, identifier(1)), *nat.publish(identifier(1), nat.parse_ports(["8000:80"]))][:9]
     assert [step.verb for step in plan] == [
-        "link_add", "link_set", "address_add", "link_set", "route_add", "call", "nft",
+        "link_add", "link_set", "address_add", "link_set", "route_add", "link_wait", "link_wait", "call", "nft",
     ]  # fmt: skip
     assert str(plan[2].arguments[1]) == "$address/16"
     (command_,) = plan[-1].arguments
@@ -128,6 +128,17 @@ def test_set_up_again_keeps_the_ports_that_are_published(laboratory: Laboratory)
     command("ip", "link", "set", network.device, "down")
     set_up()
     assert command("nft", "list", "ruleset") == before
+
+
+@kernel
+def test_another_version_of_the_rules_is_replaced(laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch):
+    current = nat.LAYOUT
+    monkeypatch.setattr(nat, "LAYOUT", "rules 0")
+    network = set_up()
+    monkeypatch.setattr(nat, "LAYOUT", current)
+    assert not nat.knows(network)
+    set_up()
+    assert nat.knows(network)
 
 
 @kernel
@@ -187,6 +198,13 @@ def test_a_container_has_its_address_its_route_and_reaches_gateway_and_neighbour
 
 
 @kernel
+def test_a_container_cannot_become_the_hosts_ipv6_router(laboratory: Laboratory):
+    network = set_up()
+    attach(network, 1, laboratory.machine())
+    assert "inet6" not in command("ip", "address", "show", network.device)
+
+
+@kernel
 def test_a_container_may_speak_at_once(laboratory: Laboratory):
     """No bridge that listens for loops first, no duplicate address detection: the first packet goes through."""
     network = set_up()
@@ -210,17 +228,31 @@ def test_detach_leaves_nothing_and_may_be_repeated(laboratory: Laboratory):
 
 
 @kernel
-@pytest.mark.parametrize("done", range(10))
+@pytest.mark.parametrize("done", range(12))
 def test_detach_after_a_start_that_died_anywhere(laboratory: Laboratory, done: int):
     network = set_up()
     before = devices(), command("nft", "list", "ruleset")
     values: steps.Values = {"pid": laboratory.machine().pid, "address": ipam.lease(network, identifier(1))}
     plan = list(bridge.attach(network, identifier(1), nat.parse_ports(["8000:80", "53:53/udp"])))
-    assert len(plan) in (8, 9)
+    assert len(plan) in (10, 11)
     steps.execute(plan[:done], values)
     nat._held.clear()  # the process that held the ports is gone
     steps.execute(bridge.detach(network, identifier(1)), {})
     assert (devices(), command("nft", "list", "ruleset"), ipam.leases(network)) == (*before, {})
+
+
+@kernel
+def test_what_remains_of_a_container_is_known_by_its_id(laboratory: Laboratory):
+    network = set_up()
+    attach(network, 1, laboratory.machine(), "8000:80")
+    ipam.lease(network, identifier(2))
+    attach(network, 3, laboratory.machine())
+    ipam.release(network, identifier(3))
+    assert bridge.remains(network) == {identifier(1), identifier(2), identifier(3)[:11]}
+    for found in bridge.remains(network):
+        steps.execute(bridge.detach(network, found), {})
+    assert bridge.remains(network) == set()
+    assert devices() == {"lo", network.device}
 
 
 @kernel
