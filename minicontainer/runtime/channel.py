@@ -108,6 +108,18 @@ def wait(end: socket.socket, point: str, values: dict[str, Any]) -> None:
         last_word = message.get("reached") == "command"
 
 
+def last_words(end: socket.socket) -> Exception | None:
+    """The error that the other side, which has ended, sent and nobody has read yet."""
+    end.setblocking(False)
+    try:
+        while True:
+            message, _ = receive(end)
+            if message is None or "error" in message:
+                return revive(message["error"]) if message else None
+    except OSError:
+        return None
+
+
 def tell(end: socket.socket, point: str) -> None:
     """Say that we have come to this point."""
     try:

@@ -143,10 +143,11 @@ def run(
     values = launch.values(child_step if report else None)
     try:
         steps.execute(plan, values, parent_step if report else None)
-    except BaseException:
+    except BaseException as error:
         kill(values.get("pid"))
         steps.execute(teardown(None), values)
-        raise
+        # A step of ours may have failed because the child was gone: then its last words are the reason.
+        raise channel.last_words(values["channel"]) or error from None
     started(values)
     descriptors = [os.pidfd_open(values["pid"])]  # ours to open: until we reap it, the pid is nobody else's
     if "master" in values:
