@@ -75,17 +75,25 @@ def syscall(name: str, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | N
 
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
     """mount(2). Strings are file names in the file system's encoding; an empty `data` means none."""
-    _check(
-        libc.mount(
-            os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(data) or None
-        ),
-        "mount",
-        source,
-        target,
-        kind,
-        flags,
-        data,
+    outcome = libc.mount(
+        os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(data) or None
     )
+    hint = mount_hint(ctypes.get_errno(), kind, data) if outcome else ""
+    _check(outcome, "mount", source, target, kind, flags, data, hint=hint)
+
+
+def mount_hint(number: int, kind: str, data: str) -> str:
+    """What a person can do about mount(2)'s errno."""
+    if number == errno.EPERM:
+        return (
+            "mounting needs CAP_SYS_ADMIN; in a user namespace the kernel refuses some file systems, sysfs where the "
+            "network namespace is another's, and to change what an outer namespace has mounted"
+        )
+    if number == errno.ENODEV:
+        return f"this kernel lacks the file system: modprobe {kind}"
+    if number == errno.EINVAL and data:
+        return f"{kind} does not take the options {data!r}"
+    return ""
 
 
 def umount(target: str, flags: int = 0) -> None:

@@ -154,8 +154,11 @@ class Target:
             os.close(root)
         return f"/proc/self/fd/{self.descriptor}"
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         os.close(self.descriptor)
+        if isinstance(error, errors.KernelError):  # who reads of it knows the destination, not our descriptors
+            ours = f"/proc/self/fd/{self.descriptor}"
+            error.arguments = tuple(self.destination if word == ours else word for word in error.arguments)
 
 
 def mask(path: str) -> None:
