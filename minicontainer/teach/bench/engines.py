@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ... import errors, syscalls
+from ... import errors, steps, syscalls
 from ...image import archive, store
 from ...kernel import capabilities, cgroups, seccomp
 from ...runtime import spec
@@ -210,6 +210,7 @@ class Runtime(Engine):
         with self.where():
             if self.id in said([self.name, "--root", f"{self.folder}/state", "list", "-q"]).split():
                 said([self.name, "--root", f"{self.folder}/state", "delete", "--force", self.id])
+        steps.execute(cgroups.remove(f"/{self.id}"), {})  # one that refuses a config leaves the cgroup behind
         if self.hidden >= 0:
             os.close(self.hidden)
 
