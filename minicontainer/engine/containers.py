@@ -181,7 +181,7 @@ class Containers:
                 ipam.lease, network, record["id"], why="an address that nobody else has", result="address"
             )._replace(concept="bridge")
         yield from steps.about("engine", self.etc_files(directory, options))
-        yield from steps.about("overlay", overlay.mount(self.root, layers, directory))
+        yield from steps.about("overlay", overlay.mount(self.root, layers, directory, record["remove"]))
         yield from steps.about("mounts", volumes.prepare(self.volumes, options["mounts"], rootfs))
         attach: list[steps.Step] = []
         if network:

@@ -16,11 +16,13 @@ from .. import errors, host, steps, syscalls
 PAGE = 4096
 
 
-def options(lower: list[str], upper: str, work: str, user: bool) -> str:
+def options(lower: list[str], upper: str, work: str, user: bool, volatile: bool) -> str:
     """The mount's data. `lower` is lowest first, as an image lists its layers; the kernel wants the topmost first.
 
-    `user` chooses xattrs that the root of a user namespace may set (`user.overlay.*`). Raises InvalidArgument where
-    the options would not fit one page: mount(2) would cut them silently.
+    `user` chooses xattrs that the root of a user namespace may set (`user.overlay.*`). `volatile` spares the disk:
+    fsync(2) inside does nothing, and umount(2) does not wait for a sync of the whole file system below. It is for what
+    is thrown away afterwards. Raises InvalidArgument where the options would not fit one page: mount(2) would cut them
+    silently.
     """
     for path in (*lower, upper, work):
         if any(character in path for character in ":,\\"):
@@ -30,6 +32,8 @@ def options(lower: list[str], upper: str, work: str, user: bool) -> str:
     text = f"lowerdir={':'.join(reversed(lower))},upperdir={upper},workdir={work}"
     if user:
         text += ",userxattr"
+    if volatile:
+        text += ",volatile"
     if len(os.fsencode(text)) >= PAGE:
         raise errors.InvalidArgument(
             f"{len(lower)} layers make {len(text)} bytes of mount options and a page has {PAGE}: flatten the image"
@@ -37,7 +41,7 @@ def options(lower: list[str], upper: str, work: str, user: bool) -> str:
     return text
 
 
-def mount(store: str, lower: list[str], container: str) -> Iterator[steps.Step]:
+def mount(store: str, lower: list[str], container: str, volatile: bool) -> Iterator[steps.Step]:
     """Mount the container's root file system at `<container>/rootfs`. Lower directories are relative to `store`."""
     relative = os.path.relpath(container, store)
     for name, why in (
@@ -49,7 +53,7 @@ def mount(store: str, lower: list[str], container: str) -> Iterator[steps.Step]:
     yield steps.call(
         mount_at,
         store,
-        options(lower, f"{relative}/upper", f"{relative}/work", host.in_user_namespace()),
+        options(lower, f"{relative}/upper", f"{relative}/work", host.in_user_namespace(), volatile),
         f"{relative}/rootfs",
         why="layers below, one writable directory on top: a file is copied up when first written",
     )
