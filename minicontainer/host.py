@@ -3,6 +3,7 @@
 Offers: the paths of the store, and facts that plans are made from. Every fact is read from the kernel, never guessed.
 """
 
+import fcntl
 import os
 
 DEFAULT_ROOT = "/var/lib/minicontainer"
@@ -23,6 +24,23 @@ def forbids_setgroups() -> bool:
     """Whether this user namespace forbids setgroups(2), as those of ordinary users do (user_namespaces(7))."""
     with open("/proc/self/setgroups") as file:
         return file.read().strip() == "deny"
+
+
+def owns_network() -> bool:
+    """Whether this process may change the network namespace that it is in: no other user namespace owns it."""
+    if not in_user_namespace():
+        return True
+    namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.close(fcntl.ioctl(namespace, NS_GET_USERNS))
+        return True
+    except PermissionError:  # it is not ours, nor a descendant's (ioctl_ns(2))
+        return False
+    finally:
+        os.close(namespace)
+
+
+NS_GET_USERNS = 0xB701  # linux/nsfs.h
 
 
 def privileged() -> bool:
