@@ -5,6 +5,7 @@ parses, calls the engine, prints. Printing and exit codes live here and nowhere 
 """
 
 import importlib
+import os
 import sys
 
 from .. import __version__, errors
@@ -41,6 +42,14 @@ RUNS_A_COMMAND = ("run",)
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what was typed; returns the exit code."""
+    for descriptor in (0, 1, 2):
+        # One that is closed would be given to the next file that we open, and the container would write into that.
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w")
+    sys.stderr = sys.stderr or open(2, "w")
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage(), end="")

@@ -145,8 +145,8 @@ def sysctls(options: dict[str, Any]) -> dict[str, str]:
             kind, key = "uts", "uts_mode"
         if not kind:
             raise errors.InvalidArgument(
-                f"--sysctl {name}: it belongs to the whole machine, or to nobody; net.*, fs.mqueue.*, kernel.domainname, "
-                f"{', '.join(SYSCTLS_OF_IPC)} can be a container's own"
+                f"--sysctl {name}: it belongs to the whole machine, or to nobody; a container can have its own "
+                f"net.*, fs.mqueue.*, kernel.domainname, {', '.join(SYSCTLS_OF_IPC)}"
             )
         mode = options[key]
         if mode == "host" or mode.startswith("container:"):
@@ -325,5 +325,10 @@ def adapt_to_host(options: dict[str, Any], result: dict[str, Any]) -> None:
             for mount in result["mounts"]:
                 if mount["type"] == "sysfs":
                     mount |= {"type": "bind", "source": "/sys", "options": ["rbind", "ro", "nosuid", "noexec", "nodev"]}
+        if options["pid_mode"]:
+            # Likewise proc and the pid namespace.
+            for mount in result["mounts"]:
+                if mount["type"] == "proc":
+                    mount |= {"type": "bind", "source": "/proc", "options": ["rbind", "nosuid", "noexec", "nodev"]}
         if not cgroups.usable():
             result["mounts"] = [mount for mount in result["mounts"] if mount["type"] != "cgroup"]

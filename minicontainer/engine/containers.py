@@ -71,6 +71,11 @@ class Containers:
                 "a container needs root's rights, to mount and to make namespaces: run this with sudo, or as root of "
                 "a user namespace of your own: unshare -Ur minicontainer run --network none …"
             )
+        if given.get("network_mode", "bridge") == "bridge" and not host.owns_network():
+            raise errors.Unsupported(
+                "this user namespace may not change the network that it is in: use --network none or host, or give it "
+                "a network of its own: unshare -Urn minicontainer run …"
+            )
         options = {**configure.DEFAULTS, **given}
         found = self.images.get(image)
         identifier = names.new_id()
@@ -187,9 +192,6 @@ class Containers:
         if network:
             attach += steps.about("bridge", bridge.attach(network, record["id"]))
             attach += steps.about("nat", nat.publish(record["id"], options["ports"]))
-        elif record["network"] == "none":
-            lo = steps.link_set("lo", up=True, namespace=steps.PID, why="a new network namespace's loopback is down")
-            attach.append(lo._replace(concept="namespaces"))
         yield from launch.plan(config, rootfs, options["stdin_open"], explain, attach)
 
     def begin(self, record: Record, config: dict[str, Any]) -> Iterator[steps.Step]:

@@ -40,6 +40,9 @@ def plan(config: dict[str, Any], root: str, stdin: bool) -> Iterator[steps.Step]
     yield steps.call(begin, stdin, why="a session of its own; if the parent dies, so does it")
     yield from steps.about("cgroups", cgroups.enter(linux["cgroupsPath"], linux.get("resources", {})))
     yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("mount", "uts", "ipc", "network", "cgroup")))
+    if namespaces.new(spaces, "network"):
+        lo = steps.link_set("lo", up=True, why="the loopback of a new network namespace is down")
+        yield lo._replace(concept="namespaces")
     yield steps.call(channel.tell, CHANNEL, "namespaces", why="the parent can now plug in the network")
 
     yield from steps.about("rootfs", rootfs.private(root))
