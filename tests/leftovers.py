@@ -3,10 +3,33 @@
 import contextlib
 import os
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from tests.conftest import minicontainer
+
 HIERARCHIES = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup" in line]
+
+
+@contextlib.contextmanager
+def store_with_busybox(root: Path) -> Iterator[Path]:
+    """A store with the image `busybox`, named by MINICONTAINER_ROOT meanwhile; its bridge and table go with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINICONTAINER_ROOT", str(root))
+        minicontainer("bootstrap", "busybox")
+        yield root
+        minicontainer("system", "reset", "--force")
+
+
+def suffix(root: Path) -> str:
+    """What the names of that store's shared objects end with."""
+    command = [sys.executable, "-c", "from minicontainer import host; print(host.suffix())"]
+    environment = {**os.environ, "MINICONTAINER_ROOT": str(root)}
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
 
 
 def find(root: Path, suffix: str) -> list[str]:
@@ -29,7 +52,7 @@ def find(root: Path, suffix: str) -> list[str]:
 
 
 def none_within(root: Path, suffix: str, seconds: float = 10) -> list[str]:
-    """The traces that are still there after that time: the kernel removes a dead namespace's devices on its own time."""
+    """The traces still there after that time: the kernel removes a dead namespace's devices on its own time."""
     deadline = time.monotonic() + seconds
     while True:
         found = find(root, suffix)

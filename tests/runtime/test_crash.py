@@ -20,25 +20,15 @@ KILLED_AT = Path(__file__).with_name("killed_at.py")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A store with busybox in it; its bridge goes with it."""
-    root = tmp_path_factory.mktemp("crash") / "store"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MINICONTAINER_ROOT", str(root))
-        minicontainer("bootstrap", "busybox")
+    """A store of this file's own."""
+    with leftovers.store_with_busybox(tmp_path_factory.mktemp("crash") / "store") as root:
         yield root
-        minicontainer("system", "reset", "--force")
-
-
-def suffix(root: Path) -> str:
-    """What the names of the store's shared objects end with."""
-    command = [sys.executable, "-c", "from minicontainer import host; print(host.suffix())"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def is_clean(root: Path) -> None:
     """After a repair, the kernel and the disk show no trace."""
     minicontainer("system", "check", "--repair")
-    assert leftovers.none_within(root, suffix(root)) == []
+    assert leftovers.none_within(root, leftovers.suffix(root)) == []
     assert minicontainer("system", "check").stdout == "nothing is wrong\n"
 
 
