@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open("/dev/null", os.O_RDWR)
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
     sys.stdout = sys.stdout or open(1, "w")
     sys.stderr = sys.stderr or open(2, "w")
     words = sys.argv[1:] if arguments is None else arguments
