@@ -127,7 +127,7 @@ def run(
     client is told. With `report`, the client gets a message per step: which one, in which process, when.
     """
 
-    count = 0
+    count = left = 0
 
     def parent_step(step: steps.Step, began: float, ended: float) -> None:
         nonlocal count
@@ -138,7 +138,11 @@ def run(
         say(end, {**message, "by": "child"})
 
     def teardown_step(step: steps.Step, began: float, ended: float) -> None:
-        say(end, {"verb": step.verb, "by": "teardown", "began": began, "ended": ended})
+        nonlocal left
+        left -= 1
+        told: dict[str, Any] = {"verb": step.verb, "arguments": [sayable(word) for word in step.arguments]}
+        told |= {"why": step.why, "concept": step.concept, "left": left}
+        say(end, {**told, "by": "teardown", "began": began, "ended": ended})
 
     values = launch.values(child_step if report else None)
     try:
@@ -157,8 +161,15 @@ def run(
 
     _, status = os.waitpid(values["pid"], 0)
     code = exit_code(status)
-    steps.execute(teardown(code), values, teardown_step if report else None)
+    down = list(teardown(code))
+    left = len(down)
+    steps.execute(down, values, teardown_step if report else None)
     say(end, {"exited": code})
+
+
+def sayable(word: Any) -> Any:
+    """A step's argument as a message can carry it: a function goes by its name, "cgroups.empty"."""
+    return f"{word.__module__.rpartition('.')[2]}.{word.__qualname__}" if callable(word) else word
 
 
 def kill(pid: int | None) -> None:
