@@ -36,7 +36,7 @@ def test_two_hundred_runs_twenty_at_a_time(store: Path) -> None:
         for process in running:
             _, error = process.communicate("", timeout=60)
             assert process.returncode == 0, error
-        assert all(address.startswith("172.") for address in addresses), addresses
+        assert all("/" in address for address in addresses), addresses
         assert len(set(addresses)) == 20, sorted(addresses)
     assert leftovers.none_within(store, leftovers.suffix(store)) == []
     assert minicontainer("system", "check").stdout == "nothing is wrong\n"
