@@ -34,17 +34,23 @@ def load(into: store.Store, source: BinaryIO | str, progress: Progress | None = 
     Returns what was loaded: familiar names, or the id of an image that has none. Raises InvalidImage for an archive
     that is malformed, hostile, truncated or incomplete: nothing of it was stored then.
     """
-    if isinstance(source, str):
+    try:
+        if not isinstance(source, str):
+            return _load_file(into, source, progress)
+        if os.path.isdir(source):
+            with into.job() as job:
+                return _load_members(job, _Folder(source), progress)
         try:
-            if os.path.isdir(source):
-                with into.job() as job:
-                    return _load_members(job, _Folder(source), progress)
-            with open(source, "rb", buffering=0) as file:
-                return load(into, file, progress)
+            file = open(source, "rb", buffering=0)  # noqa: SIM115 - closed below; only opening it is the user's error
         except OSError as error:
-            if isinstance(error, errors.KernelError):
-                raise
             raise errors.InvalidArgument(f"cannot read {source}: {error.strerror}") from None
+        with file:
+            return _load_file(into, file, progress)
+    except OSError as error:
+        raise layers.kernel_error(error, "load", os.fsencode(error.filename or into.root)) from error
+
+
+def _load_file(into: store.Store, source: BinaryIO | io.FileIO, progress: Progress | None) -> list[str]:
     with into.job() as job:
         descriptor, own = _seekable(job, source)
         try:
@@ -74,10 +80,10 @@ def _silent(what: str, done: int, total: int) -> None:
 # Where the members are ----------------------------------------------------------------------------------------------
 
 
-def _seekable(job: store.Job, source: BinaryIO) -> tuple[int, bool]:
+def _seekable(job: store.Job, source: BinaryIO | io.FileIO) -> tuple[int, bool]:
     """A descriptor of the plain archive that can be read at any place, and whether it is ours to close.
 
-    A pipe, an object that is no file, and a compressed archive go through a nameless file in the job's folder.
+    A pipe, an object that is no file, and a compressed archive go through a file in the job's folder.
     """
     try:
         descriptor = source.fileno()
@@ -93,7 +99,7 @@ def _seekable(job: store.Job, source: BinaryIO) -> tuple[int, bool]:
         read = _pipe(descriptor)
     else:
         read = source.read
-    spool = os.open(job.folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    spool = os.open(job.path("spool"), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         for piece in layers.plain(read, layers.default_limits()):
             files.write_all(spool, piece)

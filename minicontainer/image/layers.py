@@ -36,6 +36,7 @@ BLOCK = 512  # tar's unit
 
 LONGEST_PATH = 4095  # PATH_MAX, less its NUL
 DEEPEST_PATH = 256  # directories; each may be an open descriptor, or a stack frame, to whoever removes the tree
+LONGEST_NAMES = 256 << 20  # bytes of all directories' and whiteouts' paths in a layer: they are kept in memory
 LARGEST_HEADER = 1 << 20  # bytes of a pax header, a GNU long name or a sparse map
 MOST_REPLACED = 1000  # directories that a later entry of the same layer turns into something else
 
@@ -212,6 +213,8 @@ class _Supply:
             pass
         except (zlib.error, OverflowError) as error:
             self.queue.put(errors.InvalidImage(f"the layer's compressed data is damaged: {error}"))
+        except OSError as error:
+            self.queue.put(kernel_error(error, "read and store", b"layer"))
         except BaseException as error:  # of whatever kind: the other thread raises it
             self.queue.put(error)
 
@@ -786,6 +789,7 @@ class _Tree:
         self.uid, self.gid = os.geteuid(), os.getegid()
         self.umask = _umask()
         self.replaced = 0
+        self.remembered = 0
         self.file_bytes = 0
         self.warnings: dict[str, tuple[int, bytes]] = {}
 
@@ -831,7 +835,7 @@ class _Tree:
                 raise
             if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.EILSEQ):
                 raise errors.InvalidImage(f"{_shown(path)} cannot be unpacked: {error.strerror}") from None
-            raise _kernel_error(error, "unpack", path) from None
+            raise kernel_error(error, "unpack", path) from None
 
     # Directories
 
@@ -881,6 +885,7 @@ class _Tree:
                     )
                 break
         directory.opaque = path in self.hidden
+        self.remember(path)
         self.directories[path] = directory
 
     def directory(self, entry: Entry, path: bytes, name: bytes) -> None:
@@ -893,8 +898,14 @@ class _Tree:
                     self.displace(path, name)
                     os.mkdir(name, 0o700, dir_fd=self.descriptor)
         known = self.directories.get(path)
+        self.remember(path)
         meant = self.directories[path] = _Directory(mode, uid, gid, entry.mtime, entry.xattrs)
         meant.opaque = path in self.hidden or (known is not None and known.opaque)
+
+    def remember(self, path: bytes) -> None:
+        self.remembered += len(path)
+        if self.remembered > LONGEST_NAMES:
+            raise errors.InvalidImage(f"the names of the layer's directories add up to more than {LONGEST_NAMES} bytes")
 
     def displace(self, path: bytes, name: bytes) -> None:
         """Take away what an earlier entry of this layer put under the name: the later entry wins, as with tar -x."""
@@ -1001,6 +1012,7 @@ class _Tree:
                 f"a whiteout of {name!r} in {_shown(parent)} would reach outside of its directory"
             )
         path = parent + b"/" + name if parent else name
+        self.remember(path)
         self.hidden.add(path)
         if path in self.directories:
             self.directories[path].opaque = True
@@ -1010,7 +1022,7 @@ class _Tree:
         except FileExistsError:
             pass  # a file hides what is below it by itself
         except PermissionError as error:
-            raise _kernel_error(error, "mknod", path, "whiteouts in a user namespace need Linux 5.8 or later") from None
+            raise kernel_error(error, "mknod", path, "whiteouts in a user namespace need Linux 5.8 or later") from None
 
     def fresh(self, path: bytes, name: bytes, make: Callable[..., None], *arguments: object) -> None:
         """Call `make`; if the name is taken by an earlier entry, take that away first."""
@@ -1089,7 +1101,7 @@ class _Tree:
             except OverflowError:
                 raise errors.InvalidImage(f"{_shown(path)} has a time out of range") from None
             except OSError as error:
-                raise _kernel_error(error, "finish", path) from None
+                raise kernel_error(error, "finish", path) from None
             finally:
                 if descriptor >= 0:
                     os.close(descriptor)
@@ -1159,9 +1171,12 @@ def _no_target(path: bytes, target: bytes) -> errors.InvalidImage:
     return errors.InvalidImage(f"{_shown(path)} is a hard link to {_shown(target)}, which this layer does not have")
 
 
-def _kernel_error(error: OSError, call: str, path: bytes, hint: str = "") -> errors.KernelError:
+def kernel_error(error: OSError, call: str, path: bytes, hint: str = "") -> errors.KernelError:
+    """The house's form of an OSError that is the host's fault, with what to do about a full disk."""
+    if isinstance(error, errors.KernelError):
+        return error
     if error.errno == errno.ENOSPC:
-        hint = "the disk is full: free some space, or move the store with MINICONTAINER_ROOT"
+        hint = "the disk is full: free some space, or put the store elsewhere with MINICONTAINER_ROOT"
     elif error.errno == errno.EDQUOT:
         hint = "the disk quota is used up"
-    return errors.KernelError(error.errno or errno.EIO, call, (_shown(path),), hint)
+    return errors.KernelError(error.errno or errno.EIO, call, (os.fsdecode(path),), hint)

@@ -100,6 +100,10 @@ class Store:
             if create:
                 self._create()
             return
+        except PermissionError:
+            raise errors.Unsupported(
+                f"{self.root} belongs to somebody else; name a folder of your own in MINICONTAINER_ROOT"
+            ) from None
         except ValueError:
             raise errors.Conflict(f"{self.root}/store.json is damaged; is {self.root} a minicontainer store?") from None
         wanted = kind_here()

@@ -646,11 +646,17 @@ def test_the_limits_can_be_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         unpack(pack(*[member(str(n)) for n in range(9)]), tmp_path / "many", limits=layers.Limits(count=8))
 
 
+def test_names_cannot_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "LONGEST_NAMES", 1000)
+    with pytest.raises(errors.InvalidImage, match="add up"):
+        unpack(pack(member("/".join("n" * 100))), tmp_path)
+
+
 def test_a_reader_that_fails_fails_the_unpacking(tmp_path: Path) -> None:
     def read(size: int) -> bytes:
         raise OSError(5, "the disk is broken")
 
-    with pytest.raises(OSError, match="broken"):
+    with pytest.raises(errors.KernelError, match="Input/output error"):
         layers.unpack(read, str(tmp_path), owners=here())
 
 
