@@ -172,9 +172,12 @@ def _routes() -> list[tuple[str, int, int]]:
 def _free_subnet(own: str) -> str:
     """A private subnet that no route of the host leads into, but for the default route and our own bridge's."""
     taken = [(first, last) for device, first, last in _routes() if device != own and last - first < 0xFFFFFFFF]
-    candidates = [f"172.{second}.0.0/16" for second in (30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18)]
+    candidates = [f"172.{second}.0.0/16" for second in range(30, 17, -1)]
+    candidates += [f"10.{second}.0.0/16" for second in range(255, 159, -1)]
     candidates += [f"192.168.{third}.0/24" for third in range(240, 99, -1)]
-    for candidate in candidates:
+    # Two stores that choose at the same moment do not see one another's routes: let them begin at different places.
+    begin = int(host.suffix().removeprefix("-") or "0", 16) % 109
+    for candidate in candidates[begin:] + candidates[:begin]:
         low, high = ipam.bounds(candidate)
         if all(high < first or last < low for first, last in taken):
             return candidate

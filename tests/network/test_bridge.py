@@ -22,7 +22,7 @@ def identifier(number: int) -> str:
 
 
 def set_up() -> Network:
-    network = bridge.default(host.root())
+    network = bridge.default(host.root())._replace(subnet="172.30.0.0/16", gateway="172.30.0.1")
     steps.execute(bridge.setup(network), {})
     return network
 
@@ -50,6 +50,7 @@ def devices() -> set[str]:
 
 def test_the_subnet_avoids_the_hosts_routes(monkeypatch: pytest.MonkeyPatch):
     default = ("eth0", 0, 0xFFFFFFFF)
+    monkeypatch.setattr(host, "suffix", lambda: "")
 
     def chosen(*routes: tuple[str, str]) -> str:
         monkeypatch.setattr(bridge, "_routes", lambda: [default, *((name, *ipam.bounds(to)) for name, to in routes)])
@@ -58,9 +59,9 @@ def test_the_subnet_avoids_the_hosts_routes(monkeypatch: pytest.MonkeyPatch):
     assert chosen() == "172.30.0.0/16"
     assert chosen(("eth1", "172.30.128.0/24")) == "172.29.0.0/16"
     assert chosen(("mc0", "172.30.0.0/16")) == "172.30.0.0/16"  # our own bridge's route is no clash
-    assert chosen(("eth1", "172.16.0.0/12")) == "192.168.240.0/24"
+    assert chosen(("eth1", "172.16.0.0/12")) == "10.255.0.0/16"
     with pytest.raises(errors.Conflict, match="every private subnet"):
-        chosen(("eth1", "172.16.0.0/12"), ("eth2", "192.168.0.0/16"))
+        chosen(("eth1", "172.16.0.0/12"), ("eth2", "192.168.0.0/16"), ("eth3", "10.0.0.0/8"))
 
 
 def test_names_fit_the_kernel(monkeypatch: pytest.MonkeyPatch):

@@ -54,7 +54,7 @@ def world(laboratory: Laboratory) -> Iterator[World]:
     lan = laboratory.neighbour("lan0", LAN_SIDE, LAN)
     internet = laboratory.neighbour("wan0", INTERNET_SIDE, INTERNET)
     lan.ip("route", "add", "172.30.0.0/16", "via", LAN_SIDE)  # a neighbour that knows where containers are
-    network = bridge.default(host.root())
+    network = bridge.default(host.root())._replace(subnet="172.30.0.0/16", gateway="172.30.0.1")
     steps.execute(bridge.setup(network), {})
     web, sibling = laboratory.machine(), laboratory.machine()
     assert attach(network, 1, web, *PUBLISHED) == WEB
