@@ -20,6 +20,7 @@ Raises ImageNotFound, InvalidImage (what lies here is damaged), Conflict (the fo
 import errno
 import json
 import os
+import sys
 
 from .. import errors, files, host, oci
 from . import blobs, reference
@@ -30,6 +31,8 @@ if TYPE_CHECKING:  # typing itself would cost `run` three milliseconds
     from typing import Any
 
 VERSION = 1
+# linux/fs.h, on all 64-bit machines but a few (there the request fails, and the hint is lost)
+_GET_FLAGS, _SET_FLAGS, _TOP_DIRECTORY = 0x80086601, 0x40086602, 0x00020000
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
@@ -503,6 +506,7 @@ class Job:
             self.folder = f"{self.store.root}/tmp/{os.getpid()}-{os.urandom(6).hex()}"
             os.mkdir(self.folder, 0o700)
             self.descriptor = files.lock(self.folder)
+        _spread(self.descriptor)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -518,7 +522,7 @@ class Job:
 
     def new_layer(self) -> str:
         """An empty directory to unpack a layer into: the `diff` of one that `keep_layer` may then name."""
-        path = self.path("layer")
+        path = f"{self.path('layer')}-{os.urandom(4).hex()}"  # ext4 spreads by a hash of the name
         os.mkdir(path, 0o700)
         os.mkdir(f"{path}/diff", 0o755)
         os.chmod(f"{path}/diff", 0o755)
@@ -725,6 +729,22 @@ def _describe(kind: "dict[str, Any]") -> str:
     if kind.get("xattrs") == "trusted":
         return "the ids of the whole machine"
     return f"the user namespace map {kind.get('uid_map')!r}"
+
+
+def _spread(descriptor: int) -> None:
+    """Tell ext4 that the subdirectories of this one are strangers to one another (the T of chattr(1)).
+
+    Each layer then gets a part of the disk of its own, instead of the one where the layer removed a minute ago lay. There,
+    ext4 steps over every inode freed in the last minute, one by one, for each file made: three times the work.
+    """
+    import fcntl
+
+    try:
+        flags = fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8))
+        wanted = int.from_bytes(flags[:4], sys.byteorder) | _TOP_DIRECTORY
+        fcntl.ioctl(descriptor, _SET_FLAGS, wanted.to_bytes(4, sys.byteorder) + bytes(4))
+    except OSError:
+        pass  # a hint, to a file system that may not know it
 
 
 def _names(directory: str) -> list[str]:

@@ -222,3 +222,12 @@ def _modules(code: str) -> set[str]:
     bare = subprocess.run([sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True)
     full = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(full.stdout.split()) - set(bare.stdout.split())
+
+
+def test_layers_are_spread_over_the_disk_where_the_file_system_can(here: store.Store) -> None:
+    with here.job() as job:
+        flags = subprocess.run(["lsattr", "-d", job.folder], capture_output=True, text=True).stdout.split(" ")[0]
+        kind = subprocess.run(["stat", "-f", "-c", "%T", job.folder], capture_output=True, text=True).stdout.strip()
+        assert "T" in flags or kind != "ext2/ext3"
+        first, second = job.new_layer(), job.new_layer()
+        assert os.path.dirname(first) != os.path.dirname(second)
