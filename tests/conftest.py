@@ -256,6 +256,21 @@ def minicontainer(
 
 
 @pytest.fixture(scope="session")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One store for all tests of `run`, filled by tests/engine_fixtures.py; its `shop` is what they ask for."""
+    from tests import engine_fixtures
+
+    root = tmp_path_factory.mktemp("shop") / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINICONTAINER_ROOT", str(root))
+        engine_fixtures.fill(root)
+    yield root
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINICONTAINER_ROOT", str(root))
+        minicontainer("system", "reset", "--force")
+
+
+@pytest.fixture(scope="session")
 def _peers() -> Iterator[None]:
     """What docker and podman were given goes with the session."""
     yield
