@@ -786,7 +786,9 @@ class _Tree:
         self.hidden: set[bytes] = set()  # paths with a whiteout
         self.here = b""  # the directory that is open …
         self.descriptor = self.root  # … and its descriptor
-        self.uid, self.gid = os.geteuid(), os.getegid()
+        self.uid, self.gid = os.geteuid(), os.getegid()  # what a new file has without being given away
+        if os.fstat(self.root).st_gid != self.gid:
+            self.gid = -1  # a set-group directory above, or mount option grpid: nothing can be taken for granted
         self.umask = _umask()
         self.replaced = 0
         self.remembered = 0

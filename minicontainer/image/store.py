@@ -734,8 +734,8 @@ def _describe(kind: "dict[str, Any]") -> str:
 def _spread(descriptor: int) -> None:
     """Tell ext4 that the subdirectories of this one are strangers to one another (the T of chattr(1)).
 
-    Each layer then gets a part of the disk of its own, instead of the one where the layer removed a minute ago lay. There,
-    ext4 steps over every inode freed in the last minute, one by one, for each file made: three times the work.
+    Each layer then gets a part of the disk of its own, not the one where a layer lay that was just removed: there,
+    ext4 steps over every inode freed in the last minute, one by one, for each file made. Three times the work.
     """
     import fcntl
 

@@ -387,6 +387,15 @@ def test_what_only_root_can_keep(tmp_path: Path) -> None:
     assert seen.warnings == []
 
 
+@pytest.mark.root
+def test_owners_hold_below_a_set_group_directory(tmp_path: Path) -> None:
+    os.chown(tmp_path, 0, 50)
+    os.chmod(tmp_path, 0o2775)
+    unpack(pack(member("./", D), member("f"), member("d/", D), member("d/f"), member("e/f")), tmp_path / "target")
+    for path in (tmp_path / "target", *(tmp_path / "target").rglob("*")):
+        assert (path.stat().st_gid, path.stat().st_mode & 0o7000) == (0, 0)
+
+
 def test_modes_hold_whatever_the_umask_is(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
