@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 
-from .. import steps
+from .. import errors, steps
 from ..kernel import terminal
 from . import channel, launch
 
@@ -84,8 +84,11 @@ class Client:
 def start(work: Callable[[socket.socket], None]) -> Client:
     """Fork a monitor that performs `work(its end of the channel)`; returns the client's end.
 
-    The monitor has a session of its own, so that no key typed in our terminal reaches the container twice.
+    The monitor has a session of its own, so that no key typed in our terminal reaches the container twice. Raises
+    Unsupported in a process with several threads: of a lock that another thread holds, a fork copies only the lock.
     """
+    if len(os.listdir("/proc/self/task")) > 1:
+        raise errors.Unsupported("a process with threads cannot fork a container: run `minicontainer run` from it")
     ours, theirs = channel.pair()
     pid = os.fork()
     if pid:
@@ -126,7 +129,6 @@ def run(
     `started(values)` is called when the command runs. If the start fails, `teardown(None)` is performed before the
     client is told. With `report`, the client gets a message per step: which one, in which process, when.
     """
-
     count = left = 0
 
     def parent_step(step: steps.Step, began: float, ended: float) -> None:
