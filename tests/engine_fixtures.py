@@ -69,7 +69,8 @@ def archive(images: dict[str, tuple[dict[str, Any], list[bytes]]]) -> bytes:
     manifest = []
     for name, (config, layers) in images.items():
         whole = {"os": "linux", "architecture": "amd64" if os.uname().machine == "x86_64" else "arm64", **config}
-        whole["rootfs"] = {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(tar).hexdigest()}" for tar in layers]}
+        diff_ids = [f"sha256:{hashlib.sha256(tar).hexdigest()}" for tar in layers]
+        whole["rootfs"] = {"type": "layers", "diff_ids": diff_ids}
         text = json.dumps(whole).encode()
         names = []
         for tar in layers:
@@ -145,15 +146,17 @@ class Shop:
         self, *arguments: str, check: bool = True, stdin: str | None = None, remove: bool = True, **more: Any
     ) -> subprocess.CompletedProcess[str]:
         """`run --rm --network none …`, unless a network is named."""
-        network = [] if any(word.startswith("--net") for word in arguments) else ["--network", "none"]
-        return minicontainer("run", *(["--rm"] if remove else []), *network, *arguments, check=check, stdin=stdin, **more)
+        own = ["--rm"] if remove else []
+        if not any(word.startswith("--net") for word in arguments):
+            own += ["--network", "none"]
+        return minicontainer("run", *own, *arguments, check=check, stdin=stdin, **more)
 
     def out(self, *arguments: str, **more: Any) -> str:
         """What a container that must succeed writes."""
         return self.run(*arguments, **more).stdout
 
     def refused(self, code: int, *arguments: str, **more: Any) -> str:
-        """The one sentence on stderr of a `run` that must fail with that exit code, write nothing, and leave nothing."""
+        """The sentence on stderr of a `run` that must fail with that exit code, write nothing, and leave nothing."""
         done = self.run(*arguments, check=False, **more)
         assert done.returncode == code, f"{done.returncode}: {done.stderr}"
         assert done.stdout == ""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
 class Flag(namedtuple("Flag", "spellings name kind help")):
     """One flag: its spellings, where its value goes, and whether it takes one.
 
-    `kind` is "bool", "text" (the last one wins) or "list" (all of them).
+    `kind` is "bool", "text" (the last one wins), "list" (all of them) or "optional": a value only behind a `=`, and
+    without one an empty text.
     """
 
     spellings: str
@@ -32,13 +33,13 @@ def parse(
 ) -> tuple[dict[str, Any], list[str]]:
     """Sort arguments into flags' values and the rest. With `stop`, the first word that is no flag ends the flags.
 
-    A flag not given is absent from the values, except lists and bools. Raises UsageError in docker's words; a `--help`
-    raises Help.
+    A flag not given is absent from the values, except for lists and bools. Raises UsageError in docker's words; for a
+    `--help`, Help.
     """
     table = {spelling: flag for flag in flags for spelling in flag.spellings.split()}
     values: dict[str, Any] = {}
     for flag in flags:
-        if flag.kind != "text":
+        if flag.kind in ("bool", "list"):
             values[flag.name] = [] if flag.kind == "list" else False
     rest: list[str] = []
     words = list(arguments)
@@ -100,6 +101,9 @@ def take(
             raise UsageError(f"invalid argument {value!r} for {spelling}: true or false")
         values[flag.name] = value not in ("false", "0")
         return
+    if flag.kind == "optional":
+        values[flag.name] = value or ""
+        return
     if value is None:
         if not words:
             raise UsageError(
@@ -116,11 +120,12 @@ def usage(command: str, flags: list[Flag]) -> str:
     """A command's help."""
     lines = [f"usage: minicontainer {command}", ""]
     for flag in flags:
-        shown = ", ".join(flag.spellings.split()) + {"bool": "", "text": " VALUE", "list": " VALUE …"}[flag.kind]
+        shown = ", ".join(flag.spellings.split()) + SHOWN[flag.kind]
         lines.append(f"  {shown:34} {flag.help}")
     return "\n".join(lines)
 
 
+SHOWN = {"bool": "", "text": " VALUE", "list": " VALUE …", "optional": "[=VALUE]"}
 UNITS = {"": 1, "b": 1, "k": 2**10, "kb": 2**10, "m": 2**20, "mb": 2**20, "g": 2**30, "gb": 2**30, "t": 2**40}
 
 
@@ -128,6 +133,8 @@ def size(flag: str, text: str) -> int:
     """`64m` in bytes: docker's units b, k, m, g, powers of 1024."""
     digits = text.rstrip("bkmgtBKMGT")
     try:
+        if digits != digits.strip():
+            raise ValueError
         count = int(float(digits) * UNITS[text[len(digits) :].lower()])
         if count < 0:
             raise ValueError

@@ -78,20 +78,22 @@ CATCHABLE = set(signal.valid_signals()) - {
 
 def main(arguments: list[str]) -> int:
     """docker-run(1)."""
-    explain, flags, words = take_explain(arguments)
     try:
-        values, rest = parse("run [FLAGS] IMAGE [COMMAND …]", flags, words, stop=True)
+        values, rest = parse("run [FLAGS] IMAGE [COMMAND …]", FLAGS, arguments, stop=True)
     except Help as help:
         print(help)
         return 0
     if not rest:
         raise UsageError('"minicontainer run" needs an image; `minicontainer images` lists those that are here')
+    explain = values.pop("explain", None)
+    if explain not in (None, "", "text", "json", "sh"):
+        raise UsageError(f"--explain={explain}: json or sh")
     options = engine_options(values)
     containers = client.Client().containers
     cidfile = values.get("cidfile")
     if values["tty"] and values["stdin_open"] and not os.isatty(0):
         raise errors.InvalidArgument("the input device is not a TTY: leave out -t, or run in a terminal")
-    planned = containers.plan(rest[0], explain=bool(explain), command=rest[1:], **options)
+    planned = containers.plan(rest[0], explain=explain is not None, command=rest[1:], **options)
     if explain in ("json", "sh"):
         from ..teach import explain as explaining
 
@@ -99,32 +101,7 @@ def main(arguments: list[str]) -> int:
         return 0
     for warning in warnings(options):
         print(f"minicontainer: warning: {warning}", file=sys.stderr)
-    return attach(containers, planned, bool(explain), cidfile)
-
-
-def take_explain(arguments: list[str]) -> tuple[str, list[Flag], list[str]]:
-    """`--explain` takes an optional value, which docker's flags never do: sort it out before they are parsed."""
-    flags = [flag for flag in FLAGS if flag.kind != "optional"]
-    words: list[str] = []
-    explain = ""
-    for index, word in enumerate(arguments):
-        if not word.startswith("-") and (index == 0 or not takes_value(arguments[index - 1], flags)):
-            return explain, flags, words + arguments[index:]  # the image: what follows is the container's command
-        if word == "--explain" or word.startswith("--explain="):
-            explain = word[10:] or "text"
-            if explain not in ("text", "json", "sh"):
-                raise UsageError(f"{word}: json or sh")
-        else:
-            words.append(word)
-    return explain, flags, words
-
-
-def takes_value(word: str, flags: list[Flag]) -> bool:
-    """Whether the word after this flag is its value."""
-    if word.startswith("--"):
-        return "=" not in word and any(word in flag.spellings.split() and flag.kind != "bool" for flag in flags)
-    letters = word[1:] if word.startswith("-") else ""
-    return bool(letters) and any(f"-{letters[-1]}" in flag.spellings.split() and flag.kind != "bool" for flag in flags)
+    return attach(containers, planned, explain is not None, cidfile)
 
 
 def engine_options(values: dict[str, Any]) -> dict[str, Any]:
