@@ -1,0 +1,45 @@
+"""`system reset` leaves the machine as it was; `system check` sees what does not belong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import leftovers
+
+pytestmark = [pytest.mark.root, pytest.mark.needs("bridge", "veth", "nftables")]
+
+# In a network namespace of its own, where nobody else has set ip_forward or a rule.
+SCRIPT = """
+set -eu
+minicontainer() { "$PYTHON" -m minicontainer "$@"; }
+look() { cat /proc/sys/net/ipv4/ip_forward; ip -o link | cut -d: -f2 | cut -d@ -f1; nft list tables; }
+echo 0 >/proc/sys/net/ipv4/ip_forward  # a new namespace copies its maker's
+look >before
+minicontainer bootstrap busybox >&2
+minicontainer volume create data >&2
+minicontainer run --rm busybox true
+minicontainer run -v data:/data --name stays busybox sh -c 'echo hello >/data/file' || true
+test "$(cat /proc/sys/net/ipv4/ip_forward)" = 1
+minicontainer system reset --force
+look >after
+diff before after
+"""
+
+
+def test_reset_leaves_the_machine_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "store"
+    monkeypatch.setenv("MINICONTAINER_ROOT", str(root))
+    monkeypatch.setenv("PYTHON", sys.executable)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    done = subprocess.run(
+        ["unshare", "-n", "sh", "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "after").read_text().startswith("0\n"), "it forwarded nothing before, and does not now"
+    assert not root.exists()
+    assert leftovers.find(root, leftovers.suffix(root)) == []
+    assert not Path(f"/run/minicontainer{leftovers.suffix(root)}").exists()
+    for point in leftovers.HIERARCHIES:
+        assert not Path(f"{point}/minicontainer{leftovers.suffix(root)}").exists()
