@@ -17,9 +17,11 @@ Times are seconds, as floats, of CLOCK_MONOTONIC.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,12 +54,20 @@ def spent(command: Sequence[str], environment: Mapping[str, str] | None = None) 
             (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
             (os.POSIX_SPAWN_DUP2, said, 2),
         ]
+        # A Ctrl-C between the spawn and the wait would leave a command behind that nobody waits for.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         began = time.monotonic_ns()
-        child = os.posix_spawnp(command[0], list(command), environment, file_actions=actions)
         try:
+            child = os.posix_spawnp(command[0], list(command), environment, file_actions=actions, setsigmask=mask)
+        except BaseException:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            raise
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             _, status = os.waitpid(child, 0)
-        except BaseException:  # Ctrl-C: the terminal has told the child, too; leave no zombie
-            os.waitpid(child, 0)
+        except BaseException:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child, 0)
             raise
         took = time.monotonic_ns() - began
         if status:

@@ -133,7 +133,8 @@ class Workshop:
         self.endings: list[tuple[str, Callable[[], object]]] = []
 
     def __enter__(self) -> Workshop:
-        self.folder = tempfile.mkdtemp(prefix="minicontainer-bench-", dir="/var/tmp")
+        # Not /tmp unless told: where that is memory, so would be the disk that is measured.
+        self.folder = tempfile.mkdtemp(prefix="minicontainer-bench-", dir=os.environ.get("TMPDIR") or "/var/tmp")
         os.chmod(self.folder, 0o711)
         self.before = os.environ.get("MINICONTAINER_ROOT")
         os.environ["MINICONTAINER_ROOT"] = self.root
