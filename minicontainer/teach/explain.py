@@ -229,9 +229,7 @@ class Page:
                 self.lines.append(" " * INDENT + self.style("why", f"# {line}"))
         took = "" if milliseconds is None else f"{milliseconds:.2f} ms"
         slow = milliseconds is not None and milliseconds >= 1
-        written = self.written(verb, arguments)
-        if result:
-            written[0] = f"{result} = {written[0]}"
+        written = self.written(verb, arguments, f"{result} = " if result else "")
         for number, line in enumerate(written):
             margin = self.style("slow" if slow else "quiet", f"{took if number == 0 else '':>{INDENT - 2}}")
             self.lines.append(f"{margin}  {self.emphasised(line) if number == 0 else line}".rstrip())
@@ -241,6 +239,8 @@ class Page:
         number, title = NOTEBOOKS.get(concept, ("", ""))
         right = f" notebook {number}: {title}" if number else ""
         left = f"{process} ─ {concept or 'process'} "
+        if len(left + right) > self.width - 2:
+            right = f" notebook {number}"
         line = "─" * max(2, self.width - len(left) - len(right))
         return self.style(process, left) + self.style("quiet", line) + self.style("title", right)
 
@@ -249,7 +249,7 @@ class Page:
         name, parenthesis, rest = line.partition("(")
         return self.style("call", name) + parenthesis + rest if parenthesis else line
 
-    def written(self, verb: str, arguments: Iterable[Any]) -> list[str]:
+    def written(self, verb: str, arguments: Iterable[Any], result: str = "") -> list[str]:
         """The call as C or Python would write it, over as few lines as it needs."""
         told = tell(verb, arguments)
         if verb == "nft":
@@ -258,7 +258,7 @@ class Page:
         whole = ""
         for self.limit in (96, 72, 60, 52, 44, 36):  # long values are cut only as far as one line asks for
             words = [self.word(told.call, position, word) for position, word in enumerate(told.words)]
-            whole = f"{told.call}({', '.join(word for word in words if word)})"
+            whole = f"{result}{told.call}({', '.join(word for word in words if word)})"
             if len(whole) <= self.width - INDENT:
                 return [whole]
         # Break behind a comma or a flag's bar. A space within a string is a bad place; a no-break space stands in.

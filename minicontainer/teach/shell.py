@@ -343,7 +343,7 @@ withdraw() {
     for map in ports ports_at; do
         nft list map inet "$1" "$map" 2>/dev/null | tr -d '\\n\\t' | sed 's/.*elements = {//; s/}.*//' | tr ',' '\\n' |
             sed -n 's/^ *\\(.*\\) comment "'"$id"'" .*/\\1/p' |
-            while read -r element; do nft delete element inet "$1" "$map" "{ $element }"; done
+            while read -r element || [ -n "$element" ]; do nft delete element inet "$1" "$map" "{ $element }"; done
     done
 }
 """,
@@ -775,7 +775,7 @@ def become(sheet: Sheet, uid: int, gid: int, groups: list[int]) -> None:
 
 
 def execute(sheet: Sheet, arguments: list[str], environment: list[str], *_: Any) -> None:
-    last = 'cd "$0" && unset PWD OLDPWD && exec 3<&- 4>&- 9<&- && exec "$@"'
+    last = 'cd "$0" && unset PWD OLDPWD SHLVL && exec 3<&- 4>&- 9<&- && exec "$@"'
     sheet.add(
         f"exec setpriv $privileges {TOOLS}/env -i \\",
         *(f"    {sheet.word(variable)} \\" for variable in environment),
@@ -908,12 +908,12 @@ def script(planned: Any) -> str:
         "set -eu",
         "umask 022",
         *([unshared] if own_mounts else []),
-        'ldd "$(command -v busybox)" >/dev/null 2>&1 || command -v busybox >/dev/null || {',
+        'if ! command -v busybox >/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&1; then',
         '    echo "this script needs a static busybox: apt-get install busybox-static" >&2',
         "    exit 1",
-        "}",
+        "fi",
         "",
-        *(f"{name}={text if '$' in text else shlex.quote(text)}" for name, text, _ in names),
+        *(f"{name}={shlex.quote(text) if text == value else text}" for name, text, value in names),
         "launch='' pid=''",
         *(["exec 7<&0"] if host.stdin else []),
         "",
