@@ -1,0 +1,194 @@
+"""`doctor`: it says the truth about this host, says it readably, and changes nothing."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import missing
+
+from minicontainer import host, syscalls
+from minicontainer.cli import doctor
+from minicontainer.host import Fact
+
+
+def facts(**environment: str) -> tuple[int, dict[str, Any]]:
+    """The exit code, and the facts by name."""
+    done = subprocess.run(
+        [sys.executable, "-m", "minicontainer", "doctor", "--json"],
+        capture_output=True, text=True, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert not done.stderr, done.stderr
+    said = json.loads(done.stdout)
+    assert said["ready"] == (done.returncode == 0)
+    return done.returncode, {fact["name"]: fact for fact in said["facts"]}
+
+
+def test_every_fact_is_one_line_and_every_missing_one_has_a_mend() -> None:
+    code, found = facts()
+    assert code == int(any(fact["state"] == "missing" for fact in found.values()))
+    for fact in found.values():
+        assert fact["state"] in ("ok", "missing", "warn")
+        assert fact["said"] and "\n" not in fact["said"] + fact["mend"], fact
+        assert fact["mend"] or fact["state"] != "missing", fact
+        assert not (fact["mend"] and fact["state"] == "ok"), fact
+
+
+@pytest.mark.parametrize(
+    ("fact", "feature"),
+    [("overlay", "overlay"), ("nf_tables", "nftables"), ("macvlan", "macvlan"), ("ipvlan", "ipvlan"),
+     ("libseccomp", "libseccomp")],
+)  # fmt: skip
+@pytest.mark.root
+def test_it_agrees_with_what_unshare_and_mount_say(fact: str, feature: str) -> None:
+    """tests/conftest.py asks by other programs."""
+    assert (facts()[1][fact]["state"] == "ok") == (missing(feature) is None)
+
+
+@pytest.mark.root
+@pytest.mark.needs("ip", "nft")
+def test_it_changes_nothing(tmp_path: Path) -> None:
+    """In a network namespace of its own, where nobody else's bridges come and go meanwhile."""
+    state = "ip -o link; nft list ruleset; cat /proc/self/mountinfo /proc/sys/net/ipv4/ip_forward; ls /run"
+    script = f'before=$({state}); {sys.executable} -m minicontainer doctor >/dev/null; test "$before" = "$({state})"'
+    store = tmp_path / "deep" / "store"
+    environment = {**os.environ, "MINICONTAINER_ROOT": str(store)}
+    done = subprocess.run(
+        ["unshare", "-nm", "sh", "-c", f"mount -t tmpfs t /run && {script}"],
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not store.parent.exists()
+
+
+@pytest.mark.userns
+@pytest.mark.needs("user-namespace")
+def test_an_ordinary_user_is_told_what_to_type(tmp_path: Path) -> None:
+    code, found = facts(HOME=str(tmp_path))
+    assert code == 1
+    assert found["privilege"]["state"] == "missing"
+    assert "unshare -Ur" in found["privilege"]["mend"]
+    done = subprocess.run(
+        ["unshare", "-Ur", sys.executable, "-m", "minicontainer", "doctor", "--json"],
+        capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)},
+    )  # fmt: skip
+    inside = {fact["name"]: fact for fact in json.loads(done.stdout)["facts"]}
+    assert inside["privilege"]["state"] == "ok", done.stdout
+    assert inside["overlay"]["state"] == ("ok" if missing("user-overlay") is None else "missing")
+
+
+# ------------------------------------------------------------------------------------------ hosts that are not this one
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "better"),
+    [
+        ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+        ("kernel.unprivileged_userns_clone", "0", "1"),
+        ("user.max_user_namespaces", "0", "15000"),
+    ],
+)
+def test_the_three_ways_to_forbid_user_namespaces(
+    name: str, value: str, better: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "sysctl", lambda asked: value if asked == name else "")
+    fact = host.user_namespaces_fact()
+    assert (fact.state, fact.mend) == ("warn", f"sudo sysctl -w {name}={better}")
+
+
+@pytest.mark.parametrize(
+    ("release", "state"),
+    [("5.10.0-21-amd64", "missing"), ("5.11.0", "ok"), ("6.1.0-13-amd64", "ok"), ("4.18", "missing")],
+)
+def test_the_kernels_age(release: str, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.uname()
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result((real[0], real[1], release, *real[3:])))
+    assert host.kernel_fact().state == state
+
+
+@pytest.mark.parametrize(
+    ("mounted", "state", "word"),
+    [
+        (("/", "ext4", "rw,relatime"), "ok", "ext4"),
+        (("/", "overlay", "rw"), "missing", "overlay on an overlay"),
+        (("/", "nfs4", "rw"), "missing", "xattrs"),
+        (("/", "fuse.sshfs", "rw"), "missing", "whiteouts"),
+        (("/", "ext4", "rw,nosuid,nodev"), "warn", "nodev, nosuid"),
+        (("/", "ext4", "ro"), "missing", "ro"),
+    ],
+)
+def test_where_layers_can_live(
+    mounted: tuple[str, str, str], state: str, word: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MINICONTAINER_ROOT", str(tmp_path / "not" / "there" / "yet"))
+    monkeypatch.setattr(host, "mount_of", lambda path: mounted)
+    fact = host.store_facts()[0]
+    assert fact.state == state
+    assert word.replace("overlay on an overlay", "an overlay") in fact.said
+    assert not (tmp_path / "not").exists()
+
+
+def test_the_mount_that_a_path_is_on() -> None:
+    """As findmnt(8) sees it."""
+    for path in ("/proc/self/status", "/sys/kernel", "/usr/bin", "/dev/null"):
+        done = subprocess.run(["findmnt", "-n", "-o", "TARGET,FSTYPE", "-T", path], capture_output=True, text=True)
+        if done.returncode == 0:
+            assert list(host.mount_of(path)[:2]) == done.stdout.split(), path
+    assert host.mount_of("/proc/self/no/such/file")[1] == "proc"
+
+
+def test_a_probe_says_why_and_is_seen_by_nobody() -> None:
+    before = os.stat("/proc/self/ns/net").st_ino
+    assert host.probe(lambda: None) == ""
+    assert host.probe(lambda: os.mkdir("/proc/nothing")) != ""
+    assert "division" in host.probe(lambda: 1 // 0)
+    assert host.probe(lambda: os.kill(os.getpid(), 9)) == "the probe was killed (wait status 9)"
+    assert os.stat("/proc/self/ns/net").st_ino == before
+
+
+@pytest.mark.root
+def test_a_probe_has_namespaces_of_its_own() -> None:
+    before = os.stat("/proc/self/ns/net").st_ino
+
+    def same() -> None:
+        if os.stat("/proc/self/ns/net").st_ino != before:
+            raise OSError("elsewhere")
+
+    assert host.probe(same) == ""
+    assert host.probe(same, syscalls.CLONE_NEWNET) == "elsewhere"
+
+
+def test_programs_that_need_libraries_are_told_from_those_that_do_not(tmp_path: Path) -> None:
+    assert doctor.is_dynamic(os.path.realpath(str(shutil.which("ls"))))
+    (tmp_path / "script").write_text("#!/bin/sh\n")
+    assert doctor.is_dynamic(str(tmp_path / "script"))
+    if missing("busybox") is None:
+        linked = subprocess.run(["ldd", str(shutil.which("busybox"))], capture_output=True, text=True)
+        assert doctor.is_dynamic(str(shutil.which("busybox"))) == (linked.returncode == 0)
+
+
+def test_it_reads_well() -> None:
+    groups = [
+        ("the first", [Fact("kernel", "ok", "Linux 6.1"), Fact("overlay", "missing", "none", "sudo modprobe overlay")]),
+        ("the second", [Fact("tini", "warn", "not installed", "sudo apt-get install tini")]),
+    ]
+    assert doctor.shown(groups, colour=False).splitlines() == [
+        "the first:",
+        "  ok       kernel   Linux 6.1",
+        "  missing  overlay  none",
+        "                    → sudo modprobe overlay",
+        "",
+        "the second:",
+        "  warn     tini     not installed",
+        "                    → sudo apt-get install tini",
+        "",
+        "Not ready yet, for want of: overlay. The lines with → mend it.",
+    ]
+    assert doctor.shown(groups[1:], colour=False).splitlines()[-1] == (
+        "Ready: `run` will work. 1 thing could be better, see →."
+    )
+    assert "\x1b[31mmissing\x1b[0m" in doctor.shown(groups, colour=True)
