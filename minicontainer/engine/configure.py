@@ -199,7 +199,7 @@ def numbers_of(text: str) -> set[int]:
     result: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()) or int(last or first) > 8192:
+        if not (first.isdecimal() and (last or first).isdecimal()) or int(last or first) >= 2**16:
             raise errors.InvalidArgument(f"{text!r} is no list of numbers like 0-2,4")
         result |= set(range(int(first), int(last or first) + 1))
     return result
