@@ -34,7 +34,9 @@ def main(arguments: list[str]) -> int:
         raise UsageError("load: requested load from stdin, but stdin is a terminal: use -i FILE, or a pipe")
     else:
         names = images.load(sys.stdin.buffer)
-    if not values["quiet"]:
-        for name in names:
+    for name in names:
+        for warning in images.warnings(name):
+            print(f"minicontainer: warning: {name}: {warning}", file=sys.stderr)
+        if not values["quiet"]:
             print(f"Loaded image ID: {name}" if name.startswith("sha256:") else f"Loaded image: {name}")
     return 0

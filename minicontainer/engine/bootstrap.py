@@ -16,7 +16,6 @@ from .. import errors, host
 from ..image import archive, reference, store
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-MIRROR = "http://deb.debian.org/debian"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 # What a program finds in nearly every container: names for root and nobody.
@@ -114,18 +113,19 @@ def _debian(into: store.Store) -> store.Image:
     suite, mirror = _host_suite()
     with into.job() as job:
         tree = job.path("tree")
-        _output(["debootstrap", "--variant=minbase", f"--keyring={KEYRING}", suite, tree, mirror])
+        # Without a mirror named, debootstrap takes its own default.
+        _output(
+            ["debootstrap", "--variant=minbase", f"--keyring={KEYRING}", suite, tree, *([mirror] if mirror else [])]
+        )
         _tidy(tree)
         layer = job.path("tar")
         _pack(tree, layer)
-        config = _config(
-            ["bash"], int(time.time()), f"bootstrap debian: debootstrap --variant=minbase {suite} {mirror}"
-        )
+        config = _config(["bash"], int(time.time()), f"bootstrap debian: debootstrap --variant=minbase {suite}")
         return archive.make(job, config, [layer], "debian:latest")
 
 
 def _host_suite() -> tuple[str, str]:
-    """Suite and mirror of a Debian host, so that a local mirror is used and nothing else asked; else bookworm's."""
+    """Suite and mirror of a Debian host, so that a local mirror is used and nothing else asked; else bookworm, ""."""
     release = {}
     try:
         with open("/etc/os-release") as file:
@@ -135,7 +135,7 @@ def _host_suite() -> tuple[str, str]:
     except FileNotFoundError:
         pass
     if release.get("ID") != "debian" or not release.get("VERSION_CODENAME"):
-        return "bookworm", MIRROR
+        return "bookworm", ""
     suite = release["VERSION_CODENAME"]
     sources = ["/etc/apt/sources.list"]
     if os.path.isdir("/etc/apt/sources.list.d"):
@@ -144,7 +144,7 @@ def _host_suite() -> tuple[str, str]:
         mirror = _mirror(path, suite)
         if mirror:
             return suite, mirror
-    return suite, MIRROR
+    return suite, ""
 
 
 def _mirror(path: str, suite: str) -> str:

@@ -1,8 +1,8 @@
 """The door for library users: one client, with docker-py's nouns and verbs.
 
-    client = Client()
-    client.images.load(open("image.tar", "rb"))
-    client.containers.plan("busybox", command=["true"])
+client = Client()
+client.images.load(open("image.tar", "rb"))
+client.containers.plan("busybox", command=["true"])
 """
 
 from .. import host

@@ -99,6 +99,7 @@ class Containers:
             "created": timestamp(),
             "image": image,
             "image_id": found.id,
+            "layers": found.chain_ids,
             "args": config["process"]["args"],
             "labels": options["labels"],
             "remove": options["remove"],

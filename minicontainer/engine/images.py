@@ -35,6 +35,11 @@ class Images:
 
         return archive.load(self.store, source, progress)
 
+    def warnings(self, name: str) -> "list[str]":
+        """What could not be kept when the image's layers were unpacked: devices and owners in a user namespace …"""
+        image = self.store.get(name)
+        return [str(text) for chain in image.chain_ids for text in self.store.layer_record(chain).get("warnings", [])]
+
     def get(self, name: str) -> store.Image:
         """The image of that name, or whose id begins so. Raises ImageNotFound, InvalidArgument."""
         return self.store.get(name)

@@ -37,7 +37,8 @@ class System:
                 problems.append(problem)
         problems += self.orphans(repair)
         store = self.containers.images
-        return problems + (store.repair() if repair else store.check())
+        in_use = {chain for record in self.containers.list() for chain in record["layers"]}
+        return problems + (store.repair(in_use) if repair else store.check(in_use))
 
     def examine(self, identifier: str, repair: bool) -> str:
         """What is wrong with one container's directory; empty if nothing is, or somebody is at work in it."""

@@ -44,6 +44,9 @@ def options(lower: list[str], upper: str, work: str, user: bool, volatile: bool)
 def mount(store: str, lower: list[str], container: str, volatile: bool) -> Iterator[steps.Step]:
     """Mount the container's root file system at `<container>/rootfs`. Lower directories are relative to `store`."""
     relative = os.path.relpath(container, store)
+    if not lower:  # an image of no layers at all (FROM scratch): overlay wants one
+        lower = [f"{relative}/lower"]
+        yield steps.mkdir(f"{container}/lower", why="the image has no layer, and overlay needs one below: an empty one")
     for name, why in (
         ("upper", "the writable layer: all that this container changes"),
         ("work", "where overlay prepares a copy before it renames it into the upper directory"),
