@@ -134,7 +134,11 @@ def dependencies() -> Iterator[Fact]:
     """The Python packages beside us, each looked for where `run` would look."""
     lacking = False
     for module, (package, state, consequence) in MODULES.items():
-        if importlib.util.find_spec(module) is None:
+        try:
+            there = importlib.util.find_spec(module) is not None
+        except ImportError:
+            there = False
+        if not there:
             lacking = True
             yield Fact(package, state, f"not installed: {consequence}", install(package))
     if not lacking:
