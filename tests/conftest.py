@@ -29,8 +29,9 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import hypothesis.configuration
-import peers
 import pytest
+
+from tests import peers
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")

@@ -1,6 +1,6 @@
 """Machines made of nothing but a network namespace, for tests of the network.
 
-    from laboratory import Laboratory, fresh_laboratory  # noqa: F401
+    from tests.laboratory import Laboratory, fresh_laboratory  # noqa: F401
 
 The test itself moves into a namespace of its own, which is "the host": bridges, tables and ip_forward in it are
 nobody else's. `laboratory.machine()` is another one: a container's stand-in, a LAN's computer, the internet.

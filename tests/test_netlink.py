@@ -7,9 +7,9 @@ import sys
 from typing import Any
 
 import pytest
-from laboratory import Laboratory, Machine, command, fresh_laboratory  # noqa: F401
 
 from minicontainer import errors, netlink
+from tests.laboratory import Laboratory, Machine, command, fresh_laboratory  # noqa: F401
 
 
 def shown(machine: Machine, *words: str) -> Any:

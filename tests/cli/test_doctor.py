@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import missing
+from tests.conftest import missing
 
 from minicontainer import host, syscalls
 from minicontainer.cli import doctor

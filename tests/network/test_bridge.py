@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laboratory import Laboratory, Machine, ask, command, fresh_laboratory, write  # noqa: F401
 
 from minicontainer import errors, files, host, netlink, steps
 from minicontainer.network import Network, bridge, ipam, nat
+from tests.laboratory import Laboratory, Machine, ask, command, fresh_laboratory, write  # noqa: F401
 
 FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 

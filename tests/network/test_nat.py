@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from laboratory import Laboratory, Machine, ask, command, fresh_laboratory, write  # noqa: F401
 
 from minicontainer import errors, host, netlink, steps
 from minicontainer.network import Network, bridge, ipam, nat
+from tests.laboratory import Laboratory, Machine, ask, command, fresh_laboratory, write  # noqa: F401
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("bridge", "veth", "nftables", "ip")]
 

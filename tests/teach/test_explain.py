@@ -54,7 +54,7 @@ def test_text_says_what_the_man_pages_say() -> None:
         'mounts.attach("/root", "proc", "/proc", "proc", MS_NOSUID|MS_NODEV|MS_NOEXEC, "")',
         "pid = init.fork(<the child's plan, 4 steps>",
         'link_set("lo", up=true, namespace=$pid)',
-        "rootfs.make_device(\"/r\", \"/dev/null\", 'c', 1:3, 0666)",
+        'rootfs.make_device("/r", "/dev/null", \'c\', 1:3, 0666)',
         "add table inet t",
         "MNT_DETACH",
         "notebook 06: overlay and copy-on-write",

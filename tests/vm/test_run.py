@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import minicontainer
+from tests.conftest import minicontainer
 
 pytestmark = pytest.mark.root
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import conftest
 import pytest
+
+from tests import conftest
 
 CGROUPS = Path("/sys/fs/cgroup")
 
