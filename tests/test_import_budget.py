@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.conftest import CHECKOUT, minicontainer
 
 # Each of these is dearer than a namespace, and each has a way back in through some innocent import.

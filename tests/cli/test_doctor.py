@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import missing
 
 from minicontainer import host, syscalls
 from minicontainer.cli import doctor
 from minicontainer.host import Fact
+from tests.conftest import missing
 
 
 def facts(**environment: str) -> tuple[int, dict[str, Any]]:

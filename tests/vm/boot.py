@@ -1,10 +1,13 @@
 """A second kernel in a few seconds: boots a distribution's own kernel in qemu and runs one command there.
 
-    /usr/bin/python3 tests/vm/boot.py COMMAND [ARG…]        (what `./dev vm` calls; root the first time)
+    /usr/bin/python3 tests/vm/boot.py [--systemd] COMMAND [ARG…]     (what `./dev vm` calls; root the first time)
 
 Most hosts have pure cgroup v2; some that we are built on have v1. What only ran on one of them is not tested. Inside:
 root with all capabilities, cgroup v2 alone, and this checkout with its .venv at the same path as outside, writable,
 thrown away afterwards. COMMAND's output comes out as it is written, its exit code is ours. 124: the time limit.
+
+Process 1 is a shell script that mounts what it must; with --systemd it is the distribution's own, which owns the tree of
+cgroups as on most hosts. Of its units only those start that a session is made of, and no terminal waits for a login.
 
 The machine is made of three disks, all below .vm/ and each rebuilt only when what goes into it has changed:
 
@@ -37,7 +40,7 @@ MEMORY = os.environ.get("VM_MEMORY", "2048")  # MiB
 # What the tests ask, beside Python: the same programs as outside (`./dev setup`), without compilers.
 PACKAGES = (
     "python3 libpython3-stdlib libseccomp2 libcap2 iproute2 iputils-ping nftables procps kmod strace busybox-static "
-    "util-linux mount ca-certificates"
+    "util-linux mount ca-certificates systemd systemd-sysv libpam-systemd dbus dbus-user-session"
 ).split()
 # For the root disk, in this order; what is built into a kernel is not found as a file, and skipped.
 DISK_MODULES = (
@@ -60,12 +63,12 @@ for m in /modules/*.ko; do insmod $m; done
 i=0; until [ -b /dev/vda ] || [ $i = 200 ]; do i=$((i+1)); usleep 10000; done
 mount -t ext4 -o noatime,nobarrier /dev/vda /root || { echo "no root disk"; poweroff -f; }
 mount --move /dev /root/dev
-exec switch_root /root /sbin/vm-init
+exec switch_root /root ${vm_init:-/sbin/vm-init}
 """
 
-# Process 1 of the machine. The command's output and its exit code leave by two virtio ports.
+# Process 1 of the machine.
 ROOT_INIT = """#!/bin/sh
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mkdir -p /dev/pts /dev/shm /dev/mqueue
@@ -74,20 +77,46 @@ mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup
 ln -sf /proc/self/fd /dev/fd; ln -sf fd/0 /dev/stdin; ln -sf fd/1 /dev/stdout; ln -sf fd/2 /dev/stderr
-modprobe -a -q MODULES
 ip link set lo up
 hostname vm
+exec setsid /sbin/vm-command
+"""
+
+# The command's output and its exit code leave by two virtio ports. Process 1, or what systemd starts.
+ROOT_COMMAND = """#!/bin/sh
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+modprobe -a -q MODULES
 mkdir -p CHECKOUT
 mount -t ext4 -o noatime /dev/vdc CHECKOUT
 mkdir -p CHECKOUT/.venv
 mount -t ext4 -o noatime /dev/vdb CHECKOUT/.venv
 cd CHECKOUT
-setsid sh .vm-command </dev/null >/dev/vport0p1 2>&1
+setsid --wait sh .vm-command </dev/null >/dev/vport0p1 2>&1
 echo $? >/dev/vport0p2
 sync
 echo o >/proc/sysrq-trigger
 sleep 60
 """
+
+# What systemd boots instead of multi-user.target: its manager, the journal, the bus, logins; then the command.
+SYSTEMD_UNITS = {
+    "vm.target": """[Unit]
+Requires=vm.service
+""",
+    "vm.service": """[Unit]
+Requires=dbus.socket
+Wants=systemd-logind.service
+After=basic.target dbus.socket systemd-logind.service
+[Service]
+ExecStart=/sbin/vm-command
+""",
+}
+# Slow under emulation, and nothing that a container has to do with.
+SYSTEMD_MASKED = (
+    "systemd-networkd systemd-resolved systemd-timesyncd systemd-hwdb-update systemd-binfmt systemd-random-seed "
+    "systemd-journal-flush systemd-update-utmp systemd-firstboot systemd-sysusers systemd-pstore e2scrub_reap "
+    "systemd-ask-password-wall systemd-machine-id-commit systemd-remount-fs"
+)
 
 
 def say(message: str) -> None:
@@ -196,8 +225,16 @@ def build_kernel_and_root() -> None:
     shutil.rmtree(f"{base}/lib/modules", ignore_errors=True)
     shutil.copytree(modules, f"{base}/lib/modules/{version}")
     run("depmod", "-b", base, version)
-    init = ROOT_INIT.replace("MODULES", MODULES).replace("CHECKOUT", shlex.quote(CHECKOUT))
-    write(f"{base}/sbin/vm-init", init, 0o755)
+    write(f"{base}/sbin/vm-init", ROOT_INIT, 0o755)
+    command = ROOT_COMMAND.replace("MODULES", MODULES).replace("CHECKOUT", shlex.quote(CHECKOUT))
+    write(f"{base}/sbin/vm-command", command, 0o755)
+    for name, content in SYSTEMD_UNITS.items():
+        write(f"{base}/etc/systemd/system/{name}", content)
+    for name in SYSTEMD_MASKED.split():
+        link(f"{base}/etc/systemd/system/{name}.service", "/dev/null")
+    link(f"{base}/etc/systemd/system/default.target", "vm.target")
+    write(f"{base}/etc/machine-id", "0123456789abcdef0123456789abcdef\n")  # without one, each boot is a first boot
+    write(f"{base}/etc/hostname", "vm\n")
     write(f"{base}/etc/hosts", "127.0.0.1 localhost vm\n")
     build_initrd(modules)
     disk(os.path.join(CACHE, "root.ext4"), base, spare=600)
@@ -248,6 +285,13 @@ def write(path: str, content: str | bytes, mode: int = 0o644) -> None:
     os.chmod(path, mode)
 
 
+def link(path: str, target: str) -> None:
+    """A symbolic link, in place of whatever was there."""
+    if os.path.lexists(path):
+        os.unlink(path)
+    os.symlink(target, path)
+
+
 def checkout_disk(work: str, command: list[str]) -> str:
     """The checkout as it lies here (also what is not committed), and the command."""
     folder = os.path.join(work, "checkout")
@@ -262,7 +306,7 @@ def checkout_disk(work: str, command: list[str]) -> str:
     return path
 
 
-def boot(work: str, checkout: str) -> int:
+def boot(work: str, checkout: str, init: str) -> int:
     """Run qemu until it powers off or the time is over; the command's exit code."""
     program, machine, console, _ = MACHINES[platform.machine()]
     code = os.path.join(work, "code")
@@ -279,7 +323,9 @@ def boot(work: str, checkout: str) -> int:
         "-display", "none", "-nodefaults", "-no-reboot", "-monitor", "none", "-parallel", "none", "-net", "none",
         "-serial", f"file:{console_log}",
         "-kernel", f"{CACHE}/vmlinuz", "-initrd", f"{CACHE}/initrd",
-        "-append", f"console={console} quiet panic=-1 random.trust_cpu=on cgroup_no_v1=all mitigations=off",
+        "-append",
+        f"console={console} quiet panic=-1 random.trust_cpu=on cgroup_no_v1=all mitigations=off "
+        f"vm_init={init}",
         *drive(f"{CACHE}/root.ext4"), *drive(f"{CACHE}/venv.ext4"), *drive(checkout),
         "-device", "virtio-serial-pci",
         "-chardev", f"file,id=out,path=/dev/fd/{write_end}", "-device", "virtserialport,chardev=out,nr=1",
@@ -322,7 +368,10 @@ def last_words(console_log: str) -> str:
 
 def main() -> int:
     """See the module's docstring."""
-    if len(sys.argv) < 2:
+    command, init = sys.argv[1:], "/sbin/vm-init"
+    if command[:1] == ["--systemd"]:
+        command, init = command[1:], "/lib/systemd/systemd"
+    if not command:
         sys.exit(__doc__)
     os.makedirs(CACHE, exist_ok=True)
     with open(os.path.join(CACHE, "lock"), "w") as lock:
@@ -331,7 +380,7 @@ def main() -> int:
         build_venv()
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="run-") as work:
-        status = boot(work, checkout_disk(work, sys.argv[1:]))
+        status = boot(work, checkout_disk(work, command), init)
     say(f"{time.monotonic() - begin:.1f} s, exit code {status}")
     return status
 
