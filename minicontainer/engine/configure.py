@@ -297,7 +297,8 @@ def add_mounts(
     """The user's mounts, outer ones first, and the three files of /etc that know this container's name."""
     wanted = []
     for name in ("hosts", "hostname", "resolv.conf"):
-        wanted.append(spec.mount(f"/etc/{name}", "bind", f"{container}/{name}", ["bind"]))
+        words = ["bind", "ro"] if options["read_only"] else ["bind"]
+        wanted.append(spec.mount(f"/etc/{name}", "bind", f"{container}/{name}", words))
     for mount in mounts:
         words = [*mount.options, *(["ro"] if mount.readonly else [])]
         words = [word for word in words if word != "nocopy"]

@@ -136,8 +136,9 @@ def begin(stdin: bool) -> None:
     _prctl.prctl(_prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
     os.umask(0o022)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and execve keeps what is ignored
-        signal.signal(number, signal.SIG_DFL)
+    for number in signal.valid_signals():  # execve keeps what is ignored: by Python, the monitor, or a nohup before us
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if not stdin:
         null = os.open("/dev/null", os.O_RDONLY)
