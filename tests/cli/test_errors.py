@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import leftovers
-from tests.engine_fixtures import Shop, shop  # noqa: F401
+from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
 
 pytestmark = pytest.mark.root
 

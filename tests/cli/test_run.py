@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import leftovers
-from tests.engine_fixtures import Shop, shop  # noqa: F401
+from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
 
 pytestmark = pytest.mark.root
 
@@ -19,7 +19,7 @@ SLEEP = ("sh", "-c", "echo ready; sleep 60")
 FOURTEEN = 0xA80425FB  # docker's default capabilities as /proc/PID/status shows them
 
 
-# ------------------------------------------------------------------------------------------------- the command and its end
+# --------------------------------------------------------------------------------------------- the command and its end
 
 
 def test_the_images_command_and_ours(shop: Shop) -> None:
@@ -54,7 +54,7 @@ def test_an_init_of_its_own(shop: Shop) -> None:
     assert shop.run("--init", "demo", "sh", "-c", "kill -TERM $$", check=False).returncode == 143
 
 
-# ----------------------------------------------------------------------------------------------------------------- signals
+# ------------------------------------------------------------------------------------------------------------- signals
 
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "USR1", "USR2", "HUP", "QUIT", "ALRM", "CONT"])
@@ -85,12 +85,12 @@ def test_a_killed_client_kills_no_container(shop: Shop) -> None:
     """The monitor stays, and cleans up when the container ends."""
     with shop.start("demo", *SLEEP) as container:
         container.client.kill()
-        assert container.wait() == -signal.SIGKILL
+        assert container.client.wait(30) == -signal.SIGKILL
         assert Path(f"/proc/{container.pid}/root/srv").is_dir()
         assert os.path.isdir(shop.root / "containers" / container.id)
 
 
-# --------------------------------------------------------------------------------------------------------- stdin and stdout
+# ---------------------------------------------------------------------------------------------------- stdin and stdout
 
 
 def test_with_i_stdin_is_piped(shop: Shop) -> None:
@@ -117,8 +117,8 @@ def test_much_output_arrives_whole_and_in_its_own_stream(shop: Shop) -> None:
 def test_a_closed_descriptor_is_dev_null(shop: Shop, closed: str) -> None:
     """And not, in the container, the engine's next socket."""
     script = f'"$@" {closed}'
-    command = [sys.executable, "-m", "minicontainer", "run", "--rm", "--network", "none", "-i", "demo", "sh", "-c",
-               "echo out; echo err >&2; cat; for fd in 0 1 2; do readlink /proc/self/fd/$fd; done >/tmp/x; exit 3"]  # fmt: skip
+    command = [sys.executable, "-m", "minicontainer", "run", "--rm", "--network", "none", "-i", "demo"]
+    command += ["sh", "-c", "echo out; echo err >&2; cat; exit 3"]
     done = subprocess.run(
         ["sh", "-c", script, "sh", *command], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
@@ -140,12 +140,20 @@ def test_the_monitor_holds_no_output_open(shop: Shop) -> None:
     with shop.start("demo", "sh", "-c", "echo ready; exec >/dev/null 2>&1; sleep 60") as container:
         reader = container.client.stdout
         assert reader is not None
-        holders = [
-            pid for pid in os.listdir("/proc")
-            if pid.isdigit() and int(pid) not in (os.getpid(), container.client.pid)
-            and any(same_pipe(f"/proc/{pid}/fd/{fd}", reader.fileno()) for fd in list_directory(f"/proc/{pid}/fd"))
-        ]  # fmt: skip
-        assert holders == []
+        while holders(reader.fileno()) - {
+            os.getpid(),
+            container.client.pid,
+        }:  # if it did, this test would run into its limit
+            os.sched_yield()
+
+
+def holders(descriptor: int) -> set[int]:
+    """The processes that have this pipe open."""
+    pids = [pid for pid in os.listdir("/proc") if pid.isdigit()]
+    return {
+        int(pid) for pid in pids
+        if any(same_pipe(f"/proc/{pid}/fd/{fd}", descriptor) for fd in list_directory(f"/proc/{pid}/fd"))
+    }  # fmt: skip
 
 
 def list_directory(path: str) -> list[str]:
@@ -162,7 +170,7 @@ def same_pipe(path: str, descriptor: int) -> bool:
         return False
 
 
-# ------------------------------------------------------------------------------------------------------ identity and places
+# ------------------------------------------------------------------------------------------------- identity and places
 
 
 def test_environment_in_dockers_order(shop: Shop) -> None:
@@ -245,7 +253,7 @@ def test_name_label_and_id(shop: Shop, tmp_path: Path) -> None:
     assert not (shop.root / "containers/names/well_named").is_symlink()
 
 
-# -------------------------------------------------------------------------------------------------------------- namespaces
+# ---------------------------------------------------------------------------------------------------------- namespaces
 
 
 def test_six_namespaces_of_its_own(shop: Shop) -> None:
@@ -297,7 +305,7 @@ def test_without_a_network_there_is_loopback(shop: Shop) -> None:
     assert "127.0.0.1/8" in text and len(text.splitlines()) == 1
 
 
-# ------------------------------------------------------------------------------------------------------------------ limits
+# -------------------------------------------------------------------------------------------------------------- limits
 
 
 def v1_or_v2(container: "object", controller: str, one: str, two: str) -> str:
@@ -350,7 +358,7 @@ def test_sysctls(shop: Shop) -> None:
     assert Path("/proc/sys/kernel/msgmax").read_text() == before
 
 
-# ------------------------------------------------------------------------------------------------------------------- files
+# --------------------------------------------------------------------------------------------------------------- files
 
 
 def test_dev_has_what_docker_has(shop: Shop) -> None:
@@ -358,11 +366,10 @@ def test_dev_has_what_docker_has(shop: Shop) -> None:
     with shop.start("demo", *SLEEP) as container:
         root = f"/proc/{container.pid}/root/dev"
         assert sorted(os.listdir(root)) == names.split()
-        for name, number in (("null", (1, 3)), ("zero", (1, 5)), ("full", (1, 7)), ("random", (1, 8)), ("urandom", (1, 9)),
-                             ("tty", (5, 0))):  # fmt: skip
+        for name, *number in (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("tty", 5, 0)):
             info = os.stat(f"{root}/{name}")
             assert stat.S_ISCHR(info.st_mode) and stat.S_IMODE(info.st_mode) == 0o666
-            assert (os.major(info.st_rdev), os.minor(info.st_rdev)) == number
+            assert [os.major(info.st_rdev), os.minor(info.st_rdev)] == number
         assert os.readlink(f"{root}/ptmx") == "pts/ptmx" and os.readlink(f"{root}/fd") == "/proc/self/fd"
 
 
@@ -435,7 +442,7 @@ def test_devices(shop: Shop) -> None:
         assert (ours.st_rdev, ours.st_mode) == (theirs.st_rdev, theirs.st_mode)
 
 
-# ---------------------------------------------------------------------------------------------------------------- security
+# ------------------------------------------------------------------------------------------------------------ security
 
 
 @pytest.mark.parametrize(
@@ -496,12 +503,24 @@ def test_it_runs_in_no_more_descriptors_than_three(shop: Shop) -> None:
 
 
 def test_it_inherits_no_signal_that_is_ignored_or_blocked(shop: Shop) -> None:
-    with shop.start("demo", "sleep", "60") if False else shop.start("demo", *SLEEP) as container:
-        assert int(container.status("SigBlk"), 16) == 0
-        assert int(container.status("SigIgn"), 16) & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1) == 0
+    """Though its client, here, ignores two: what nohup(1) does."""
+    command = [sys.executable, "-m", "minicontainer", "run", "--rm", "--network", "none", "demo"]
+    words = [
+        "sh",
+        "-c",
+        'trap "" HUP QUIT; exec "$@"',
+        "sh",
+        *command,
+        "grep",
+        "-E",
+        "Sig(Ign|Blk)",
+        "/proc/self/status",
+    ]
+    text = subprocess.run(words, capture_output=True, text=True).stdout
+    assert text == "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"
 
 
-# ------------------------------------------------------------------------------------------------------------- the network
+# --------------------------------------------------------------------------------------------------------- the network
 
 
 @pytest.mark.needs("bridge", "veth", "nftables")
