@@ -82,8 +82,8 @@ def shown(report: bench.Report) -> str:
     if report.groups:
         first = next(iter(report.groups[0].series.values()))
         lines += [
-            f"{len(first)} rounds; from, to: where the true median lies, {measure.CONFIDENCE:.0%} sure; "
-            "ratios with the same sureness",
+            f"{len(first)} rounds. from, to: the true median lies between, {measure.sureness(len(first)):.0%} sure; "
+            "ratios: likewise, by resampling",
             "",
         ]
     lines += [verdict(bar) for bar in report.bars]
@@ -107,9 +107,11 @@ def verdict(bar: bench.Bar) -> str:
     promise = f"{bar.group}: at most {bar.at_most:.2f} of {bar.theirs}"
     if bar.ratio is None:
         return f"bar not measured: {promise}: {bar.why_not}"
-    aim = "aim reached" if bar.ratio.value <= bar.aim else f"aim {bar.aim:.2f} not reached"
+    aim = ""
+    if bar.aim < bar.at_most:
+        aim = "; aim reached" if bar.ratio.value <= bar.aim else f"; aim {bar.aim:.2f} not reached"
     sure = (
         "" if bar.ratio.high <= bar.at_most or bar.ratio.low > bar.at_most else ", but not for sure: more --runs tell"
     )
     word = "held" if bar.held else "MISSED"
-    return f"bar {word}: {promise}: {bar.ratio.value:.3f} ({bar.ratio.low:.3f} to {bar.ratio.high:.3f}); {aim}{sure}"
+    return f"bar {word}: {promise}: {bar.ratio.value:.3f} ({bar.ratio.low:.3f} to {bar.ratio.high:.3f}){aim}{sure}"

@@ -135,15 +135,25 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     runs, nothing but the whole range is left, and its confidence is less. (David & Nagaraja, Order Statistics, 7.1)
     """
     ordered = sorted(values)
-    count = len(ordered)
-    tail, ways, rank = 0.0, 1, 0
+    rank, _ = _rank(len(ordered), confidence)
+    return ordered[rank], ordered[len(ordered) - 1 - rank]
+
+
+def sureness(runs: int, confidence: float = CONFIDENCE) -> float:
+    """How sure `median_interval` really is with so many runs: a little more than asked for; with few of them, less."""
+    return _rank(runs, confidence)[1]
+
+
+def _rank(count: int, confidence: float) -> tuple[int, float]:
+    """Which value from either end (0: the outermost) encloses the median, and with what probability."""
+    tail, ways, rank, sure = 0.0, 1, 0, 1 - 2 * 0.5**count
     for below in range(count // 2):
         tail += ways * 0.5**count
         if 2 * tail > 1 - confidence:
             break
-        rank = below
+        rank, sure = below, 1 - 2 * tail
         ways = ways * (count - below) // (below + 1)
-    return ordered[rank], ordered[count - 1 - rank]
+    return rank, max(sure, 0.0)
 
 
 class Summary(NamedTuple):

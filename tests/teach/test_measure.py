@@ -1,7 +1,9 @@
 """Figures and what may be said of them: against the standard library, against tables, and against a clock."""
 
 import json
+import math
 import os
+import random
 import shutil
 import signal
 import statistics
@@ -40,6 +42,17 @@ def test_the_quartiles_are_the_standard_librarys(values: list[float]) -> None:
 def test_the_medians_interval_is_the_tables(count: int, rank: int) -> None:
     values = [float(value) for value in range(1, count + 1)]
     assert measure.median_interval(values) == (rank, count + 1 - rank)
+
+
+def test_how_sure_an_interval_is_depends_on_the_runs() -> None:
+    """The same by chance: the true median of a fair column is in the interval as often as promised."""
+    assert [round(measure.sureness(runs), 3) for runs in (1, 2, 5, 6, 9, 20)] == [0.0, 0.5, 0.938, 0.969, 0.961, 0.959]
+    draw = random.Random(1)
+    hits = 0
+    for _ in range(2000):
+        low, high = measure.median_interval([draw.expovariate(1) for _ in range(20)])
+        hits += low <= math.log(2) <= high
+    assert hits / 2000 == pytest.approx(measure.sureness(20), abs=0.02)
 
 
 @hypothesis.given(COLUMN)
@@ -134,8 +147,8 @@ def test_a_bar_is_held_missed_or_not_measured() -> None:
 def test_a_report_is_readable_and_its_raw_data_are_json() -> None:
     made = report(0.1, 1.0)
     shown = face.shown(made)
-    assert "docker               1000.0" in shown.replace("median ms", "") or "1000.0" in shown
-    assert "0.100" in shown
+    assert "docker 1000.0 1000.0 1000.0 1000.0 1000.0 0.100 (0.100 to 0.100)" in " ".join(shown.split())
+    assert "20 rounds" in shown
     assert "skipped: podman: podman is not installed" in shown
     raw = json.loads(json.dumps(made.raw()))
     assert len(raw["groups"][0]["figures"]["docker"]) == 20

@@ -198,4 +198,7 @@ def run(name: str, runs: int, tell: Callable[[str], None]) -> Report:
     with Workshop(tell) as workshop:
         report: Report = module.measure(workshop, runs)
     report.judge()
+    busy = report.machine["load"][0]
+    if busy > report.machine["processors"] / 2:
+        report.facts.append(f"others were at work here when it began (load {busy:.1f}): measure again when it is quiet")
     return report

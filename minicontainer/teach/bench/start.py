@@ -77,9 +77,6 @@ def measure(workshop: Workshop, runs: int) -> Report:
         report.bars.append(Bar("bridge", "minicontainer", peer, AT_MOST, AIM))
     report.method = {"runs": runs, "warm_up": WARM_UP, "order": "rounds, shuffled", "seed": measuring.SEED}
     report.facts.append(imports())
-    busy = max(report.machine["load"][0], os.getloadavg()[0] - 1)  # we are one of those who waited
-    if busy > report.machine["processors"] / 2:
-        report.facts.append(f"others were at work here, too (load {busy:.1f}): measure again when it is quiet")
     return report
 
 
