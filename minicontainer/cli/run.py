@@ -219,11 +219,12 @@ def note_id(path: str, identifier: str) -> None:
 
 def attach(containers: Any, planned: Any, explain: bool, cidfile: str | None) -> int:
     """Start it, pass signals on, relay the terminal, wait for the end."""
-    reporter = None
+    teller = reporter = None
     if explain:
         from ..teach import explain as explaining
 
-        reporter = explaining.Reporter(planned, sys.stderr).step
+        teller = explaining.Reporter(planned, sys.stderr)
+        reporter = teller.step
     sys.stdout.flush()
     early: list[int] = []
     attached: list[monitor.Client] = []
@@ -244,6 +245,8 @@ def attach(containers: Any, planned: Any, explain: bool, cidfile: str | None) ->
     except errors.MiniContainerError:
         if cidfile:
             os.unlink(cidfile)
+        if teller:
+            teller.flush()  # as far as it came
         raise
     attached.append(running)
     for waiting in early:

@@ -97,9 +97,7 @@ def tell(verb: str, arguments: Iterable[Any]) -> Told:
     if call == "init.fork":
         return Told(call, [f"<the child's plan, {len(words[0])} steps>", *map(plain, words[1:])])
     flags = FLAGS.get(call, {})
-    return Told(
-        call, [flag_names(word, flags[n]) if n in flags else plain(word) for n, word in enumerate(words)]
-    )
+    return Told(call, [flag_names(word, flags[n]) if n in flags else plain(word) for n, word in enumerate(words)])
 
 
 def flag_names(value: int, names: dict[str, int]) -> str:
@@ -204,6 +202,7 @@ class Page:
         self.heading = ("", "")
         self.why = ""
         self.limit = 60  # characters of one value
+        self.spelled: list[str] = []  # long sets of flags that have been written in full
 
     def style(self, style: str, words: str) -> str:
         """The words in colour, if there is any."""
@@ -256,16 +255,16 @@ class Page:
             lines = [self.short(word, self.width - INDENT - 4) for word in told.words]
             return ["nft(", *(f"    {line}" for line in lines), ")"]
         whole = ""
+        spelled = list(self.spelled)
         for self.limit in (96, 72, 60, 52, 44, 36):  # long values are cut only as far as one line asks for
+            self.spelled = list(spelled)
             words = [self.word(told.call, position, word) for position, word in enumerate(told.words)]
             whole = f"{result}{told.call}({', '.join(word for word in words if word)})"
             if len(whole) <= self.width - INDENT:
                 return [whole]
         # Break behind a comma or a flag's bar. A space within a string is a bad place; a no-break space stands in.
         breakable = whole.replace(" ", "\u00a0").replace(",\u00a0", ", ").replace("|", "|\u200b ")
-        lines = textwrap.wrap(
-            breakable, self.width - INDENT - 4, break_long_words=True, break_on_hyphens=False
-        )
+        lines = textwrap.wrap(breakable, self.width - INDENT - 4, break_long_words=True, break_on_hyphens=False)
         joined = [line.replace("\u200b ", "").replace("\u200b", "").replace("\u00a0", " ") for line in lines]
         return [joined[0], *(" " * 4 + line for line in joined[1:])]
 
@@ -282,6 +281,11 @@ class Page:
             word = word if isinstance(word, str) and word.startswith("$") else self.value(word) if word else ""
             return f"{name[0]}={word}" if word not in ("", 0, None, False) else ""
         symbol = isinstance(word, str) and word.startswith(("$", "<")) and "/" not in word
+        if position in FLAGS.get(call, {}) and len(word) > 100:
+            # A whole set of capabilities is spelled out once; it comes again for each set of the process.
+            if word in self.spelled:
+                return f"<the same {word.count('|') + 1}>"
+            self.spelled.append(word)
         if symbol or position in FLAGS.get(call, {}):
             return str(word)
         return self.value(word)
@@ -313,7 +317,8 @@ class Page:
     def named(self, line: str) -> str:
         """With names in place of long values; any other long id is cut as `ps` cuts it."""
         for value, name in self.names:
-            line = line.replace(value, name)
+            if name != "$cgroup" or "/sys/" in line:
+                line = line.replace(value, name)
         return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", line)
 
 
@@ -360,7 +365,8 @@ class Reporter:
             self.total("start")
         if by == "teardown" and not message["left"]:
             self.total("teardown")
-        self.flush()
+        if running or by == "teardown":  # in one piece, which what the container says does not cut in two
+            self.flush()
 
     def add(self, by: str, step: steps.Step, milliseconds: float | None) -> None:
         """The step's lines."""
@@ -389,12 +395,10 @@ class Reporter:
             bar = "█" * round(room * amount / largest) or "▏"
             number = NOTEBOOKS.get(concept if concept != "process" else "", ("  ", ""))[0]
             page.lines.append(f"  {number} {concept:<13}{amount:>7.2f} ms  {page.style('bar', bar)}")
-        if what == "start":
-            page.lines.append("")
         self.spent, self.count, self.first, page.heading = {}, dict.fromkeys(self.count, 0), 0.0, ("", "")
 
     def flush(self) -> None:
-        """Write what has come together, in one piece."""
+        """Write what has come together. Owed by the caller after a start that failed."""
         self.stream.write("".join(f"{line}\n" for line in self.page.lines))
         self.stream.flush()
         self.page.lines = []

@@ -124,6 +124,8 @@ class Sheet:
             for name, value in whole.items()
         )
         pieces, end = [], 0
+        if "cgroup" in whole and not text.startswith("/sys/"):  # the directory in /run has the same name by chance
+            pattern = pattern.replace(f"(?P<cgroup>{whole['cgroup']})", "(?!)")
         for found in re.finditer(pattern, text) if pattern else ():
             pieces += [(False, text[end : found.start()]), (True, str(found.lastgroup))]
             end = found.end()
