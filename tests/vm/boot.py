@@ -6,8 +6,8 @@ Most hosts have pure cgroup v2; some that we are built on have v1. What only ran
 root with all capabilities, cgroup v2 alone, and this checkout with its .venv at the same path as outside, writable,
 thrown away afterwards. COMMAND's output comes out as it is written, its exit code is ours. 124: the time limit.
 
-Process 1 is a shell script that mounts what it must; with --systemd it is the distribution's own, which owns the tree of
-cgroups as on most hosts. Of its units only those start that a session is made of, and no terminal waits for a login.
+Process 1 is a shell script that mounts what it must. With --systemd it is systemd, which owns the tree of cgroups, as
+on most hosts; of its units only those start that a container could notice.
 
 The machine is made of three disks, all below .vm/ and each rebuilt only when what goes into it has changed:
 
@@ -111,11 +111,14 @@ After=basic.target dbus.socket systemd-logind.service
 ExecStart=/sbin/vm-command
 """,
 }
-# Slow under emulation, and nothing that a container has to do with.
+# Slow under emulation, and nothing that a container could notice.
 SYSTEMD_MASKED = (
-    "systemd-networkd systemd-resolved systemd-timesyncd systemd-hwdb-update systemd-binfmt systemd-random-seed "
-    "systemd-journal-flush systemd-update-utmp systemd-firstboot systemd-sysusers systemd-pstore e2scrub_reap "
-    "systemd-ask-password-wall systemd-machine-id-commit systemd-remount-fs"
+    "systemd-hwdb-update.service systemd-binfmt.service systemd-random-seed.service systemd-journal-flush.service "
+    "systemd-update-utmp.service systemd-firstboot.service systemd-sysusers.service systemd-pstore.service "
+    "systemd-machine-id-commit.service systemd-remount-fs.service kmod-static-nodes.service modprobe@.service "
+    "dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount "
+    "sys-fs-fuse-connections.mount proc-sys-fs-binfmt_misc.automount systemd-ask-password-console.path "
+    "systemd-ask-password-wall.path"
 )
 
 
@@ -231,7 +234,7 @@ def build_kernel_and_root() -> None:
     for name, content in SYSTEMD_UNITS.items():
         write(f"{base}/etc/systemd/system/{name}", content)
     for name in SYSTEMD_MASKED.split():
-        link(f"{base}/etc/systemd/system/{name}.service", "/dev/null")
+        link(f"{base}/etc/systemd/system/{name}", "/dev/null")
     link(f"{base}/etc/systemd/system/default.target", "vm.target")
     write(f"{base}/etc/machine-id", "0123456789abcdef0123456789abcdef\n")  # without one, each boot is a first boot
     write(f"{base}/etc/hostname", "vm\n")
