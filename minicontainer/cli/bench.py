@@ -32,9 +32,11 @@ def main(arguments: list[str]) -> int:
     if runs < 0:
         raise UsageError("--runs must be 1 or more")
     path = os.path.abspath(values.get("json") or f"bench-results/{rest[0]}-{time.strftime('%Y%m%d-%H%M%S')}.json")
-    report = bench.run(rest[0], runs, silence if values["quiet"] else progress)
-    if not values["quiet"]:
-        progress("")
+    try:
+        report = bench.run(rest[0], runs, silence if values["quiet"] else progress)
+    finally:
+        if not values["quiet"]:
+            progress("")
     print(shown(report))
     try:
         measure.save(path, report.raw())

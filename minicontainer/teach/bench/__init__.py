@@ -164,9 +164,10 @@ class Workshop:
                     ending()
                 except Exception as failure:
                     self.tell(f"could not {what}: {failure}")
-            from ...engine import system
+            if os.path.exists(self.root):
+                from ...engine import system
 
-            system.System(self.root).reset()
+                system.System(self.root).reset()
             shutil.rmtree(self.folder)
         finally:
             if self.before is None:

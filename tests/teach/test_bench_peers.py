@@ -1,0 +1,58 @@
+"""The benches beside real docker, podman, runc and crun: that the comparison takes place, and what it must not say.
+
+The bar itself is `bench … --check`'s business, on a quiet machine. Here, where the rest of the tests run too, it is an
+error only if the figures leave no doubt.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def bench(name: str, runs: int, docker: list[str], podman: list[str], tmp_path: Path) -> tuple[str, dict[str, Any]]:
+    """What a bench prints, and its raw data. The engines are reached as users tell: $DOCKER_HOST, $PODMAN."""
+    wrapper = tmp_path / "podman.sh"
+    wrapper.write_text(f'#!/bin/sh\nexec {shlex.join(podman)} "$@"\n')
+    wrapper.chmod(0o755)
+    raw = tmp_path / "raw.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "minicontainer", "bench", name, "--runs", str(runs), "--json", str(raw)],
+        env={**os.environ, "DOCKER_HOST": docker[docker.index("-H") + 1], "PODMAN": str(wrapper)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, json.loads(raw.read_text())
+
+
+@pytest.mark.needs("overlay", "nft", "busybox", "libseccomp", "runc", "crun")
+def test_start_beside_all_others(docker: list[str], podman: list[str], tmp_path: Path) -> None:
+    said, raw = bench("start", 6, docker, podman, tmp_path)
+    took_part = {group["title"]: set(group["figures"]) for group in raw["groups"]}
+    engines = {"minicontainer", "docker", "podman"}
+    assert took_part["bridge"] == engines, said
+    assert took_part["none"] >= engines | {"runc"}, said
+    assert took_part["host"] >= engines | {"runc"}, said
+    for bar in raw["bars"]:
+        assert bar["ratio"]["low"] <= bar["at_most"], said
+    left = subprocess.run([*docker, "images"], capture_output=True, text=True, check=True).stdout
+    assert "minicontainer-bench" not in left
+    assert "minicontainer-bench" not in subprocess.run([*podman, "images"], capture_output=True, text=True).stdout
+
+
+@pytest.mark.needs("overlay", "debootstrap", "libseccomp")
+def test_load_beside_docker_and_podman(
+    docker: list[str], podman: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/var/cache/minicontainer/bench/debian-layer.tar").exists():
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    said, raw = bench("load", 6, docker, podman, tmp_path)
+    assert set(raw["groups"][0]["figures"]) == {"minicontainer", "docker", "podman"}, said
+    assert raw["bars"][0]["ratio"]["low"] <= raw["bars"][0]["at_most"], said
