@@ -85,7 +85,7 @@ def make_directory(path: str, mode: int = 0o755) -> None:
 
 
 def lock(path: str, shared: bool = False, wait: bool = True) -> int:
-    """Open `path` (made if missing; a directory serves too) and flock(2) it. Returns the descriptor that holds the lock.
+    """Open `path` (made if missing; a directory serves too) and flock(2) it. Returns the descriptor that holds it.
 
     The lock belongs to the open file: every process that inherits the descriptor holds it, and it is gone when the
     last of them closed it or died. Raises BlockingIOError where `wait` is false and somebody else holds it.

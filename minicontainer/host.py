@@ -16,7 +16,7 @@ DEFAULT_ROOT = "/var/lib/minicontainer"
 
 
 def is_root() -> bool:
-    """Root of the machine: uid 0 in the initial user namespace. Uid 0 alone says nothing: `unshare -Ur` gives it to anyone."""
+    """Root of the machine: uid 0 in the initial user namespace. Uid 0 alone says nothing: `unshare -Ur` gives it."""
     return os.geteuid() == 0 and not in_user_namespace()
 
 
@@ -71,7 +71,7 @@ def root() -> str:
 
 
 def suffix() -> str:
-    """What every shared kernel object's name ends with: empty for the default store, else `-` and six hex digits of its path.
+    """What shared kernel objects' names end with: nothing for the default store, else `-` and six hex digits of its path.
 
     Two stores on one machine so never meet in a bridge, a table or a cgroup.
     """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     from collections.abc import Iterator
     from typing import Any
 
-# Made in every container (config-linux.md, Default Devices): name, major, minor (Documentation/admin-guide/devices.txt).
+# Made in every container (config-linux.md, Default Devices): name, major, minor (the kernel's devices.txt).
 DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 
 # (config-linux.md, Default Devices; runtime-linux.md, Dev symbolic links)

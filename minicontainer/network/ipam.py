@@ -14,8 +14,8 @@ Callers owe nothing: each function takes the directory's flock. Pure file work, 
 
 from __future__ import annotations
 
+import _socket as socket  # its C half: 0.3 ms of every start, not 2
 import os
-import socket
 import struct
 
 from .. import errors, files, host

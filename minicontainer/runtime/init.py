@@ -11,7 +11,6 @@ import errno
 import os
 import resource
 import signal
-import socket
 
 import _prctl  # type: ignore[import-not-found]  # the C half of python-prctl: 0.3 ms, not 3
 
@@ -21,6 +20,7 @@ from . import channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
+    import _socket as socket
     from collections.abc import Iterator
     from typing import Any, NoReturn
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 
 from .. import errors, steps
 from ..kernel import terminal
@@ -17,6 +16,7 @@ from . import channel, launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
+    import _socket as socket
     from collections.abc import Callable
     from typing import Any
 
