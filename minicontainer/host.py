@@ -71,7 +71,7 @@ def root() -> str:
 
 
 def suffix() -> str:
-    """What shared kernel objects' names end with: nothing for the default store, else `-` and six hex digits of its path.
+    """What shared objects' names end with: nothing for the default store, else `-` and six hex digits of its path.
 
     Two stores on one machine so never meet in a bridge, a table or a cgroup.
     """
