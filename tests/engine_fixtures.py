@@ -9,6 +9,7 @@
 They are written here as `docker save` writes archives, so that no other engine and no network is needed.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -168,6 +169,12 @@ class Shop:
         assert leftovers.none_within(self.root, self.suffix) == []
         return lines[0]
 
+    def end_all(self) -> None:
+        """Kill every container: what a test that failed left running is not the next one's problem."""
+        for path in Path(f"/run/minicontainer{self.suffix}").glob("*/state.json"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                os.kill(json.loads(path.read_text())["pid"], signal.SIGKILL)
+
     def start(self, *arguments: str, name: str = "beside") -> "Beside":
         """A container that goes on beside the test; its command must write a line once it is ready."""
         return Beside(self, name, arguments)
@@ -199,7 +206,8 @@ class Beside:
     def __exit__(self, *_: object) -> None:
         # While its state is there, so is its monitor: the pid is nobody else's.
         if Path(f"/run/minicontainer{self.shop.suffix}/{self.id}/state.json").exists():
-            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # reaped, and being taken down
+                os.kill(self.pid, signal.SIGKILL)
         self.client.communicate(timeout=30)
 
     def line(self) -> str:
@@ -245,7 +253,10 @@ def fresh_shop(shared_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setenv("MINICONTAINER_ROOT", str(shared_store))
     made = Shop(shared_store)
     yield made
-    assert leftovers.none_within(made.root, made.suffix) == []
+    left = leftovers.none_within(made.root, made.suffix)
+    if left:
+        made.end_all()
+    assert left == []
 
 
 def fill(root: Path) -> None:
