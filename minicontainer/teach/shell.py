@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shlex
+import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -77,6 +78,7 @@ class Sheet:
         self.entering: list[str] = []  # the commands of that change
         self.stdin = False
         self.result = ""  # what the step at hand binds
+        self.why = ""  # the last step's: the same is not said twice in a row
 
     def add(self, *lines: str) -> None:
         """Add lines."""
@@ -164,14 +166,12 @@ class Sheet:
             self.entering.append(namespaces_of(sheet, step))
         else:
             VERBS[step.verb](sheet, *step.arguments)
-        why = f"# {step.why}"
+        why = [f"# {line}" for line in textwrap.wrap(step.why, 110)]
         if spaces:
-            sheet.lines.append(why)
-        elif why not in sheet.lines[sheet.section :]:
-            sheet.lines.insert(before, why)
-            sheet.section = before
-
-    section = 0  # where the last why stands: the same why is not said twice in a row
+            sheet.add(*why)
+        elif step.why != sheet.why:
+            sheet.lines[before:before] = why
+        sheet.why = step.why
 
     def turn(self) -> Sheet:
         """Become the next part of the child, in the namespaces that were collected."""
@@ -218,13 +218,14 @@ inside() {
 }
 """,
     "directory": """\
-# directory PATH, file PATH: the same, and it is made if nothing is there
+# directory PATH: the same, and a directory is made if nothing is there
 directory() {
     inside "$1"
     mkdir -p "$place"
 }
 """,
     "file": """\
+# file PATH: the same with an empty file
 file() {
     inside "$1"
     [ -e "$place" ] || { mkdir -p "${place%/*}" && : >"$place"; }
@@ -239,6 +240,7 @@ remount() {
 }
 """,
     "make_readonly": """\
+# make_readonly PATH: bind it on itself, read-only, if it is there
 make_readonly() {
     [ -e "$1" ] || return 0
     mount -o rbind "$1" "$1"
@@ -246,6 +248,7 @@ make_readonly() {
 }
 """,
     "mask": """\
+# mask PATH: hide a directory under an empty one, a file under /dev/null
 mask() {
     if [ -d "$1" ]; then
         mount -t tmpfs -o ro,size=0k,nr_inodes=1 tmpfs "$1"
@@ -364,6 +367,7 @@ tools() {
     for name in awk cat chmod chown env ls mkdir mount readlink rm rmdir sed umount; do ln -s busybox "$1/$name"; done
     for name in setpriv prlimit sh; do
         program=$(command -v "$name")
+        ldd "$program" >/dev/null 2>&1 || { cp -L "$program" "$1/$name" && continue; }
         cp -L "$program" "$1/lib/$name"
         for library in $(ldd "$program" | grep -o '/[^ )]*'); do
             case $library in */ld-*) cp -L "$library" "$1/lib/ld.so" ;; *) cp -L "$library" "$1/lib/" ;; esac
@@ -562,7 +566,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "chdir": one("cd {0}"),
     "unshare": unshare,
     "setns": setns,
-    "sethostname": one("printf %s {0} >/proc/sys/kernel/hostname"),
+    "sethostname": one("busybox hostname {0}"),
     "link_add": link_add,
     "link_set": link_set,
     "link_delete": one("ip link delete {0} 2>/dev/null || :"),
@@ -772,7 +776,11 @@ def set_capabilities(sheet: Sheet, effective: int, permitted: int, inheritable: 
 
 
 def become(sheet: Sheet, uid: int, gid: int, groups: list[int]) -> None:
+    with open("/proc/self/setgroups") as file:  # a user namespace may forbid setgroups(2)
+        allowed = file.read().strip() == "allow"
     chosen = f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups"
+    if not allowed and not set(groups) - {gid}:
+        chosen = "--keep-groups"
     privilege(sheet, f"--reuid={uid} --regid={gid} {chosen} --pdeathsig=KILL")
 
 
@@ -851,6 +859,7 @@ CALLS: dict[str, Callable[..., None]] = {
     "cgroups.guard_devices": none("the device rules: a BPF program, which no command of this script can make"),
     "cgroups.make_scope": make_scope,
     "cgroups.move_to_leaf": move_to_leaf,
+    "cgroups.systemd": lambda sheet, *words: sheet.add(" ".join(map(sheet.word, words))),
     "mounts.attach": attach,
     "mounts.bind": bind,
     "mounts.cgroup_tree": cgroup_tree,

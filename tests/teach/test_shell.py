@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,6 +218,33 @@ def test_the_script_makes_the_same_container(store: Path, tmp_path: Path, case: 
     assert normalised(by_hand.stdout, host).splitlines() == normalised(by_engine.stdout, host).splitlines()
     assert "== settings" in by_hand.stdout
     assert leftovers.none_within(store, leftovers.suffix(store)) == []
+
+
+@pytest.mark.userns
+@pytest.mark.needs("busybox", "setpriv", "user-overlay")
+def test_the_root_of_a_user_namespace_makes_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices bound instead of made, user.overlay xattrs, no setgroups: the plan says so, and the script with it."""
+    monkeypatch.setenv("MINICONTAINER_ROOT", str(tmp_path / "store"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/probe").write_text(PROBE)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    flags = f"--rm --network none -v {tmp_path}/data:/data"
+    run = f'{sys.executable} -m minicontainer run {flags} "$@" busybox sh /data/probe'
+    both = f"""
+        {sys.executable} -m minicontainer bootstrap busybox >&2
+        {run}
+        echo == by hand
+        set -- --explain=sh
+        {run} >{tmp_path}/script
+        sh {tmp_path}/script
+    """
+    command = ["unshare", "-Ur", "sh", "-ec", both]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=CHECKOUT, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    by_engine, _, by_hand = done.stdout.partition("== by hand\n")
+    assert normalised(by_hand, False).splitlines() == normalised(by_engine, False).splitlines()
+    assert "== settings" in by_hand
+    assert os.listdir(tmp_path / "store/containers") == ["names"]
 
 
 @pytest.mark.root
