@@ -198,10 +198,11 @@ def numbers_of(text: str) -> set[int]:
     """`0-2,4` as a set of numbers (cpuset(7), List format)."""
     result: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()) or int(last or first) >= 2**16:
+        first, dash, last = part.partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal()) or int(last) >= 2**16:
             raise errors.InvalidArgument(f"{text!r} is no list of numbers like 0-2,4")
-        result |= set(range(int(first), int(last or first) + 1))
+        result |= set(range(int(first), int(last) + 1))
     return result
 
 
