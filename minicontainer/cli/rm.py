@@ -9,7 +9,7 @@ from .flags import Flag, Help, parse
 
 FLAGS = [
     Flag("--explain", "explain", "bool", "print the steps that would be taken, and take none"),
-    Flag("-v --volumes", "volumes", "bool", "accepted for docker's sake: anonymous volumes always go"),
+    Flag("-v --volumes", "volumes", "bool", "its anonymous volumes, too"),
 ]
 
 
@@ -29,9 +29,10 @@ def main(arguments: list[str]) -> int:
             if values["explain"]:
                 from ..teach import explain
 
-                print(explain.text(containers.teardown(containers.get(name), remove=True)))
+                record = containers.get(name)
+                print(explain.text(containers.teardown(record, remove=True, volumes_too=values["volumes"])))
             else:
-                containers.remove(name)
+                containers.remove(name, values["volumes"])
                 print(name)
         except errors.MiniContainerError as error:
             print(f"minicontainer: {error}", file=sys.stderr)

@@ -232,8 +232,13 @@ class Containers:
 
     # Taking down
 
-    def teardown(self, record: Record, remove: bool, exit_code: int | None = None) -> Iterator[steps.Step]:
-        """The reverse of `start`, from the record alone; every step is idempotent. With `remove`, nothing is left."""
+    def teardown(
+        self, record: Record, remove: bool, exit_code: int | None = None, volumes_too: bool = True
+    ) -> Iterator[steps.Step]:
+        """The reverse of `start`, from the record alone; every step is idempotent.
+
+        With `remove`, nothing is left but, unless `volumes_too`, its anonymous volumes.
+        """
         identifier, directory = record["id"], self.path(record["id"])
         yield from steps.about("cgroups", cgroups.remove(record["cgroup"]))
         if record["network"] == "bridge":
@@ -241,17 +246,24 @@ class Containers:
             yield from steps.about("bridge", detach)
         yield from steps.about("overlay", overlay.umount(directory))
         yield steps.remove_tree(f"{host.run_root()}/{identifier}", why="no process any more")._replace(concept="engine")
-        if remove:
-            for name in record["anonymous"]:
-                yield steps.remove_tree(
-                    f"{self.volumes.directory}/{name}", why="an anonymous volume goes with its container"
-                )
-            if record["name"]:
-                yield steps.call(drop_name, self.directory, record["name"], identifier, why="the name is free again")
-            yield steps.remove_tree(directory, why="the journal goes last")._replace(concept="engine")
-        else:
-            ended = {**record, "status": "exited", "exit_code": exit_code, "finished": timestamp()}
-            yield steps.call(write_record, directory, ended, why="how it ended, for `ps -a` and `start`")
+        anonymous = record["anonymous"] if volumes_too else []
+        ended = self.forget(record, anonymous) if remove else self.remember(record, exit_code)
+        yield from steps.about("engine", ended)
+
+    def forget(self, record: Record, anonymous: Names) -> Iterator[steps.Step]:
+        """Close the journal of a container that is to leave nothing."""
+        for name in anonymous:
+            yield steps.remove_tree(
+                f"{self.volumes.directory}/{name}", why="an anonymous volume goes with its container"
+            )
+        if record["name"]:
+            yield steps.call(drop_name, self.directory, record["name"], record["id"], why="the name is free again")
+        yield steps.remove_tree(self.path(record["id"]), why="the journal goes last")
+
+    def remember(self, record: Record, exit_code: int | None) -> Iterator[steps.Step]:
+        """Note how a container ended that is to be kept."""
+        ended = {**record, "status": "exited", "exit_code": exit_code, "finished": timestamp()}
+        yield steps.call(write_record, self.path(record["id"]), ended, why="how it ended, for `ps -a`")
 
     # Running
 
@@ -336,8 +348,11 @@ class Containers:
             if any(mount["kind"] == "volume" and mount["source"] == volume for mount in record["mounts"])
         ]
 
-    def remove(self, name: str) -> str:
-        """Remove a container that does not run. Returns its id. Raises ContainerNotFound, Conflict."""
+    def remove(self, name: str, volumes_too: bool = False) -> str:
+        """Remove a container that does not run; `volumes_too`, its anonymous volumes go with it. Returns its id.
+
+        Raises ContainerNotFound, Conflict.
+        """
         record = self.get(name)
         try:
             lock = files.lock(self.path(record["id"]), wait=False)
@@ -346,7 +361,7 @@ class Containers:
                 f"container {record['name']} is running: stop it first (it holds the lock on its directory)"
             ) from None
         try:
-            steps.execute(self.teardown(record, remove=True), {})
+            steps.execute(self.teardown(record, remove=True, volumes_too=volumes_too), {})
         finally:
             os.close(lock)
         return str(record["id"])

@@ -102,9 +102,9 @@ class System:
             raise errors.Conflict(f"container {running[0]} is running: stop it first")
         self.check(repair=True)
         for record in self.containers.list():
-            self.containers.remove(record["id"])
+            self.containers.remove(record["id"], volumes_too=True)
         steps.execute(bridge.teardown(bridge.default(self.root)), {})
-        steps.execute(cgroups.remove(cgroups.parent(f"minicontainer{host.suffix()}")), {})
+        steps.execute(cgroups.remove_parent(cgroups.parent(f"minicontainer{host.suffix()}")), {})
         files.remove_tree(host.run_root())
         files.remove_tree(self.root)
 
