@@ -418,8 +418,8 @@ def namespaces_of(sheet: Sheet, step: steps.Step) -> str:
         path, kind = step.arguments
         return f"nsenter --{NAMESPACES[kind]}={sheet.word(path)}"
     kinds = [f"--{name}" for bit, name in NAMESPACES.items() if step.arguments[0] & bit]
-    if "--pid" in kinds:
-        kinds += ["--fork", "--kill-child=KILL"]
+    if "--pid" in kinds:  # busybox's: util-linux 2.38 loses the exit code of a child that was killed
+        return " ".join(["busybox unshare", *kinds, "--fork $(command -v setpriv) --pdeathsig=KILL"])
     if "--mount" in kinds:
         kinds += ["--propagation", "unchanged"]
     return " ".join(["unshare", *kinds])

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -278,6 +279,38 @@ def test_the_exit_code_is_the_commands(store: Path, tmp_path: Path, code: int) -
     assert done.stdout == "typed\n"
     # The first process of a pid namespace cannot kill itself with SIGKILL: pid_namespaces(7).
     assert done.returncode == code
+    assert left_behind(store) == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, 137)])
+def test_signals(store: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """A signal to the script ends the container; one that kills the container is in the script's exit code."""
+    command = [
+        "--rm",
+        "--network",
+        "none",
+        "-v",
+        f"{tmp_path}:/data",
+        "busybox",
+        "sh",
+        "-c",
+        "touch /data/up; sleep 50",
+    ]
+    script = tmp_path / "script"
+    script.write_text(minicontainer("run", "--explain=sh", *command).stdout)
+    identifier = re.findall(r"^id=(\w{64})$", script.read_text(), flags=re.M)[0]
+    with subprocess.Popen(["sh", str(script)], stdin=subprocess.DEVNULL) as running:
+        while not (tmp_path / "up").exists():
+            assert running.poll() is None
+            time.sleep(0.02)
+        if number == signal.SIGKILL:
+            point = next(Path(point) for point in leftovers.HIERARCHIES if list(Path(point).glob(f"**/{identifier}")))
+            for pid in next(point.glob(f"**/{identifier}/cgroup.procs")).read_text().split()[:1]:
+                os.kill(int(pid), number)
+        else:
+            running.send_signal(number)
+        assert running.wait(20) == code
     assert left_behind(store) == []
 
 
