@@ -72,7 +72,7 @@ def parse_volume(text: str) -> Mount:
             "nocopy",
         ):
             raise errors.InvalidArgument(f"invalid volume specification {text!r}: no option {option!r}; ro and rw are")
-    kept = tuple(option for option in options if option not in ("ro", "rw", "z", "Z", "nocopy"))
+    kept = tuple(option for option in options if option not in ("ro", "rw", "z", "Z"))
     if source.startswith(("/", ".", "~")):
         return Mount("bind", os.path.abspath(os.path.expanduser(source)), target, readonly, kept, create=True)
     if source and not names.valid(source):
