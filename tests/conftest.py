@@ -10,7 +10,8 @@ and, across the tiers,
 
     @pytest.mark.slow       over ten seconds, or needs a real docker or podman: only with --all
     @pytest.mark.vm         also part of the lane on the second kernel (`./dev vm`). kernel/test_cgroups.py has it by
-                            itself, and so has tests/vm, which runs nowhere else but on pure cgroup v2
+                            itself, and so has tests/vm, which runs nowhere else but on pure cgroup v2, and its
+                            test_systemd.py only under systemd (`./dev vm --systemd`)
     @pytest.mark.needs("overlay", "nft")
                             skips, naming what is missing. Words from FEATURES below, or a command's name
 
@@ -103,6 +104,11 @@ def is_cgroup2() -> bool:
     return False
 
 
+def is_systemd() -> bool:
+    """Whether systemd is process 1: sd_booted(3)."""
+    return os.path.isdir("/run/systemd/system")
+
+
 def status(field: str) -> str:
     """One line of /proc/self/status (proc_pid_status(5))."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -177,7 +183,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.vm)
         if item.path.is_relative_to(CHECKOUT / "tests" / "vm"):
             item.add_marker(pytest.mark.vm)
-            elsewhere = not is_cgroup2()
+            elsewhere = not is_cgroup2() or (item.path.name == "test_systemd.py" and not is_systemd())
         else:
             elsewhere = False
         unfit = (

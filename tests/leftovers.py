@@ -37,8 +37,8 @@ def find(root: Path, suffix: str) -> list[str]:
     found = [f"mount {line.split()[4]}" for line in mounts() if line.split()[4].startswith(f"{root}/")]
     found += [f"link {name}" for name in cables(f"mc0{suffix}")]
     for point in HIERARCHIES:
-        found += [f"cgroup {path}" for path in Path(point).glob(f"minicontainer{suffix}/*") if path.is_dir()]
-        found += [f"cgroup {path}" for path in Path(point).glob(f"system.slice/minicontainer{suffix}.scope/*/")]
+        for parent in (f"minicontainer{suffix}", f"system.slice/minicontainer{suffix}-containers.service"):
+            found += [f"cgroup {path}" for path in Path(point, parent).glob("?" * 64) if path.is_dir()]
     for directory in (root / "containers", root / "containers/names", Path(f"/run/minicontainer{suffix}")):
         if directory.is_dir():
             found += [f"{directory}/{name}" for name in os.listdir(directory) if name not in ("names", "leases")]

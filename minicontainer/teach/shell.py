@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from .. import netlink, steps
-from ..kernel import capabilities
+from ..kernel import capabilities, cgroups
 from ..network import ipam, nat
 
 TOOLS = "/proc/self/fd/9"
@@ -655,14 +655,13 @@ def empty(sheet: Sheet, directories: Iterable[str], *_: Any) -> None:
     sheet.add(f"empty {words}")
 
 
-def make_scope(sheet: Sheet, unit: str, directory: str) -> None:
+def delegate(sheet: Sheet, unit: str, directory: str) -> None:
     sheet.use("move_to_leaf")
+    properties = " ".join(f"--property={name}" for name in cgroups.SERVICE)
     sheet.add(
-        "sleep 60 &  # a scope begins with a process, and ends with its last one",
-        "busctl --quiet call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager \\",
-        f"    StartTransientUnit 'ssa(sv)a(sa(sv))' {sheet.word(unit)} fail 3 \\",
-        '    Description s minicontainer Delegate b true PIDs au 1 "$!" 0',
-        f"until [ -d {sheet.word(directory)} ]; do sleep 0.01; done",
+        f"systemd-run --quiet --collect --unit={sheet.word(unit)} --service-type=exec \\",
+        f"    {properties} sleep infinity ||",
+        f"    systemctl start {sheet.word(unit)}  # another was first",
         f"move_to_leaf {sheet.word(directory)}",
     )
 
@@ -857,7 +856,7 @@ CALLS: dict[str, Callable[..., None]] = {
     "overlay.mount_at": mount_at,
     "cgroups.empty": empty,
     "cgroups.guard_devices": none("the device rules: a BPF program, which no command of this script can make"),
-    "cgroups.make_scope": make_scope,
+    "cgroups.delegate": delegate,
     "cgroups.move_to_leaf": move_to_leaf,
     "cgroups.systemd": lambda sheet, *words: sheet.add(" ".join(map(sheet.word, words))),
     "mounts.attach": attach,

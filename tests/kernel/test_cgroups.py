@@ -238,7 +238,7 @@ def path() -> Iterator[str]:
     """A path of the test's own; nothing is left of it afterwards, in no hierarchy."""
     parent = cgroups.parent(f"minicontainer-test-{os.getpid()}")
     yield f"{parent}/one"
-    steps.execute(cgroups.remove(parent), {})
+    steps.execute(cgroups.remove_parent(parent), {})
     assert [mount for mount in cgroups.detect().mounts.values() if os.path.exists(mount + parent)] == []
 
 

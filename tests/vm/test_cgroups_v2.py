@@ -15,6 +15,7 @@ import pytest
 
 from minicontainer import errors, steps
 from minicontainer.kernel import cgroups
+from tests.conftest import is_systemd
 
 pytestmark = pytest.mark.root
 MOUNT = Path("/sys/fs/cgroup")
@@ -31,7 +32,8 @@ def path() -> Iterator[str]:
 def test_the_machine_is_version_2() -> None:
     assert cgroups.version() == 2
     assert cgroups.usable()
-    assert cgroups.parent("minicontainer") == "/minicontainer"  # no systemd here
+    below = "/system.slice/minicontainer-containers.service" if is_systemd() else "/minicontainer"
+    assert cgroups.parent("minicontainer") == below
 
 
 def test_controllers_are_handed_down(path: str) -> None:

@@ -40,6 +40,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
 }
 
 SIGKILL = 9  # signal(7); importing the module for one number costs 3 ms
+SYSTEMD = "/run/systemd/system"  # there if systemd is process 1: sd_booted(3)
 LEAF = "processes"  # where processes of an inner cgroup are moved: v2 wants them in the leaves
 
 
@@ -117,15 +118,15 @@ def default_devices() -> list[dict[str, Any]]:
 def parent(name: str) -> str:
     """The path of the cgroup that all containers of a store lie in; `name` is "minicontainer" with the store's suffix.
 
-    At the top of the hierarchy; under systemd, which owns the top of v2, a scope of its own; without privilege, below
-    the cgroup that was delegated to us.
+    At the top of the hierarchy; under systemd, which owns the top of v2, a service of its own (see `delegate`); without
+    privilege, below the cgroup that was delegated to us.
     """
     layout = detect()
     if layout.version == 2:
         if not host.is_root():
             return f"{layout.own.removesuffix(f'/{LEAF}').rstrip('/')}/{name}"
-        if os.path.isdir("/run/systemd/system"):
-            return f"/system.slice/{name}.scope"
+        if os.path.isdir(SYSTEMD):
+            return f"/system.slice/{name}-containers.service"
     return f"/{name}"
 
 
@@ -220,7 +221,18 @@ def remove(path: str) -> steps.Plan:
 
 def remove_parent(path: str) -> steps.Plan:
     """For `system reset`: what `parent()` named goes too, with every container that is still in there."""
+    unit = _unit(f"{path}/")
+    if unit and os.path.isdir(f"{detect().mounts['']}{path}"):
+        yield steps.call(systemd, "systemctl", "stop", unit, why="systemd made it, and takes it away")
     yield from remove(path)
+
+
+def _unit(path: str) -> str:
+    """The service below which a container's cgroup lies, where systemd owns the tree; empty if it lies elsewhere."""
+    above = os.path.dirname(path)
+    if above.startswith("/system.slice/") and above.endswith(".service") and os.path.isdir(SYSTEMD):
+        return os.path.basename(above)
+    return ""
 
 
 def _create_v1(layout: Layout, path: str, limits: list[tuple[str, str]], resources: Resources) -> Iterator[steps.Step]:
@@ -265,12 +277,10 @@ def _create_v2(layout: Layout, path: str, limits: list[tuple[str, str]], resourc
     level = mount
     if not host.is_root():
         level = mount + layout.own.removesuffix(f"/{LEAF}")
-    elif path.startswith("/system.slice/") and os.path.isdir("/run/systemd/system"):
+    elif unit := _unit(path):
         level = mount + os.path.dirname(path)
-        if not os.path.isdir(level):
-            yield steps.call(
-                make_scope, os.path.basename(level), level, why="systemd owns the tree, and delegates a part"
-            )
+        if not _first_line(f"{level}/cgroup.subtree_control"):  # written last: whoever sees it need not wait
+            yield steps.call(delegate, unit, level, why="systemd owns the tree, and delegates a part")
     available = (_first_line(f"{level}/cgroup.controllers") or _first_line(f"{mount}/cgroup.controllers")).split()
     asked = {_controller(file) for file, _ in limits} - {"cgroup"}
     for controller in sorted(asked):
@@ -280,8 +290,9 @@ def _create_v2(layout: Layout, path: str, limits: list[tuple[str, str]], resourc
                 f"{file} needs the cgroup controller `{controller}`, which {level} does not have; "
                 + (
                     "the kernel lacks it or booted with cgroup_disable"
-                    if level == mount
-                    else f"delegate it: systemctl edit user@.service, [Service] Delegate={' '.join(sorted(asked))}"
+                    if host.is_root()
+                    else "delegate it: systemctl edit user@.service, [Service], "
+                    f"Delegate={' '.join(sorted(asked.union(v2.ALWAYS)))}; then log in anew"
                 )
             )
     wanted = [name for name in available if name in v2.ALWAYS or name in asked]
@@ -516,36 +527,51 @@ def move_to_leaf(directory: str) -> None:
     raise errors.KernelError(errno.EBUSY, "write", (f"{leaf}/cgroup.procs",), "processes are forked faster than moved")
 
 
-def make_scope(unit: str, directory: str) -> None:
-    """Have systemd make a scope with Delegate=yes (org.freedesktop.systemd1(5), StartTransientUnit).
+def delegate(unit: str, directory: str) -> None:
+    """Have systemd make `directory`, the cgroup of a service with Delegate=yes: what lies below is ours.
 
-    A scope begins with a process and ends with its last one. So a child of ours stands in it, in a leaf, for as long as
-    this process lives; by then the container's own are there. Nothing happens if another start has just made it.
+    One for all containers of a store, made by the first start after a boot; the next thousand ask systemd nothing. A
+    cgroup that systemd has made goes with its last process, so one sleeps in there, and `systemctl stop` ends it with
+    every container. A service, because its process is systemd's own child: it holds nothing of whoever came first.
+
+    runc, podman and docker have a scope for each container (org.freedesktop.systemd1(5), StartTransientUnit). No
+    process need keep it; but each start waits for process 1, which made ours a fifth longer. One scope for all that
+    lived by its containers would go with the last of them, perhaps while the next one begins.
     """
+    said = systemd(
+        "systemd-run", f"--unit={unit}", "--description=minicontainer: what its containers may use", "--collect",
+        "--service-type=exec", *(f"--property={name}" for name in SERVICE), "sleep", "infinity", check=False,
+    )  # fmt: skip
+    if said:  # another start was first: this waits until its service is there
+        refused = systemd("systemctl", "start", unit, check=False)
+        if refused or not os.path.isdir(directory):
+            raise errors.Unsupported(f"systemd did not make {unit}: {said}; {refused}".removesuffix("; "))
+    move_to_leaf(directory)
+
+
+# systemd.resource-control(5), systemd.service(5)
+SERVICE = (
+    "Delegate=yes",
+    "TasksMax=infinity",  # else 15 % of what the machine may have, for all containers together
+    "OOMPolicy=continue",  # a container out of memory is no reason to stop the others
+    "TimeoutStopSec=10",  # as long as `stop` waits for one: process 1 of a container ignores SIGTERM unless it wants it
+)
+
+
+def systemd(program: str, *arguments: str, check: bool = True) -> str:
+    """Ask systemd, and wait until it is done. What the program said if it failed, empty if it did not."""
     reader, writer = os.pipe()
-    keeper = os.fork()
-    if not keeper:
+    command = [program, "--quiet", "--no-ask-password", *arguments]
+    try:
+        asked = os.posix_spawnp(program, command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, writer, 2)])
+    except FileNotFoundError:
+        os.close(reader)
+        raise errors.Unsupported(f"{program} is not installed: apt-get install systemd") from None
+    finally:
         os.close(writer)
-        os.read(reader, 1)  # until the last holder of the other end is gone
-        os._exit(0)
-    os.close(reader)
-    call = (
-        "busctl --quiet call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager "
-        "StartTransientUnit ssa(sv)a(sa(sv))"
-    ).split()
-    properties = ["3", "Description", "s", "minicontainer", "Delegate", "b", "true", "PIDs", "au", "1", str(keeper)]
-    asked = os.posix_spawnp("busctl", [*call, unit, "fail", *properties, "0"], os.environ)
+    with open(reader, "rb") as pipe:
+        said = pipe.read().decode(errors="replace").strip()
     code = os.waitstatus_to_exitcode(os.waitpid(asked, 0)[1])
-    for _ in range(200):  # systemd answers first and makes the cgroup then
-        if os.path.isdir(directory) and str(keeper) in _text(f"{directory}/cgroup.procs").split():
-            move_to_leaf(directory)
-            return
-        if code and os.path.isdir(directory):  # somebody else's, made in the same moment
-            break
-        time.sleep(0.01)
-    os.close(writer)
-    os.waitpid(keeper, 0)
-    if not os.path.isdir(directory):
-        raise errors.Unsupported(
-            f"systemd did not make the scope {unit} with a cgroup of its own; see journalctl -b -u {unit}"
-        )
+    if code and check:
+        raise errors.Unsupported(f"{' '.join(command)}: {said}")
+    return (said or f"{program} ended with {code}") if code else ""

@@ -1,0 +1,239 @@
+"""cgroup v2 where systemd is process 1, as on most hosts: it owns the tree, and delegates a part of it to us.
+
+Runs in `./dev vm --systemd`, and on any host that is like that. Asks systemd and the kernel, not us.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from minicontainer import errors, host, steps
+from minicontainer.kernel import cgroups
+from tests.conftest import minicontainer, need
+
+pytestmark = pytest.mark.root
+MOUNT = Path("/sys/fs/cgroup")
+COMMAND = (sys.executable, "-m", "minicontainer")
+
+
+def show(unit: str) -> dict[str, str]:
+    """What systemd knows of a unit."""
+    names = "LoadState,ActiveState,Delegate,ControlGroup,TasksMax,OOMPolicy,TimeoutStopUSec,MainPID"
+    done = subprocess.run(["systemctl", "show", "-p", names, unit], capture_output=True, text=True, check=True)
+    return dict(line.split("=", 1) for line in done.stdout.splitlines())
+
+
+def systemctl(*arguments: str) -> None:
+    subprocess.run(["systemctl", *arguments], check=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def unit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The service of a store of this file's own, which has the image busybox; `system reset` takes it away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINICONTAINER_ROOT", str(tmp_path_factory.mktemp("store")))
+        minicontainer("bootstrap", "busybox")
+        name = f"minicontainer{host.suffix()}-containers.service"
+        assert show(name)["LoadState"] == "not-found"
+        yield name
+        minicontainer("system", "reset", "--force")
+        assert show(name)["LoadState"] == "not-found"
+        assert not (MOUNT / "system.slice" / name).exists()
+
+
+@pytest.fixture(scope="module")
+def sleeper(unit: str) -> Iterator[Path]:
+    """The cgroup of a container that sleeps under three limits, until one of the tests ends it."""
+    process = subprocess.Popen(
+        [*COMMAND, "run", "--rm", "--network", "none", "--cpus", "0.5", "--memory", "64m", "--pids-limit", "20",
+         "busybox", "sh", "-c", "trap exit TERM; echo up; sleep 300 & wait"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    [cgroup] = [path for path in (MOUNT / "system.slice" / unit).iterdir() if len(path.name) == 64]
+    yield cgroup
+    process.terminate()
+    process.wait(30)
+    process.stdout.close()
+
+
+def limits(cgroup: Path) -> list[str]:
+    return [(cgroup / file).read_text().strip() for file in ("cpu.max", "memory.max", "pids.max")]
+
+
+WANTED = ["50000 100000", str(64 << 20), "20"]
+
+
+def test_five_first_starts_at_once_make_one_service(unit: str) -> None:
+    """Nobody is refused, whoever is first; and none has seen systemd's cgroup half made."""
+    script = "cat /sys/fs/cgroup/pids.max"
+    begun = [
+        subprocess.Popen(
+            [*COMMAND, "run", "--rm", "--network", "none", "--pids-limit", str(20 + n), "busybox", "sh", "-c", script],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for n in range(5)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=100) for process in begun]
+    assert said == [(f"{20 + n}\n", "") for n in range(5)]
+    assert show(unit)["ActiveState"] == "active"
+    assert [path.name for path in (MOUNT / "system.slice" / unit).iterdir() if path.is_dir()] == [cgroups.LEAF]
+
+
+def test_systemd_knows_whose_it_is(unit: str, sleeper: Path) -> None:
+    known = show(unit)
+    assert known["Delegate"] == "yes"
+    assert known["ControlGroup"] == f"/system.slice/{unit}"
+    assert known["TasksMax"] == "infinity"  # the default is 15 % of the machine's, for all containers together
+    assert known["OOMPolicy"] == "continue"
+    assert known["TimeoutStopUSec"] == "10s"  # a container's process 1 hears SIGTERM only if it wants to
+    assert (sleeper.parent / cgroups.LEAF / "cgroup.procs").read_text().split() == [known["MainPID"]]
+
+
+def test_the_container_lies_below_with_its_limits(sleeper: Path) -> None:
+    for level in (sleeper.parent.parent, sleeper.parent):
+        assert {"cpu", "memory", "pids"} <= set((level / "cgroup.subtree_control").read_text().split())
+    pids = (sleeper / "cgroup.procs").read_text().split()
+    assert b"sleep\x00300\x00" in [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids]
+    assert {Path(f"/proc/{pid}/cgroup").read_text() for pid in pids} == {f"0::/{sleeper.relative_to(MOUNT)}\n"}
+    assert limits(sleeper) == WANTED
+
+
+def test_reloads_take_nothing_away(sleeper: Path) -> None:
+    """Where nothing was delegated, a reload may write systemd's own idea of a limit, or take a controller back."""
+    handed_down = (sleeper.parent / "cgroup.subtree_control").read_text()
+    systemctl("daemon-reload")
+    systemctl("daemon-reexec")
+    subprocess.run(["systemd-run", "--quiet", "--wait", "true"], check=True)  # the slice is gone over once more
+    assert limits(sleeper) == WANTED
+    assert (sleeper.parent / "cgroup.subtree_control").read_text() == handed_down
+    assert (sleeper / "cgroup.procs").read_text().split()
+
+
+def test_the_limits_hold(unit: str, sleeper: Path) -> None:
+    """And who is killed for memory is one container; systemd would by default stop all that is in the service."""
+    done = minicontainer("run", "--rm", "--network", "none", "-m", "24m", "busybox", "tail", "/dev/zero", check=False)
+    assert done.returncode == 128 + signal.SIGKILL, done.stderr
+    script = "for i in $(seq 30); do sleep 5 & done"
+    done = minicontainer(
+        "run", "--rm", "--network", "none", "--pids-limit", "10", "busybox", "sh", "-c", script, check=False
+    )
+    assert "can't fork" in done.stderr
+    script = (
+        "while :; do :; done & sleep 3; kill $!; "
+        "sed -n 's/^nr_throttled //p' /sys/fs/cgroup/cpu.stat; sed -n 's/^usage_usec //p' /sys/fs/cgroup/cpu.stat"
+    )
+    done = minicontainer("run", "--rm", "--network", "none", "--cpus", "0.2", "busybox", "sh", "-c", script)
+    throttled, used = map(int, done.stdout.split())
+    assert throttled > 5
+    assert used < 1.2e6  # in three seconds and a little more
+    assert show(unit)["ActiveState"] == "active"
+    assert (sleeper / "cgroup.procs").read_text().split()
+
+
+def test_a_second_start_asks_systemd_nothing(unit: str, sleeper: Path) -> None:
+    """The plan of a start whose service is there: a directory, the values, the device program."""
+    plan = list(cgroups.create(f"/system.slice/{unit}/one", {"pids": {"limit": 5}}))
+    assert [step.verb for step in plan] == ["mkdir", "put"]
+
+
+def test_stopped_by_systemctl_and_made_anew_by_the_next_start(unit: str, sleeper: Path) -> None:
+    systemctl("stop", unit)
+    assert not sleeper.parent.exists()
+    assert show(unit)["LoadState"] == "not-found"
+    done = minicontainer("run", "--rm", "--network", "none", "-m", "48m", "busybox", "cat", "/sys/fs/cgroup/memory.max")
+    assert done.stdout == f"{48 << 20}\n"
+    assert show(unit)["ActiveState"] == "active"
+
+
+def test_a_killed_service_is_made_anew(unit: str) -> None:
+    """Whatever happened to it: its process killed, and systemd not yet done with the rest."""
+    minicontainer("run", "--rm", "--network", "none", "busybox", "true")
+    os.kill(int(show(unit)["MainPID"]), signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while (MOUNT / "system.slice" / unit).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    minicontainer("run", "--rm", "--network", "none", "-m", "48m", "busybox", "true")
+    assert show(unit)["ActiveState"] == "active"
+
+
+def test_a_refusal_says_what_systemd_said(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = "systemd-journald.service"
+    with pytest.raises(errors.Unsupported, match=f"did not make {taken}: .*already loaded"):
+        cgroups.delegate(taken, "/nowhere")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(errors.Unsupported, match="systemd-run is not installed"):
+        cgroups.delegate("x.service", "/nowhere")
+
+
+def test_removal_is_idempotent(unit: str) -> None:
+    parent = f"/system.slice/{unit}"
+    for _ in range(2):
+        steps.execute(cgroups.remove_parent(parent), {})
+        assert not (MOUNT / parent[1:]).exists()
+        assert show(unit)["LoadState"] == "not-found"
+
+
+# ----------------------------------------------------------------------------------------------------- an ordinary user
+
+
+@pytest.fixture(scope="module")
+def student() -> Iterator[dict[str, str]]:
+    """A user with a systemd of its own, as who has logged in: the environment. In the virtual machine alone."""
+    if "MINICONTAINER_VM" not in os.environ:
+        pytest.skip("makes a user: only in ./dev vm --systemd")
+    need("systemd-run", "useradd", "setpriv")
+    home = "/var/tmp/student"
+    subprocess.run(["useradd", "-m", "-d", home, "-u", "1234", "student"], check=True)
+    systemctl("start", "user@1234.service")
+    yield {"PATH": os.environ["PATH"], "HOME": home, "XDG_RUNTIME_DIR": "/run/user/1234"}
+    systemctl("stop", "user@1234.service", "user-runtime-dir@1234.service")
+    shutil.rmtree(home)
+
+
+def as_student(student: dict[str, str], *command: str, delegate: bool = True) -> subprocess.CompletedProcess[str]:
+    """A command as root of a user namespace of the student's own; with `delegate`, in a cgroup of the student's own."""
+    scope = ("systemd-run", "--user", "--quiet", "--scope", "-p", "Delegate=yes") if delegate else ()
+    return subprocess.run(
+        ["setpriv", "--reuid", "1234", "--regid", "1234", "--init-groups", *scope, "unshare", "-Ur", *command],
+        env=student, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_a_user_limits_what_systemd_delegates(student: dict[str, str]) -> None:
+    """One scope, two containers in it, the second when the first has moved everyone to a leaf."""
+    read = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max /sys/fs/cgroup/cpu.max"
+    run = f"{' '.join(COMMAND)} run --rm --network none -m 48m --pids-limit 30 --cpus 0.5 busybox sh -c '{read}'"
+    done = as_student(
+        student, "sh", "-ec", f"{' '.join(COMMAND)} bootstrap busybox >&2; {run}; cat /proc/self/cgroup; {run}"
+    )
+    assert done.returncode == 0, done.stderr
+    values = [str(48 << 20), "30", "50000 100000"]
+    lines = done.stdout.splitlines()
+    assert lines[:3] == lines[4:] == values
+    own = lines[3]
+    assert own.startswith("0::/user.slice/user-1234.slice/user@1234.service/") and own.endswith(".scope/processes")
+
+
+def test_a_user_is_told_which_controller_was_not_delegated(student: dict[str, str]) -> None:
+    """systemd hands users cpu, memory and pids, not cpuset."""
+    done = as_student(student, *COMMAND, "run", "--rm", "--network", "none", "--cpuset-cpus", "0", "busybox", "true")
+    assert done.returncode == 125
+    assert "controller `cpuset`" in done.stderr and "Delegate=cpu cpuset memory pids" in done.stderr
+
+
+def test_a_user_without_delegation_is_refused_by_name(student: dict[str, str]) -> None:
+    run = (*COMMAND, "run", "--rm", "--network", "none")
+    done = as_student(student, *run, "-m", "48m", "busybox", "true", delegate=False)
+    assert done.returncode == 125
+    assert "controller `memory`" in done.stderr and "systemd-run --user --scope -p Delegate=yes" in done.stderr
+    done = as_student(student, *run, "busybox", "echo", "without a limit", delegate=False)
+    assert done.stdout == "without a limit\n", done.stderr
