@@ -86,12 +86,14 @@ def suffix() -> str:
 
 
 def run_root() -> str:
-    """Where leases, sockets and state lie until the next boot: /run/minicontainer, or under $XDG_RUNTIME_DIR."""
+    """Where leases, sockets and state lie: /run/minicontainer, or under $XDG_RUNTIME_DIR, until the next boot.
+
+    An ordinary user without the latter has them in the store, where no other user can be first.
+    """
     if is_root():
-        base = "/run"
-    else:
-        base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/minicontainer-{os.stat('/proc/self').st_uid}"
-    return f"{base}/minicontainer{suffix()}"
+        return f"/run/minicontainer{suffix()}"
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return f"{base}/minicontainer{suffix()}" if base else f"{root()}/run"
 
 
 # ---------------------------------------------------------------------------------------------------------------- facts

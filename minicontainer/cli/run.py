@@ -93,6 +93,8 @@ def main(arguments: list[str]) -> int:
     cidfile = values.get("cidfile")
     if values["tty"] and values["stdin_open"] and not os.isatty(0):
         raise errors.InvalidArgument("the input device is not a TTY: leave out -t, or run in a terminal")
+    if values["tty"] and os.isatty(0):
+        options["console_size"] = os.get_terminal_size(0)[::-1]
     planned = containers.plan(rest[0], explain=explain is not None, command=rest[1:], **options)
     if explain in ("json", "sh"):
         from ..teach import explain as explaining
@@ -253,10 +255,13 @@ def attach(containers: Any, planned: Any, explain: bool, cidfile: str | None) ->
         running.send_signal(waiting)
     if running.master is None:
         return int(running.wait_exited(reporter))
+    stdin = 0 if planned.options["stdin_open"] else None
     if not os.isatty(0):
-        return int(running.relay(0 if planned.options["stdin_open"] else None))
+        return int(running.relay(stdin, reporter))
     master = running.master
     terminal.resize(master, 0)
     signal.signal(signal.SIGWINCH, lambda *_: terminal.resize(master, 0))
+    if stdin is None:
+        return int(running.relay(stdin, reporter))  # nobody types into it: ctrl-C is ours, and we pass the signal on
     with terminal.raw(0):
-        return int(running.relay(0 if planned.options["stdin_open"] else None))
+        return int(running.relay(stdin, reporter))

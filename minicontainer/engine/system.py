@@ -81,7 +81,7 @@ class System:
     def traces(self) -> dict[str, str]:
         """Every whole id that the kernel or /run knows, and where."""
         network = bridge.default(self.root)
-        found = {identifier: f"the lease of {address}" for address, identifier in ipam.leases(network).items()}
+        found = {identifier: f"the lease of {address}" for identifier, address in ipam.leases(network).items()}
         if netlink.link(network.device):
             found |= {identifier: f"port {port.host}" for identifier, port in nat.published()}
         for directory in cgroup_directories():

@@ -68,13 +68,13 @@ class Client:
             if report:
                 report(message)
 
-    def relay(self, stdin: int | None) -> int:
+    def relay(self, stdin: int | None, report: Callable[[dict[str, Any]], None] | None = None) -> int:
         """Relay between our terminal and the container's until it has ended; returns its exit code."""
         assert self.master is not None
         code: list[int] = []
 
         def ended() -> bool:
-            code.append(self.wait_exited())
+            code.append(self.wait_exited(report))
             return True
 
         terminal.relay(self.master, stdin, 1, ended, self.end.fileno())
