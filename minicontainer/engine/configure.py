@@ -25,7 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "mem_reservation": 0, "memswap_limit": 0, "mounts": [], "name": "", "network_mode": "bridge", "pid_mode": "",
     "pids_limit": 0, "ports": [], "privileged": False, "publish_all": False, "read_only": False, "remove": False,
     "security_opt": [], "shm_size": 0, "stdin_open": False, "sysctls": {}, "tty": False, "ulimits": {}, "user": "",
-    "uts_mode": "", "working_dir": "", "dns": [], "oom_score_adj": None,
+    "uts_mode": "", "working_dir": "", "dns": [], "oom_score_adj": None, "console_size": (0, 0),
 }  # fmt: skip
 
 # The annotation that an image's architecture becomes (OCI image specification, conversion.md).
@@ -57,6 +57,7 @@ def config(
     process["args"] = command(options, defaults)
     process["cwd"] = os.path.normpath(options["working_dir"] or defaults.get("WorkingDir") or "/")
     process["terminal"] = options["tty"]
+    process["consoleSize"] = dict(zip(("height", "width"), options["console_size"], strict=True))
     process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups}
     process["env"] = environment(options, defaults, user.home)
     process["rlimits"] = [

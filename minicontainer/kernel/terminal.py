@@ -24,10 +24,11 @@ TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
 
 
-def open_pty(uid: int) -> int:
+def open_pty(uid: int, rows: int = 0, columns: int = 0) -> int:
     """Open a pseudo-terminal of the container's /dev/pts and make its slave this session's terminal and stdio.
 
-    Returns the master. The caller is a session leader (setsid(2)) without a terminal, inside the new root.
+    It has its size before any program can ask for it; whoever attaches changes it later (`resize`). Returns the master.
+    The caller is a session leader (setsid(2)) without a terminal, inside the new root.
     """
     try:
         master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
@@ -36,6 +37,7 @@ def open_pty(uid: int) -> int:
     fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
     slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     os.fchown(slave, uid, -1)
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
     syscalls.mount(f"/dev/pts/{os.path.basename(os.ttyname(slave))}", console(), "", syscalls.MS_BIND)
     for descriptor in (0, 1, 2):

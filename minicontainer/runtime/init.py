@@ -57,8 +57,14 @@ def plan(config: dict[str, Any], root: str, stdin: bool) -> Iterator[steps.Step]
     for key, value in linux.get("sysctl", {}).items():
         yield steps.put(f"/proc/sys/{key.replace('.', '/')}", value, why="a kernel parameter of its own namespaces")
     if process.get("terminal"):
+        size = process.get("consoleSize") or {}
         yield steps.call(
-            give_terminal, CHANNEL, process["user"].get("uid", 0), why="a terminal of its own, relayed to ours"
+            give_terminal,
+            CHANNEL,
+            process["user"].get("uid", 0),
+            size.get("height", 0),
+            size.get("width", 0),
+            why="a terminal of its own, relayed to ours",
         )._replace(concept="terminal")
     yield from steps.about("rootfs", rootfs.hide(linux.get("maskedPaths", []), linux.get("readonlyPaths", [])))
     yield steps.mkdir(process["cwd"], why="a working directory that the image lacks is made, as docker does")
@@ -146,9 +152,9 @@ def begin(stdin: bool) -> None:
         os.close(null)
 
 
-def give_terminal(end: socket.socket, uid: int) -> None:
+def give_terminal(end: socket.socket, uid: int, rows: int, columns: int) -> None:
     """Open the pseudo-terminal and send its master up the channel."""
-    master = terminal.open_pty(uid)
+    master = terminal.open_pty(uid, rows, columns)
     channel.send(end, {"terminal": True}, master)
     os.close(master)
 

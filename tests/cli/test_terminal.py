@@ -31,10 +31,10 @@ class Screen:
         self.pid, self.master = pty.fork()
         if self.pid == 0:
             try:
+                fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
                 os.execv(sys.executable, [sys.executable, "-m", "minicontainer", "run", *FLAGS, *arguments])
             finally:
                 os._exit(99)
-        self.resize(rows, columns)
 
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -157,12 +157,9 @@ def test_a_shell_survives_control_c(shop: Shop, screens: list[Screen]) -> None:
 
 
 def test_it_has_the_size_of_ours_and_follows_it(shop: Shop, screens: list[Screen]) -> None:
-    script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done"
-    screen = Screen("-it", "demo", "sh", "-c", "echo ready; read go; stty size; " + script)
+    script = "stty size; trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done"
+    screen = Screen("-it", "demo", "sh", "-c", script)
     screens.append(screen)
-    screen.until("ready\r\n")
-    screen.resize(31, 99)
-    screen.type("\n")
     screen.until("31 99\r\nready\r\n")
     screen.resize(40, 120)
     screen.until("40 120\r\n")
