@@ -16,6 +16,7 @@
         ├── CommandNotFound         execve: no such file (exit code 127)
         └── CommandNotExecutable    execve: permission denied, a directory, another architecture (126)
 
+An error that one module alone raises and catches stands there, a leaf of this tree: channel.Gone, cli.UsageError.
 A message is one sentence for a person. What to print and which exit code to use is the business of
 `minicontainer.cli`; nothing below it prints or exits.
 """

@@ -1,8 +1,9 @@
 """Files, written so that a crash at any moment leaves either the old state or the new one.
 
-Offers: `read`, `write` (temporary name, then rename), `lock` (flock), `remove_tree`, `make_directory`, and `inside`
-and `make_inside`, which resolve a path as a process chrooted there would (openat2), so that an image's symbolic link
-never leads out.
+Offers: `read`, `write` (temporary name, then rename), `put` (one write(2), for the kernel's files), `lock` and `locked`
+(flock); `make_directory`, `unlink`, `remove_directory` and `remove_tree`, which may be done twice; `sync_directory`; and
+`inside` and `make_inside`, which resolve a path as a process chrooted there would (openat2), so that an image's
+symbolic link never leads out.
 Callers owe it: a directory that exists, and one place per file (two processes that write the same name both win,
 one after the other; neither is ever torn).
 """

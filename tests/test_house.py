@@ -100,7 +100,7 @@ def test_every_module_can_be_imported() -> None:
         assert done.returncode == 0, f"{module}: {done.stderr}"
 
 
-# What a start must not import (DESIGN.md, floors): each costs more than a namespace does.
+# What a start must not import (ARCHITECTURE.md): each costs more than a namespace does.
 HEAVY = {
     "argparse",
     "asyncio",

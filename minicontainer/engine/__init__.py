@@ -1,0 +1,1 @@
+"""The engine: where image, network and runtime meet; what library users import, through `client`."""

@@ -9,7 +9,7 @@ A container is a directory of the store, made first and removed last: the journa
     <run root>/<id>/state.json    its process, while it runs: gone at reboot
 
 Whoever starts a container holds an flock on its directory, which the monitor inherits: only who can take that lock
-may repair or remove it. `start` and `teardown` are plans, made of the record alone.
+may repair or remove it. `start` and `teardown` are plans; `teardown` is made of the record alone.
 """
 
 from __future__ import annotations

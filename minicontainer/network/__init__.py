@@ -4,7 +4,8 @@
     ipam     the addresses: who leases which
     nat      the firewall: out through masquerade, in through published ports
 
-Each knows the ground floor only. All that is done to the kernel is a step. What they share stands here.
+They know the ground floor and one another, nothing else. All that is done to the kernel is a step. What they share
+stands here.
 """
 
 from __future__ import annotations

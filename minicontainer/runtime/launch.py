@@ -6,6 +6,7 @@ fork ─────────────────────────
      ◀─────────────────── "namespaces" ──
 plug in the network                      meanwhile: mounts, devices, pivot_root
      ───────────────────── "network" ──▶ identity
+     ◀───────────────────── "command" ──
      ◀────────────── end of the stream ── execve
 """
 
