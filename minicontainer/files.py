@@ -1,7 +1,7 @@
 """Files, written so that a crash at any moment leaves either the old state or the new one.
 
 Offers: `read`, `write` (temporary name, then rename), `put` (one write(2), for the kernel's files), `lock` and `locked`
-(flock); `make_directory`, `unlink`, `remove_directory` and `remove_tree`, which may be done twice; `sync_directory`; and
+(flock); `make_directory`, `unlink`, `remove_directory` and `remove_tree`, which may be done twice; `sync_directory`;
 `inside` and `make_inside`, which resolve a path as a process chrooted there would (openat2), so that an image's
 symbolic link never leads out.
 Callers owe it: a directory that exists, and one place per file (two processes that write the same name both win,
@@ -40,7 +40,7 @@ def write(path: str, content: bytes, mode: int = 0o644, sync: bool = False) -> N
         sync_directory(os.path.dirname(path))
 
 
-def write_all(descriptor: int, content: bytes) -> None:
+def write_all(descriptor: int, content: bytes | memoryview) -> None:
     """write(2) until nothing is left."""
     view = memoryview(content)
     while view:
