@@ -47,7 +47,8 @@ def plan(config: dict[str, Any], root: str, stdin: bool) -> Iterator[steps.Step]
 
     yield from steps.about("rootfs", rootfs.private(root))
     yield from steps.about("mounts", mounts.all_of(root, config["mounts"]))
-    yield from steps.about("rootfs", rootfs.devices(root, linux.get("devices", [])))
+    if not any(os.path.normpath(m["destination"]) == "/dev" and m["type"] == "bind" for m in config["mounts"]):
+        yield from steps.about("rootfs", rootfs.devices(root, linux.get("devices", [])))  # never in the host's own /dev
 
     if config.get("hostname"):
         yield steps.sethostname(config["hostname"], why="the name that its prompt shows")._replace(concept="namespaces")

@@ -551,3 +551,11 @@ def test_a_published_port_answers(shop: Shop, flag: str) -> None:
             if done.stdout:
                 break
         assert done.stdout == b"answer\n"
+
+
+def test_no_device_is_made_in_the_hosts_own_dev(shop: Shop) -> None:
+    """`-v /dev:/dev` binds the host's directory: what we would make there, the host would have."""
+    before = sorted(os.listdir("/dev"))
+    done = shop.run("-v", "/dev:/dev/", "--device", "/dev/null:/dev/one-more", "demo", "ls", "/dev", check=False)
+    assert "one-more" not in done.stdout
+    assert sorted(os.listdir("/dev")) == before
