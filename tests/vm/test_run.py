@@ -93,7 +93,7 @@ def test_nothing_is_left_behind(busybox: str) -> None:
     def state() -> tuple[object, ...]:
         links = [link for link in os.listdir("/sys/class/net") if not Path(f"/sys/class/net/{link}/bridge").exists()]
         cgroups = [
-            str(path) for path in CGROUPS.rglob("cgroup.procs") if re.search(r"minicontainer[^/]*/[^/]+/", str(path))
+            str(path) for path in CGROUPS.rglob("cgroup.procs") if re.search(r"minicontainer[^/]*/[^/]{64}/", str(path))
         ]
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         return links, cgroups, mounts
