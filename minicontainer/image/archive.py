@@ -15,10 +15,11 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, BinaryIO
 
 from .. import errors, files, oci
-from . import blobs, layers, reference, store
+from . import blobs, compression, layers, reference, store, tar
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many layers are done, and how many there are."""
@@ -92,16 +93,16 @@ def _seekable(job: store.Job, source: BinaryIO | io.FileIO) -> tuple[int, bool]:
         descriptor, seekable = -1, False
     if seekable:
         first = os.pread(descriptor, 6, 0)
-        if not layers.compression(first):
+        if not compression.recognize(first):
             return descriptor, False
-        read: layers.Read = _window(descriptor, 0, os.fstat(descriptor).st_size)
+        read: compression.Read = _window(descriptor, 0, os.fstat(descriptor).st_size)
     elif descriptor >= 0:
-        read = _pipe(descriptor)
+        read = partial(os.read, descriptor)
     else:
         read = source.read
     spool = os.open(job.path("spool"), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        for piece in layers.plain(read, layers.default_limits()):
+        for piece in compression.decompress(read, compression.default_limits())[1]:
             files.write_all(spool, piece)
     except BaseException:
         os.close(spool)
@@ -109,20 +110,7 @@ def _seekable(job: store.Job, source: BinaryIO | io.FileIO) -> tuple[int, bool]:
     return spool, True
 
 
-def _pipe(descriptor: int) -> layers.Read:
-    """Whole chunks from a pipe, which gives 64 KiB at a time."""
-
-    def read(size: int) -> bytes:
-        pieces = []
-        while size and (piece := os.read(descriptor, size)):
-            pieces.append(piece)
-            size -= len(piece)
-        return b"".join(pieces)
-
-    return read
-
-
-def _window(descriptor: int, offset: int, size: int) -> layers.Read:
+def _window(descriptor: int, offset: int, size: int) -> compression.Read:
     """Read a part of a file from its beginning. Whether it is complete is for digests to say."""
     end = offset + size
 
@@ -164,20 +152,20 @@ class _Archive(_Members):
         self.files: dict[bytes, tuple[int, int]] = {}
         self.links: dict[bytes, bytes] = {}
         total = os.fstat(descriptor).st_size
-        for entry in layers.entries(_Skipping(descriptor)):
+        for entry in tar.entries(_Skipping(descriptor)):
             if len(self.files) + len(self.links) > MOST_MEMBERS:
                 raise errors.InvalidImage(
                     f"the archive has more than {MOST_MEMBERS} members; an image's has some hundreds"
                 )
             name = layers.clean(entry.name)
-            if entry.kind == layers.REGULAR and entry.holes is None:
+            if entry.kind == tar.REGULAR and entry.holes is None:
                 if entry.position + entry.size > total:
                     raise errors.InvalidImage("the archive is truncated: it ends in the middle of an entry")
                 self.files[name] = (entry.position, entry.size)
                 self.links.pop(name, None)
-            elif entry.kind in (layers.SYMLINK, layers.HARD_LINK):
+            elif entry.kind in (tar.SYMLINK, tar.HARD_LINK):
                 # Resolved among the members, so that `..` may lead anywhere but never out of the archive.
-                base = os.path.dirname(name) if entry.kind == layers.SYMLINK else b""
+                base = os.path.dirname(name) if entry.kind == tar.SYMLINK else b""
                 self.links[name] = os.path.normpath(b"/" + os.path.join(base, entry.link.lstrip(b"/"))).lstrip(b"/")
                 self.files.pop(name, None)
 
@@ -192,10 +180,8 @@ class _Archive(_Members):
         raise errors.InvalidImage(f"{name} is a symbolic link to itself")
 
 
-class _Skipping(layers.Stream):
+class _Skipping(tar.Stream):
     """A stream over a file that seeks where others read: only the headers of a large archive are ever touched."""
-
-    __slots__ = ("descriptor", "position")
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(iter(()))

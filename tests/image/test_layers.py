@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minicontainer import errors, host
-from minicontainer.image import layers
+from minicontainer.image import compression, layers
+from minicontainer.image.tar import Entry
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 OPAQUE = "trusted.overlay.opaque" if host.is_root() else "user.overlay.opaque"
@@ -40,7 +41,7 @@ def ordinary(monkeypatch: pytest.MonkeyPatch) -> None:
         uid, gid = os.geteuid(), os.getegid()
         real = layers._Tree.owner
 
-        def owner(tree: layers._Tree, entry: layers.Entry, path: bytes) -> tuple[int, int, int]:
+        def owner(tree: layers._Tree, entry: Entry, path: bytes) -> tuple[int, int, int]:
             real(tree, entry, path)
             return uid, gid, entry.mode & 0o1777
 
@@ -547,6 +548,7 @@ HOSTILE = {
     "a type that no layer has": pack(member("m", b"M")),
     "a NUL in a name": records((b"path", b"a\0b")) + pack(member("f")),
     "a NUL in a link": records((b"linkpath", b"a\0b")) + pack(member("f", S, linkname="x")),
+    "a NUL in an attribute's name": records((b"SCHILY.xattr.user.a\0b", b"x")) + pack(member("f")),
     "an owner out of range": records((b"uid", b"4294967295")) + pack(member("f")),
     "a time out of range": records((b"mtime", b"9999999999999999")) + pack(member("f")),
     "a time that is none": records((b"mtime", b"1e5")) + pack(member("f")),
@@ -634,13 +636,13 @@ def bomb(compressor: str) -> Iterator[bytes]:
 @pytest.mark.parametrize("compressor", ["gzip", "zstd"])
 def test_a_bomb_is_refused_before_it_unfolds(tmp_path: Path, compressor: str) -> None:
     with pytest.raises(errors.InvalidImage, match="MINICONTAINER_LAYER_LIMIT"):
-        unpack(b"".join(bomb(compressor)), tmp_path, limits=layers.Limits(grace=8 << 20))
+        unpack(b"".join(bomb(compressor)), tmp_path, limits=compression.Limits(grace=8 << 20))
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 256 << 20
 
 
 def test_the_limits_can_be_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = gzip.compress(pack(member("zeros", data=bytes(4 << 20))))
-    tight = layers.Limits(grace=1 << 20)
+    tight = compression.Limits(grace=1 << 20)
     with pytest.raises(errors.InvalidImage):
         unpack(packed, tmp_path / "refused", limits=tight)
     monkeypatch.setenv("MINICONTAINER_LAYER_LIMIT", str(5 << 20))
@@ -650,9 +652,9 @@ def test_the_limits_can_be_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         unpack(packed, tmp_path / "small")
     monkeypatch.setenv("MINICONTAINER_LAYER_LIMIT", "lots")
     with pytest.raises(errors.InvalidArgument):
-        layers.default_limits()
+        compression.default_limits()
     with pytest.raises(errors.InvalidImage, match="entries"):
-        unpack(pack(*[member(str(n)) for n in range(9)]), tmp_path / "many", limits=layers.Limits(count=8))
+        unpack(pack(*[member(str(n)) for n in range(9)]), tmp_path / "many", limits=compression.Limits(count=8))
 
 
 def test_names_cannot_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
