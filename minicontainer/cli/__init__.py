@@ -90,6 +90,17 @@ def sentence(error: Exception) -> str:
     return f"{text}, {notes[0]}" if notes and not known else text
 
 
+def console() -> None:
+    """The entry of the console script: `main`, and then the process ends at once.
+
+    Taking an interpreter down object by object takes 4 ms, and the kernel does the same in none.
+    """
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def exit_code(command: str, error: Exception) -> int:
     """Docker's exit code for an error of ours."""
     if command not in RUNS_A_COMMAND:

@@ -241,7 +241,9 @@ def attach(containers: Any, planned: Any, explain: bool, cidfile: str | None) ->
         signal.signal(catchable, forward)
     if cidfile:
         note_id(cidfile, planned.record["id"])
-    running = containers.run(planned, explain)
+    stdin, tty = bool(planned.options["stdin_open"]), bool(planned.options["tty"])
+    apart = () if tty else tuple(number for number in (0, 1, 2) if (number or stdin) and os.isatty(number))
+    running = containers.run(planned, explain, apart)
     try:
         running.wait_started(reporter)
     except errors.MiniContainerError:
@@ -253,15 +255,12 @@ def attach(containers: Any, planned: Any, explain: bool, cidfile: str | None) ->
     attached.append(running)
     for waiting in early:
         running.send_signal(waiting)
-    if running.master is None:
-        return int(running.wait_exited(reporter))
-    stdin = 0 if planned.options["stdin_open"] else None
-    if not os.isatty(0):
+    if running.master is None or not os.isatty(0):
         return int(running.relay(stdin, reporter))
     master = running.master
     terminal.resize(master, 0)
     signal.signal(signal.SIGWINCH, lambda *_: terminal.resize(master, 0))
-    if stdin is None:
+    if not stdin:
         return int(running.relay(stdin, reporter))  # nobody types into it: ctrl-C is ours, and we pass the signal on
     with terminal.raw(0):
         return int(running.relay(stdin, reporter))

@@ -12,12 +12,17 @@ FLAGS = {
     "reset": [Flag("-f --force", "force", "bool", "do not ask")],
 }
 
+USAGE = "system check [--repair] | system reset [-f]"
+
 
 def main(arguments: list[str]) -> int:
     """system check [--repair] | reset [-f]"""
     verb = arguments[0] if arguments else ""
+    if verb in ("-h", "--help"):
+        print(USAGE)
+        return 0
     if verb not in FLAGS:
-        raise UsageError("system check [--repair] | system reset [-f]")
+        raise UsageError(USAGE)
     try:
         values, rest = parse(f"system {verb}", FLAGS[verb], arguments[1:])
     except Help as help:

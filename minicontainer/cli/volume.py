@@ -18,12 +18,17 @@ FLAGS = {
     "rm": [],
 }
 
+USAGE = "volume create | ls | inspect | rm"
+
 
 def main(arguments: list[str]) -> int:
     """docker-volume(1)."""
     verb = {"list": "ls", "remove": "rm"}.get(arguments[0], arguments[0]) if arguments else ""
+    if verb in ("-h", "--help"):
+        print(USAGE)
+        return 0
     if verb not in FLAGS:
-        raise UsageError("volume create | ls | inspect | rm")
+        raise UsageError(USAGE)
     try:
         values, names = parse(f"volume {verb}", FLAGS[verb], arguments[1:])
     except Help as help:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
 # Every option of `containers.run`, and what holds where it is not given.
 DEFAULTS: dict[str, Any] = {
     "cap_add": [], "cap_drop": [], "command": [], "cpu_period": 0, "cpu_quota": 0, "cpu_shares": 0, "cpus": 0.0,
-    "cpuset_cpus": "", "cpuset_mems": "", "devices": [], "entrypoint": None, "environment": {}, "extra_hosts": [],
+    "cpuset_cpus": "", "cpuset_mems": "", "devices": [], "entrypoint": None, "environment": {},
     "group_add": [], "hostname": "", "init": False, "ipc_mode": "", "labels": {}, "mem_limit": 0,
     "mem_reservation": 0, "memswap_limit": 0, "mounts": [], "name": "", "network_mode": "bridge", "pid_mode": "",
-    "pids_limit": 0, "ports": [], "privileged": False, "publish_all": False, "read_only": False, "remove": False,
+    "pids_limit": 0, "ports": [], "privileged": False, "read_only": False, "remove": False,
     "security_opt": [], "shm_size": 0, "stdin_open": False, "sysctls": {}, "tty": False, "ulimits": {}, "user": "",
-    "uts_mode": "", "working_dir": "", "dns": [], "oom_score_adj": None, "console_size": (0, 0),
+    "uts_mode": "", "working_dir": "", "oom_score_adj": None, "console_size": (0, 0),
 }  # fmt: skip
 
 # The annotation that an image's architecture becomes (OCI image specification, conversion.md).

@@ -76,6 +76,9 @@ class Containers:
                 "this user namespace may not change the network that it is in: use --network none or host, or give it "
                 "a network of its own: unshare -Urn minicontainer run …"
             )
+        unknown = set(given) - set(configure.DEFAULTS)
+        if unknown:
+            raise errors.InvalidArgument(f"there is no option {min(unknown)!r}; engine/configure.py lists them all")
         options = {**configure.DEFAULTS, **given}
         found = self.images.get(image)
         identifier = names.new_id()
@@ -267,8 +270,11 @@ class Containers:
 
     # Running
 
-    def run(self, planned: Start, explain: bool = False) -> monitor.Client:
-        """Perform a planned start in a monitor of its own. The client's end tells when it started and how it ended."""
+    def run(self, planned: Start, explain: bool = False, apart: tuple[int, ...] = ()) -> monitor.Client:
+        """Perform a planned start in a monitor of its own. The client's end tells when it started and how it ended.
+
+        The standard descriptors in `apart` are pipes to the client; it inherits the others.
+        """
         record = planned.record
 
         def started(values: steps.Values) -> None:
@@ -288,7 +294,7 @@ class Containers:
         def teardown(exit_code: int | None) -> Iterator[steps.Step]:
             return self.teardown(record, record["remove"] or exit_code is None, exit_code)
 
-        return monitor.start(lambda end: monitor.run(planned.plan, started, teardown, end, explain))
+        return monitor.start(lambda end: monitor.run(planned.plan, started, teardown, end, explain), apart)
 
     # Looking
 
@@ -358,7 +364,7 @@ class Containers:
             lock = files.lock(self.path(record["id"]), wait=False)
         except BlockingIOError:
             raise errors.Conflict(
-                f"container {record['name']} is running: stop it first (it holds the lock on its directory)"
+                f"container {record['name']} is running: end it first (kill {record.get('pid', 'its process')})"
             ) from None
         try:
             steps.execute(self.teardown(record, remove=True, volumes_too=volumes_too), {})

@@ -53,7 +53,8 @@ class System:
             if record and record["status"] not in ("starting", "running", "dead"):
                 return ""
             if repair:
-                steps.execute(self.containers.teardown(record or nobody(identifier), whole(record)), {})
+                # The kernel killed its command with the monitor: 128 + SIGKILL.
+                steps.execute(self.containers.teardown(record or nobody(identifier), whole(record), exit_code=137), {})
             return (
                 f"container {identifier[:12]} was left by a {'start' if whole(record) else 'monitor'} that was killed"
             )
@@ -97,16 +98,20 @@ class System:
 
         Raises Conflict while a container runs.
         """
-        running = [record["name"] for record in self.containers.list() if record["status"] == "running"]
-        if running:
-            raise errors.Conflict(f"container {running[0]} is running: stop it first")
+        for record in self.containers.list():
+            if record["status"] == "running":
+                raise errors.Conflict(f"container {record['name']} is running: end it first (kill {record['pid']})")
         self.check(repair=True)
         for record in self.containers.list():
             self.containers.remove(record["id"], volumes_too=True)
-        steps.execute(bridge.teardown(bridge.default(self.root)), {})
+        if host.owns_network():  # else there never was a bridge
+            steps.execute(bridge.teardown(bridge.default(self.root)), {})
         steps.execute(cgroups.remove_parent(cgroups.parent(f"minicontainer{host.suffix()}")), {})
         files.remove_tree(host.run_root())
-        files.remove_tree(self.root)
+        for name in os.listdir(self.root) if os.path.isdir(self.root) else []:
+            files.remove_tree(f"{self.root}/{name}")
+        if not os.path.ismount(self.root):  # a disk of its own stays, empty
+            files.remove_directory(self.root)
 
 
 def whole(record: dict[str, Any] | None) -> bool:

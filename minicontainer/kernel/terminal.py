@@ -84,38 +84,34 @@ class raw:
         termios.tcsetattr(self.terminal, termios.TCSADRAIN, self.before)
 
 
-def relay(master: int, stdin: int | None, stdout: int, until: Callable[[], bool], also: int) -> None:
-    """Copy bytes between our terminal and the container's until `until()` says the container is gone.
+def relay(outputs: dict[int, int], inputs: dict[int, int], end: int, ended: Callable[[], bool]) -> None:
+    """Copy from each source to its destination until `ended()` says that the container is gone.
 
-    `also` is a descriptor that becomes readable when that may have happened. What the container wrote last is copied
-    before this returns: a read of the master fails with EIO when nobody holds the slave any more.
+    `end` is a descriptor that becomes readable when that may have happened. What the container wrote last is copied
+    before this returns. Where an input ends, the pipe behind it is closed, and the container reads the end, too.
     """
-    sources = [master, also] if stdin is None else [master, also, stdin]
-    ended = False
-    while not ended:
-        ready, _, _ = select.select(sources, [], [])
-        if stdin in ready and stdin is not None:
-            typed = os.read(stdin, 65536)
-            if typed:
-                files.write_all(master, typed)
-            else:
-                sources.remove(stdin)
-        if also in ready and until():
-            ended = True
-        if master in ready and not copy(master, stdout):
-            ended = ended or until()
-            sources = [source for source in sources if source != master]
-    while master in sources and select.select([master], [], [], 0)[0] and copy(master, stdout):
-        pass
+    sources = {**outputs, **inputs}
+    gone = False
+    while not gone:
+        ready, _, _ = select.select([*sources, end], [], [])
+        for source in ready:
+            if source in sources and not copy(source, sources[source]):
+                destination = sources.pop(source)
+                if source in inputs and not os.isatty(destination):
+                    os.close(destination)
+        gone = end in ready and ended()
+    for source in outputs:
+        while source in sources and select.select([source], [], [], 0)[0] and copy(source, sources[source]):
+            pass
 
 
-def copy(master: int, stdout: int) -> bool:
-    """Copy what the container wrote. False at the end: EIO, nobody has the slave open."""
+def copy(source: int, destination: int) -> bool:
+    """Copy what can be read at once. False at the end: no more, or (EIO) nobody holds the terminal's slave open."""
     try:
-        data = os.read(master, 65536)
+        data = os.read(source, 65536)
+        files.write_all(destination, data)
     except OSError as error:
-        if error.errno != errno.EIO:
+        if error.errno not in (errno.EIO, errno.EPIPE):  # EPIPE: the container has closed its input
             raise
         return False
-    files.write_all(stdout, data)
     return bool(data)

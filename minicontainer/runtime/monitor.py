@@ -24,9 +24,10 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
 class Client:
     """The client's end: what happens to the container, as it happens."""
 
-    def __init__(self, end: socket.socket, monitor: int) -> None:
+    def __init__(self, end: socket.socket, monitor: int, pipes: dict[int, int]) -> None:
         self.end = end
         self.monitor = monitor
+        self.pipes = pipes  # our ends of its standard descriptors, by their numbers
         self.process = -1  # a pidfd of the container's init
         self.master: int | None = None  # its terminal, if it has one
 
@@ -68,34 +69,46 @@ class Client:
             if report:
                 report(message)
 
-    def relay(self, stdin: int | None, report: Callable[[dict[str, Any]], None] | None = None) -> int:
-        """Relay between our terminal and the container's until it has ended; returns its exit code."""
-        assert self.master is not None
+    def relay(self, stdin: bool, report: Callable[[dict[str, Any]], None] | None = None) -> int:
+        """Relay between our terminal and the container's, or its pipes, until it has ended; returns its exit code."""
+        outputs: dict[int, int] = {self.pipes[number]: number for number in (1, 2) if number in self.pipes}
+        inputs: dict[int, int] = {0: self.pipes[0]} if 0 in self.pipes else {}
+        if self.master is not None:
+            outputs[self.master] = 1
+            inputs |= {0: self.master} if stdin else {}
         code: list[int] = []
 
         def ended() -> bool:
             code.append(self.wait_exited(report))
             return True
 
-        terminal.relay(self.master, stdin, 1, ended, self.end.fileno())
+        terminal.relay(outputs, inputs, self.end.fileno(), ended)
         return code[0]
 
 
-def start(work: Callable[[socket.socket], None]) -> Client:
+def start(work: Callable[[socket.socket], None], apart: tuple[int, ...] = ()) -> Client:
     """Fork a monitor that performs `work(its end of the channel)`; returns the client's end.
 
-    The monitor has a session of its own, so that no key typed in our terminal reaches the container twice. Raises
+    The monitor has a session of its own, so that no key typed in our terminal reaches the container twice. The standard
+    descriptors in `apart` become pipes: a terminal of ours can be read by whoever holds it, even as output. Raises
     Unsupported in a process with several threads: of a lock that another thread holds, a fork copies only the lock.
     """
     if len(os.listdir("/proc/self/task")) > 1:
         raise errors.Unsupported("a process with threads cannot fork a container: run `minicontainer run` from it")
     ours, theirs = channel.pair()
+    pipes = {number: os.pipe() for number in apart}  # (to read from, to write to)
     pid = os.fork()
     if pid:
         theirs.close()
-        return Client(ours, pid)
+        for number, ends in pipes.items():
+            os.close(ends[number != 0])
+        return Client(ours, pid, {number: ends[number == 0] for number, ends in pipes.items()})
     try:
         ours.close()
+        for number, ends in pipes.items():
+            os.dup2(ends[number != 0], number)
+            os.close(ends[0])
+            os.close(ends[1])
         os.setsid()
         for number in signal.valid_signals():
             if callable(signal.getsignal(number)):  # a handler of the client's, which is not ours to run

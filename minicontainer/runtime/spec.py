@@ -74,7 +74,7 @@ KNOWN: dict[str, set[str]] = {
     "": {"ociVersion", "root", "process", "mounts", "hostname", "linux", "annotations"},
     "process": {
         "args", "cwd", "env", "user", "capabilities", "rlimits", "noNewPrivileges", "terminal", "oomScoreAdj",
-        "consoleSize", "apparmorProfile",
+        "consoleSize",
     },
     "linux": {
         "namespaces", "resources", "maskedPaths", "readonlyPaths", "devices", "sysctl", "cgroupsPath", "seccomp",
