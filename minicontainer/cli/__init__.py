@@ -4,7 +4,6 @@ A lazy table: only the file of the command that was typed is imported. Each has 
 parses, calls the engine, prints. Printing and exit codes live here and nowhere below.
 """
 
-import importlib
 import os
 import sys
 
@@ -64,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"minicontainer: {name!r} is not a command; `minicontainer --help` lists them", file=sys.stderr)
         return 125 if name.startswith("-") else 1
-    module = importlib.import_module(f"{__name__}.{COMMANDS[name][0]}")
+    # importlib.import_module would do the same, once importlib itself is imported.
+    module = __import__(f"{__name__}.{COMMANDS[name][0]}", fromlist=["main"])
     try:
         code: int = module.main(rest)
         return code
