@@ -131,9 +131,10 @@ class Containers:
             raise errors.InvalidArgument(f"ports can be published on the bridge only, not with --network {mode}")
         defaults = image.get("config") or {}
         taken = {os.path.normpath(mount.target) for mount in options["mounts"]}
+        options["mounts"] = list(options["mounts"])  # the caller's stays as it is
         for target in defaults.get("Volumes") or {}:
             if os.path.normpath(target) not in taken:
-                options["mounts"] = [*options["mounts"], volumes.Mount("volume", "", target)]
+                options["mounts"].append(volumes.Mount("volume", "", target))
         options["anonymous"] = []
         for index, mount in enumerate(options["mounts"]):
             if mount.kind == "volume" and not mount.source:
