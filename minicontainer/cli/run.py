@@ -62,6 +62,9 @@ FLAGS = [
     Flag("--security-opt", "security_opt", "list", "no-new-privileges, seccomp=unconfined|FILE"),
     Flag("--privileged", "privileged", "bool", "hold nothing back: every capability and device of the host"),
     Flag("--explain", "explain", "optional", "print each step, its arguments, duration and why; =json, =sh only plan"),
+    Flag(
+        "--plot", "plot", "text", "with --explain: draw its steps as a timeline into this file (.png .svg .pdf .json)"
+    ),
 ]
 
 SIZES = {
@@ -88,6 +91,9 @@ def main(arguments: list[str]) -> int:
     explain = values.pop("explain", None)
     if explain not in (None, "", "text", "json", "sh"):
         raise UsageError(f"--explain={explain}: json or sh")
+    plot = values.pop("plot", None)
+    if plot is not None and explain not in ("", "text"):
+        raise UsageError("--plot draws the steps that --explain tells of: give both")
     options = engine_options(values)
     containers = client.Client().containers
     cidfile = values.get("cidfile")
@@ -103,7 +109,15 @@ def main(arguments: list[str]) -> int:
         return 0
     for warning in warnings(options):
         print(f"minicontainer: warning: {warning}", file=sys.stderr)
-    return attach(containers, planned, explain is not None, cidfile)
+    if plot is None:
+        return attach(containers, planned, explain is not None, cidfile)
+    from ..teach import record
+
+    recorder = record.Recorder(planned, plot)
+    try:
+        return attach(containers, planned, True, cidfile, recorder)
+    finally:
+        recorder.draw()
 
 
 def engine_options(values: dict[str, Any]) -> dict[str, Any]:
@@ -219,7 +233,7 @@ def note_id(path: str, identifier: str) -> None:
         raise UsageError(f"--cidfile {path}: {error.strerror}") from None
 
 
-def attach(containers: Any, planned: Any, explain: bool, cidfile: str | None) -> int:
+def attach(containers: Any, planned: Any, explain: bool, cidfile: str | None, recorder: Any = None) -> int:
     """Start it, pass signals on, relay the terminal, wait for the end."""
     teller = reporter = None
     if explain:
@@ -227,6 +241,8 @@ def attach(containers: Any, planned: Any, explain: bool, cidfile: str | None) ->
 
         teller = explaining.Reporter(planned, sys.stderr)
         reporter = teller.step
+        if recorder:
+            recorder.teller, reporter = teller.step, recorder.step
     sys.stdout.flush()
     early: list[int] = []
     attached: list[monitor.Client] = []

@@ -18,7 +18,6 @@ from __future__ import annotations
 import atexit
 import base64
 import io
-import json
 import logging
 import os
 import shutil
@@ -29,6 +28,7 @@ from typing import Any, NamedTuple
 
 from .. import errors
 from . import measure
+from .record import Moment, recorded
 
 
 def quiet() -> None:
@@ -55,6 +55,10 @@ except ImportError as missing:
     raise errors.Unsupported(
         f"plots are drawn by matplotlib ({missing}): ./dev setup installs it, or pip install 'minicontainer[plot]'"
     ) from None
+
+__all__ = [
+    "Moment", "Panel", "Picture", "bars", "lines", "panels", "recorded", "save", "timeline",
+]  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------------------- style
 
@@ -88,6 +92,7 @@ DPI = 144
 # Concept → colour, hatch. Lightness alternates between neighbours; the hatch stays when the colour is printed away.
 CONCEPTS = {
     "process": ("#4d4d4d", ""),
+    "engine": ("#8c8c8c", "++"),
     "terminal": ("#a6a6a6", "xx"),
     "namespaces": ("#0b4f6c", ""),
     "rootfs": ("#e9c46a", ""),
@@ -353,22 +358,6 @@ def name_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
 # ------------------------------------------------------------------------------------------------------------- timeline
 
 
-class Moment(NamedTuple):
-    """One step that has been taken: by "parent", "child" or "teardown"; seconds of one clock."""
-
-    by: str
-    call: str
-    concept: str
-    began: float
-    ended: float
-
-
-def recorded(path: str) -> list[Moment]:
-    """The steps that `run --explain --plot FILE.json` has kept."""
-    with open(path) as file:
-        return [Moment(**step) for step in json.load(file)["steps"]]
-
-
 def timeline(steps: Sequence[Moment | Mapping[str, Any]], title: str = "", alt: str | None = None) -> Picture:
     """A start by step: who was at work when, on which concept; at the right what it took to clear away.
 
@@ -434,8 +423,9 @@ def draw_lanes(axes: Axes, moments: Sequence[Moment], lanes: list[str], scale: f
         colour, hatch = look(moment.concept)
         left, wide = (moment.began - zero) * 1000, (moment.ended - moment.began) * 1000
         waiting = moment.concept == "waiting"
+        edge = 0.5 if wide > scale * 1000 * 0.004 else 0.1  # of a sliver, the edges would be all that is seen
         axes.barh(
-            row, wide, left=left, height=0.16 if waiting else 0.5, color=colour, hatch=hatch, linewidth=0.5,
+            row, wide, left=left, height=0.16 if waiting else 0.5, color=colour, hatch=hatch, linewidth=edge,
             edgecolor=RULE if waiting else INK,
         )  # fmt: skip
     for row, lane in enumerate(lanes):
