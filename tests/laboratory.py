@@ -185,8 +185,8 @@ def fresh_laboratory(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator
     finally:
         for machine in made.machines:
             machine.end()
-        for opened in netlink._sockets.values():
+        for opened in netlink.codec.sockets.values():
             opened.close()  # a namespace lives as long as a socket in it
-        netlink._sockets.clear()
+        netlink.codec.sockets.clear()
         syscalls.setns(home, syscalls.CLONE_NEWNET)
         os.close(home)

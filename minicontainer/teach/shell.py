@@ -852,7 +852,7 @@ CALLS: dict[str, Callable[..., None]] = {
     "nat.reserve": none("sockets that keep these ports from other programs"),
     "nat.reserve_any": reserve_any,
     "nat.withdraw": withdraw,
-    "netlink.conntrack_delete": conntrack_delete,
+    "conntrack.conntrack_delete": conntrack_delete,
     "overlay.mount_at": mount_at,
     "cgroups.empty": empty,
     "cgroups.guard_devices": none("the device rules: a BPF program, which no command of this script can make"),

@@ -1,0 +1,57 @@
+"""The only raw AF_NETLINK: how one tells the kernel about links, addresses, routes, firewall rules, connections.
+
+codec.py       messages and attributes, and the socket that they go through
+route.py       rtnetlink(7): what `ip` does
+nft.py         nfnetlink, nf_tables: what `nft` does, and what rules are made of
+conntrack.py   nfnetlink: what `conntrack -D` does
+
+Offers, each as one call that returns when the kernel has answered:
+    link_add link_set link_delete link_wait address_add route_add
+    nft, one transaction a call, and the expressions that rules are made of; nft_text, the same in words
+    link links chains rules elements element, what is there
+    conntrack_delete
+Callers name devices, never numbers; `namespace` is the pid of a process in the network namespace meant, 0 for ours.
+
+Contract: a refusal raises KernelError with the message's name, what was asked and the kernel's own words (its
+"extended ack"). Imports nothing but _socket and struct: this is on the path of every start.
+"""
+
+from .codec import attribute, attributes, nested, number, string, text
+from .conntrack import conntrack_delete
+from .nftables import (
+    HOOKS,
+    NF_DROP,
+    NFPROTO_INET,
+    NFPROTO_IPV4,
+    NFTA_DATA_VALUE,
+    NFTA_VERDICT_CODE,
+    PROTOCOLS,
+    Chain,
+    Element,
+    Expression,
+    Set,
+    accept,
+    address_among,
+    address_in,
+    chains,
+    ct_state,
+    ct_status,
+    destination_is_local,
+    dnat_by_map,
+    drop,
+    element,
+    elements,
+    ifname_in,
+    ifname_is_not,
+    ifname_pair_in,
+    jump,
+    masquerade,
+    nft,
+    nft_text,
+    rules,
+)
+from .route import Link, address_add, link, link_add, link_delete, link_set, link_wait, links, route_add
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .nftables import Command as Command

@@ -1,0 +1,515 @@
+"""nfnetlink, nf_tables: what `nft` does, in the family inet and in one transaction a call.
+
+A transaction is a tuple of commands, and a command a plain tuple that begins with nft(8)'s own words for it:
+    ("add table", table)    ("flush table", table)    ("delete table", table)
+    ("add set", Set)
+    ("add chain", table, name)    ("add chain", table, name, type, hook, priority)
+    ("add rule", table, chain, Expression, ...)
+    ("add element", Set, key, data, comment)    ("create element", ...)    ("delete element", Set, key)
+
+Sources: linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h. Numbers in attributes are in network byte order here.
+"""
+
+from __future__ import annotations
+
+import _socket as socket
+import errno
+import struct
+from collections import namedtuple
+
+from .. import errors
+from . import codec
+from .codec import NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, attribute, attributes, nested, string, text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    Command = tuple[Any, ...]
+
+NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
+NFNL_SUBSYS_NFTABLES = 10
+NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4 = 0, 1, 2
+NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE = 0, 2
+NFT_MSG_NEWCHAIN, NFT_MSG_GETCHAIN = 3, 4
+NFT_MSG_NEWRULE, NFT_MSG_GETRULE, NFT_MSG_DELRULE = 6, 7, 8
+NFT_MSG_NEWSET = 9
+NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_DELSETELEM = 12, 13, 14
+NFTA_LIST_ELEM = 1
+NFTA_TABLE_NAME = 1
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE = 1, 3, 4, 5, 7
+NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY = 1, 2
+NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
+NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE, NFTA_SET_KEY_LEN = 1, 2, 3, 4, 5
+NFTA_SET_DATA_TYPE, NFTA_SET_DATA_LEN, NFTA_SET_ID, NFTA_SET_USERDATA = 6, 7, 10, 13
+NFT_SET_INTERVAL, NFT_SET_MAP = 4, 8
+NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
+NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_USERDATA = 1, 2, 3, 6
+NFT_SET_ELEM_INTERVAL_END = 1
+NFTA_DATA_VALUE, NFTA_DATA_VERDICT = 1, 2
+NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN = 1, 2
+NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
+NF_DROP, NF_ACCEPT, NFT_JUMP = 0, 1, -3
+
+HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
+PROTOCOLS = {"tcp": 6, "udp": 17}
+_NAMES = {6: "tcp", 17: "udp"}
+
+# What nft(8) calls the type of a key: its number there (src/datatype.c, TYPE_*), its width in bytes, how to pack and to
+# unpack it. The kernel only needs the width; the number is what lets `nft list` print the key as a person would.
+# A set of ipv4_subnet (our word) is one of ipv4_addr with "flags interval".
+TYPES: dict[str, tuple[int, int, Callable[[Any], bytes], Callable[[bytes], Any]]] = {
+    "ipv4_addr": (7, 4, socket.inet_aton, socket.inet_ntoa),
+    "ipv4_subnet": (7, 4, socket.inet_aton, socket.inet_ntoa),
+    "inet_proto": (12, 1, lambda name: bytes((PROTOCOLS[name],)), lambda code: _NAMES.get(code[0], str(code[0]))),
+    "inet_service": (13, 2, lambda port: struct.pack(">H", port), lambda port: int.from_bytes(port, "big")),
+    "ifname": (41, 16, str.encode, text),
+}
+
+
+class Set(namedtuple("Set", "table name key data", defaults=((),))):
+    """A named set of the inet table `table`, or a map if it has `data`. Keys and data are lists of TYPES."""
+
+    table: str
+    name: str
+    key: tuple[str, ...]
+    data: tuple[str, ...]
+
+
+class Element(namedtuple("Element", "key data comment")):
+    """What a set holds. The comment is where we write whose it is."""
+
+    key: tuple[Any, ...]
+    data: tuple[Any, ...]
+    comment: str
+
+
+class Chain:
+    """A chain of anybody's: the table's family and name, its own name, its hook (-1 if it is none) and policy."""
+
+    def __init__(self, family: int, table: str, name: str, hook: int, policy: int) -> None:
+        self.family = family
+        self.table = table
+        self.name = name
+        self.hook = hook
+        self.policy = policy
+
+
+class Expression:
+    """A part of a rule: as nft(8) writes it, and as the kernel wants it (NFTA_LIST_ELEM attributes)."""
+
+    def __init__(self, text: str, code: bytes) -> None:
+        self.text = text
+        self.code = code
+
+
+# Commands
+
+
+def nft(*commands: Command) -> None:
+    """All commands in one transaction: the kernel does them all, or none.
+
+    Raises KernelError for the first that it refused; Conflict, naming the holder, where "create element" found one.
+    """
+    channel = codec.open_socket(codec.NETFILTER)
+    parts = [codec.message(NFNL_MSG_BATCH_BEGIN, 0, _header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES), 0)]
+    for sequence, command in enumerate(commands, 1):
+        message, flags, body = _encode(command)
+        if sequence == len(commands):
+            flags |= codec.NLM_F_ACK
+        parts.append(codec.message(NFNL_SUBSYS_NFTABLES << 8 | message, flags, _header(NFPROTO_INET) + body, sequence))
+    parts.append(codec.message(NFNL_MSG_BATCH_END, 0, _header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES), len(commands) + 1))
+    try:
+        channel.send(b"".join(parts))
+    except OSError as error:
+        what = nft_text(commands[0]), f"and {len(commands) - 1} more"
+        raise errors.KernelError(error.errno or 0, "nft", what) from None
+    refused: tuple[int, int, str] | None = None
+    while True:  # a refusal of any command, then the acknowledgement of the last; all are there already
+        try:
+            data = channel.recv(1 << 16, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            break
+        for kind, flags, sequence, body in codec.messages(data):
+            code, words = codec.refusal(flags, body) if kind == codec.NLMSG_ERROR else (0, "")
+            if code and refused is None:
+                refused = code, sequence, words
+    if refused:
+        code, sequence, words = refused
+        raise _refusal(commands[min(max(sequence, 1), len(commands)) - 1], code, words)
+
+
+def _refusal(command: Command, code: int, words: str) -> Exception:
+    if code == errno.EEXIST and command[0] == "create element":
+        holder = element(command[1], command[2])
+        whose = f" by container {holder.comment[:12]}" if holder and holder.comment else ""
+        key = "/".join(map(str, reversed(command[2])))
+        return errors.Conflict(f"{key} is already taken{whose} in the firewall's {command[1].name}")
+    if code == errno.EOPNOTSUPP or (code == errno.ENOENT and command[0] == "add rule"):
+        words = words or "the kernel lacks a part: modprobe -a nf_tables nft_chain_nat nft_ct nft_masq nft_fib_inet"
+    return errors.KernelError(code, "nft", (nft_text(command),), words)
+
+
+def nft_text(command: Command) -> str:
+    """The command as a line for nft(8). Symbols in it stand there by their names."""
+    verb, *words = command
+    if verb in ("add element", "create element", "delete element"):
+        owner, key, data, comment = (*words, (), "")[:4]
+        fields = zip(owner.key, key, strict=True)
+        inside = " . ".join(f'"{part}"' if kind == "ifname" else str(part) for kind, part in fields)
+        inside += f' comment "{comment}"' if comment else ""
+        inside += " : " + " . ".join(map(str, data)) if data else ""
+        return f"{verb} inet {owner.table} {owner.name} {{ {inside} }}"
+    if verb == "add rule":
+        table, chain, *expressions = words
+        return f"add rule inet {table} {chain} " + " ".join(expression.text for expression in expressions)
+    if verb == "add chain":
+        table, name, *base = words
+        hook = " {{ type {} hook {} priority {}; policy accept; }}".format(*base) if base else ""
+        return f"add chain inet {table} {name}{hook}"
+    if verb == "add set":
+        owner = words[0]
+        kind = "map" if owner.data else "set"
+        types = " : ".join(" . ".join(types) for types in (owner.key, owner.data) if types)
+        types = types.replace("ipv4_subnet", "ipv4_addr; flags interval")
+        return f"add {kind} inet {owner.table} {owner.name} {{ type {types}; }}"
+    return f"{verb} inet {words[0]}"
+
+
+def _encode(command: Command) -> tuple[int, int, bytes]:
+    """(message, flags, attributes) of one command."""
+    verb, *words = command
+    if verb in ("add element", "create element", "delete element"):
+        body = _whose(words[0]) + nested(NFTA_SET_ELEM_LIST_ELEMENTS, _element(*words))
+        if verb == "delete element":
+            return NFT_MSG_DELSETELEM, 0, body
+        return NFT_MSG_NEWSETELEM, NLM_F_CREATE | (NLM_F_EXCL if verb == "create element" else 0), body
+    if verb == "add rule":
+        table, chain, *expressions = words
+        body = string(NFTA_RULE_TABLE, table) + string(NFTA_RULE_CHAIN, chain)
+        body += nested(NFTA_RULE_EXPRESSIONS, *[expression.code for expression in expressions])
+        return NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, body
+    if verb == "add chain":
+        table, name, *base = words
+        body = string(NFTA_CHAIN_TABLE, table) + string(NFTA_CHAIN_NAME, name)
+        if base:
+            kind, hook, priority = base
+            at = _number(NFTA_HOOK_HOOKNUM, HOOKS[hook]) + _number(NFTA_HOOK_PRIORITY, priority)
+            body += nested(NFTA_CHAIN_HOOK, at) + string(NFTA_CHAIN_TYPE, kind) + _number(NFTA_CHAIN_POLICY, NF_ACCEPT)
+        return NFT_MSG_NEWCHAIN, NLM_F_CREATE, body
+    if verb == "add set":
+        return NFT_MSG_NEWSET, NLM_F_CREATE, _set(words[0])
+    if verb == "flush table":  # its rules; what is in its sets stays
+        return NFT_MSG_DELRULE, 0, string(NFTA_RULE_TABLE, words[0])
+    if verb == "add table":
+        return NFT_MSG_NEWTABLE, NLM_F_CREATE, string(NFTA_TABLE_NAME, words[0])
+    if verb == "delete table":
+        return NFT_MSG_DELTABLE, 0, string(NFTA_TABLE_NAME, words[0])
+    raise errors.InvalidArgument(f"nft: no command {verb!r}")
+
+
+def _header(family: int, resource: int = 0) -> bytes:
+    """struct nfgenmsg: family, version, resource."""
+    return struct.pack(">BBH", family, 0, resource)
+
+
+def _number(kind: int, value: int) -> bytes:
+    return attribute(kind, struct.pack(">I", value & 0xFFFFFFFF))
+
+
+def _value(kind: int, value: bytes) -> bytes:
+    return nested(kind, attribute(NFTA_DATA_VALUE, value))
+
+
+# Sets and what is in them. Keys and data lie in registers, which are four bytes wide, or sixteen.
+
+
+def _set(owner: Set) -> bytes:
+    body = string(NFTA_SET_TABLE, owner.table) + string(NFTA_SET_NAME, owner.name)
+    body += _number(NFTA_SET_KEY_TYPE, _type(owner.key)) + _number(NFTA_SET_KEY_LEN, _width(owner.key))
+    flags = (NFT_SET_MAP if owner.data else 0) | (NFT_SET_INTERVAL if owner.key == ("ipv4_subnet",) else 0)
+    body += _number(NFTA_SET_ID, 1) + _number(NFTA_SET_FLAGS, flags)
+    if owner.key == ("ifname",):
+        # libnftnl's user data: type 0 (byte order of the key), length 4, 1 (the host's). A name is a string to
+        # everyone but `nft list`, which would print it backwards.
+        body += attribute(NFTA_SET_USERDATA, bytes((0, 4)) + struct.pack("=I", 1))
+    if owner.data:
+        body += _number(NFTA_SET_DATA_TYPE, _type(owner.data)) + _number(NFTA_SET_DATA_LEN, _width(owner.data))
+    return body
+
+
+def _type(kinds: tuple[str, ...]) -> int:
+    """The number of a concatenation: six bits for each part (nft's TYPE_BITS)."""
+    value = 0
+    for kind in kinds:
+        value = value << 6 | TYPES[kind][0]
+    return value
+
+
+def _width(kinds: tuple[str, ...]) -> int:
+    if len(kinds) == 1:
+        return TYPES[kinds[0]][1]
+    return sum(max(TYPES[kind][1], 4) for kind in kinds)
+
+
+def _whose(owner: Set) -> bytes:
+    return string(NFTA_SET_ELEM_LIST_TABLE, owner.table) + string(NFTA_SET_ELEM_LIST_SET, owner.name)
+
+
+def _element(owner: Set, key: Sequence[Any], data: Sequence[Any] = (), comment: str = "") -> bytes:
+    if owner.key == ("ipv4_subnet",):
+        return _interval(key[0])
+    parts = _value(NFTA_SET_ELEM_KEY, _pack(owner.key, key))
+    if data:
+        parts += _value(NFTA_SET_ELEM_DATA, _pack(owner.data, data))
+    if comment:
+        # libnftnl's user data: type 0 (comment), length, the string with its NUL
+        encoded = comment.encode() + b"\0"
+        parts += attribute(NFTA_SET_ELEM_USERDATA, bytes((0, len(encoded))) + encoded)
+    return nested(NFTA_LIST_ELEM, parts)
+
+
+def _interval(subnet: str) -> bytes:
+    """A subnet in a set of intervals: the element that begins it, and the one that begins what is no more in it."""
+    address, _, prefix = subnet.partition("/")
+    end = int.from_bytes(socket.inet_aton(address), "big") + (1 << 32 - int(prefix))
+    first = nested(NFTA_LIST_ELEM, _value(NFTA_SET_ELEM_KEY, socket.inet_aton(address)))
+    if end > 0xFFFFFFFF:
+        return first
+    beyond = _value(NFTA_SET_ELEM_KEY, struct.pack(">I", end)) + _number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END)
+    return first + nested(NFTA_LIST_ELEM, beyond)
+
+
+def _pack(kinds: tuple[str, ...], values: Sequence[Any]) -> bytes:
+    packed = b""
+    for kind, value in zip(kinds, values, strict=True):
+        _, width, pack, _ = TYPES[kind]
+        packed += pack(value).ljust(max(width, 4), b"\0")
+    return packed[: _width(kinds)]
+
+
+def _unpack(kinds: tuple[str, ...], data: bytes) -> tuple[Any, ...]:
+    values = []
+    for kind in kinds:
+        _, width, _, unpack = TYPES[kind]
+        values.append(unpack(data[:width]))
+        data = data[max(width, 4) :]
+    return tuple(values)
+
+
+# What is there
+
+
+def element(owner: Set, key: Sequence[Any]) -> Element | None:
+    """The element with this key, or None: one look-up, however many there are."""
+    body = _whose(owner) + nested(NFTA_SET_ELEM_LIST_ELEMENTS, _element(owner, key))
+    return next(_elements(owner, 0, body, (owner.name, key)), None)
+
+
+def elements(owner: Set, comment: str = "") -> list[Element]:
+    """All elements of a set, or those with this comment; none if there is no such set."""
+    return list(_elements(owner, NLM_F_DUMP, _whose(owner), (owner.table, owner.name), comment))
+
+
+def _elements(
+    owner: Set, flags: int, body: bytes, arguments: tuple[object, ...], comment: str = ""
+) -> Iterator[Element]:
+    try:
+        answers = _ask(NFT_MSG_GETSETELEM, flags, NFPROTO_INET, body, "NFT_MSG_GETSETELEM", arguments)
+    except errors.KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return
+    wanted = comment.encode()
+    for answer in answers:
+        if wanted not in answer:  # a quick look before a slow one: most of a long list is other people's
+            continue
+        for _, item in attributes(dict(attributes(answer, 4)).get(NFTA_SET_ELEM_LIST_ELEMENTS, b"")):
+            found = dict(attributes(item))
+            note = text(found.get(NFTA_SET_ELEM_USERDATA, b"")[2:])
+            if wanted and note != comment:
+                continue
+            key, data = (
+                dict(attributes(found.get(part, b""))).get(NFTA_DATA_VALUE, b"")
+                for part in (NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA)
+            )
+            yield Element(_unpack(owner.key, key), _unpack(owner.data, data) if data else (), note)
+
+
+def chains() -> list[Chain]:
+    """The chains of all tables. `hook` is -1 where a chain is only jumped to."""
+    found = []
+    for body in _ask(NFT_MSG_GETCHAIN, NLM_F_DUMP, NFPROTO_UNSPEC, b"", "NFT_MSG_GETCHAIN", ()):
+        parts = dict(attributes(body, 4))
+        hook = dict(attributes(parts.get(NFTA_CHAIN_HOOK, b"")))
+        found.append(
+            Chain(
+                body[0],
+                text(parts[NFTA_CHAIN_TABLE]),
+                text(parts[NFTA_CHAIN_NAME]),
+                int.from_bytes(hook[NFTA_HOOK_HOOKNUM], "big") if NFTA_HOOK_HOOKNUM in hook else -1,
+                int.from_bytes(parts.get(NFTA_CHAIN_POLICY, b"\1"), "big"),
+            )
+        )
+    return found
+
+
+def rules(family: int, table: str) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    """The rules of a table: (chain, [(expression's name, its attributes)])."""
+    for body in _ask(NFT_MSG_GETRULE, NLM_F_DUMP, family, string(NFTA_RULE_TABLE, table), "NFT_MSG_GETRULE", (table,)):
+        parts = dict(attributes(body, 4))
+        expressions = []
+        for _, item in attributes(parts.get(NFTA_RULE_EXPRESSIONS, b"")):
+            found = dict(attributes(item))
+            expressions.append((text(found[NFTA_EXPR_NAME]), found.get(NFTA_EXPR_DATA, b"")))
+        yield text(parts[NFTA_RULE_CHAIN]), expressions
+
+
+def _ask(message: int, flags: int, family: int, body: bytes, call: str, arguments: tuple[object, ...]) -> list[bytes]:
+    kind = NFNL_SUBSYS_NFTABLES << 8 | message
+    return [answer for _, answer in codec.ask(codec.NETFILTER, kind, flags, _header(family) + body, call, arguments)]
+
+
+# Expressions. A rule is a little program for a machine with one verdict register and sixteen 4-byte ones; the first
+# four of those together are also called register 1, the next four register 2. Each expression loads, compares or acts;
+# a comparison that fails ends the rule. `nft --debug=netlink list ruleset` prints rules in just these words.
+
+_REG_1, _REG_2 = 1, 2
+_REG32 = 8  # the first of the sixteen
+
+
+def _expression(name: str, *parts: bytes) -> bytes:
+    return nested(NFTA_LIST_ELEM, string(NFTA_EXPR_NAME, name), nested(NFTA_EXPR_DATA, *parts))
+
+
+def _meta(key: int, register: int = _REG_1) -> bytes:
+    """enum nft_meta_keys: 6 iifname, 7 oifname, 15 nfproto, 16 l4proto."""
+    return _expression("meta", _number(1, register), _number(2, key))
+
+
+def _compare(value: bytes, unequal: bool = False) -> bytes:
+    return _expression("cmp", _number(1, _REG_1), _number(2, int(unequal)), _value(3, value))
+
+
+def _payload(base: int, offset: int, length: int, register: int = _REG_1) -> bytes:
+    """Bytes of the packet; base 1 is the network header, 2 the transport header."""
+    return _expression("payload", _number(1, register), _number(2, base), _number(3, offset), _number(4, length))
+
+
+def _masked(mask: bytes) -> bytes:
+    return _expression(
+        "bitwise", _number(1, _REG_1), _number(2, _REG_1), _number(3, len(mask)), _value(4, mask), _value(5, bytes(4))
+    )
+
+
+def _lookup(name: str, inverted: bool = False, result: int = 0) -> bytes:
+    parts = [string(1, name), _number(2, _REG_1)]
+    if result:
+        parts.append(_number(3, result))
+    if inverted:
+        parts.append(_number(5, 1))
+    return _expression("lookup", *parts)
+
+
+def _ipv4() -> bytes:
+    """`meta nfproto ipv4`: nft(8) puts it before any `ip` match in an inet table, and leaves it out when it prints."""
+    return _meta(15) + _compare(bytes((NFPROTO_IPV4,)))
+
+
+def ifname_in(direction: str, name: str, inverted: bool = False) -> Expression:
+    """`oifname @name`: the device that a packet came in by ("iifname") or leaves by is in the set."""
+    code = _meta(6 if direction == "iifname" else 7) + _lookup(name, inverted)
+    return Expression(f"{direction} {'!= ' if inverted else ''}@{name}", code)
+
+
+def ifname_pair_in(name: str) -> Expression:
+    """`iifname . oifname @name`."""
+    return Expression(f"iifname . oifname @{name}", _meta(6, _REG_1) + _meta(7, _REG_2) + _lookup(name))
+
+
+def ifname_is_not(direction: str, device: str) -> Expression:
+    """`iifname != "lo"`."""
+    code = _meta(6 if direction == "iifname" else 7) + _compare(device.encode().ljust(16, b"\0"), unequal=True)
+    return Expression(f'{direction} != "{device}"', code)
+
+
+def address_in(direction: str, subnet: str) -> Expression:
+    """`ip daddr 127.0.0.0/8`: struct iphdr has saddr at byte 12 and daddr at byte 16."""
+    network, _, prefix = subnet.partition("/")
+    mask = struct.pack(">I", 0xFFFFFFFF << (32 - int(prefix)) & 0xFFFFFFFF)
+    code = _ipv4() + _payload(1, 12 if direction == "saddr" else 16, 4) + _masked(mask)
+    return Expression(f"ip {direction} {subnet}", code + _compare(socket.inet_aton(network)))
+
+
+def address_among(direction: str, name: str) -> Expression:
+    """`ip saddr @name`: the address is in the set, or in one of its subnets."""
+    code = _ipv4() + _payload(1, 12 if direction == "saddr" else 16, 4) + _lookup(name)
+    return Expression(f"ip {direction} @{name}", code)
+
+
+def destination_is_local() -> Expression:
+    """`fib daddr type local`: the routing table says that the packet is for this machine (RTN_LOCAL = 2)."""
+    code = _expression("fib", _number(1, _REG_1), _number(2, 3), _number(3, 2)) + _compare(struct.pack("=I", 2))
+    return Expression("fib daddr type local", code)
+
+
+_CT_STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8}
+_CT_STATUS = {"dnat": 0x20}  # IPS_DST_NAT, linux/netfilter/nf_conntrack_common.h
+
+
+def _ct(key: int, bits: int) -> bytes:
+    """enum nft_ct_keys: 0 state, 2 status. True if any of the bits is set."""
+    return (
+        _expression("ct", _number(1, _REG_1), _number(2, key))
+        + _masked(struct.pack("=I", bits))
+        + _compare(bytes(4), unequal=True)
+    )
+
+
+def ct_state(*states: str) -> Expression:
+    """`ct state established,related`: what the packet is to the connection it belongs to."""
+    return Expression(f"ct state {','.join(states)}", _ct(0, sum(_CT_STATES[state] for state in states)))
+
+
+def ct_status(status: str) -> Expression:
+    """`ct status dnat`: what has been done to the connection."""
+    return Expression(f"ct status {status}", _ct(2, _CT_STATUS[status]))
+
+
+def _verdict(code: int, chain: str = "") -> bytes:
+    parts = _number(NFTA_VERDICT_CODE, code) + (string(NFTA_VERDICT_CHAIN, chain) if chain else b"")
+    return _expression("immediate", _number(1, 0), nested(2, nested(NFTA_DATA_VERDICT, parts)))
+
+
+def accept() -> Expression:
+    """`accept`: done with this chain's hook; chains of other tables still have their say."""
+    return Expression("accept", _verdict(NF_ACCEPT))
+
+
+def drop() -> Expression:
+    """`drop`: the packet is gone, whatever anybody else says."""
+    return Expression("drop", _verdict(NF_DROP))
+
+
+def jump(chain: str) -> Expression:
+    """`jump chain`: go on there, and come back."""
+    return Expression(f"jump {chain}", _verdict(NFT_JUMP, chain))
+
+
+def masquerade() -> Expression:
+    """`masquerade`: the packet leaves with the address of the device it leaves by."""
+    return Expression("masquerade", _expression("masq"))
+
+
+def dnat_by_map(name: str, with_address: bool) -> Expression:
+    """`dnat ip to meta l4proto . th dport map @name`: one look-up gives the new address and port.
+
+    With `with_address` the key begins with `ip daddr`. Both headers of tcp and udp have the destination port at byte 2.
+    """
+    before, key, code, register = "meta nfproto ipv4 ", "meta l4proto . th dport", b"", _REG32
+    if with_address:
+        before, key, code, register = "", f"ip daddr . {key}", _payload(1, 16, 4, _REG32), _REG32 + 1
+    code = _ipv4() + code + _meta(16, register) + _payload(2, 2, 2, register + 1) + _lookup(name, result=_REG_1)
+    nat = _number(1, 1), _number(2, NFPROTO_IPV4), _number(3, _REG32), _number(5, _REG32 + 1)
+    return Expression(f"{before}dnat ip to {key} map @{name}", code + _expression("nat", *nat))

@@ -1,0 +1,207 @@
+"""rtnetlink(7): links, addresses, routes; what `ip` does.
+
+Sources: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/veth.h.
+"""
+
+from __future__ import annotations
+
+import _socket as socket
+import errno
+import struct
+import time
+from collections import namedtuple
+
+from .. import errors
+from . import codec
+from .codec import attribute, attributes, nested, number, string, text
+
+MESSAGES = {
+    "RTM_NEWLINK": 16, "RTM_DELLINK": 17, "RTM_GETLINK": 18, "RTM_SETLINK": 19, "RTM_NEWADDR": 20, "RTM_NEWROUTE": 24,
+}  # fmt: skip
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 10, 16
+IFLA_LINKINFO, IFLA_NET_NS_PID = 18, 19
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+IFLA_BRPORT_MODE = 4
+VETH_INFO_PEER = 1
+IFA_ADDRESS, IFA_LOCAL = 1, 2
+RTA_DST, RTA_GATEWAY = 1, 5
+RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 4, 0, 1
+IFF_UP = 1
+IF_OPER_UP = 6
+
+_IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, which flags to change
+
+
+def _ask(
+    message: str, flags: int, body: bytes, arguments: tuple[object, ...], namespace: int = 0
+) -> list[codec.Message]:
+    return codec.ask(codec.ROUTE, MESSAGES[message], flags, body, message, arguments, namespace)
+
+
+def _device(name: str, up: bool | None = None) -> bytes:
+    """The beginning of a message about a device; `up` None leaves it as it is."""
+    return _IFINFO.pack(0, 0, 0, IFF_UP if up else 0, 0 if up is None else IFF_UP) + string(IFLA_IFNAME, name)
+
+
+# Links
+
+
+def link_add(
+    name: str, kind: str, peer: str = "", namespace: int = 0, master: str = "", mtu: int = 0, mac: str = "",
+    up: bool = False, exist_ok: bool = False,
+) -> None:  # fmt: skip
+    """RTM_NEWLINK: a device of `kind` ("bridge", "veth", "dummy").
+
+    A veth's other end is made at the same time, as `peer` and directly inside `namespace`, where it stays down. Our
+    end is a port of `master` and up before the call returns. With `exist_ok`, a device of that name is fine.
+    """
+    common = number(IFLA_MTU, mtu) if mtu else b""
+    details = string(IFLA_INFO_KIND, kind)
+    if peer:
+        other = _device(peer) + common
+        if namespace:
+            other += number(IFLA_NET_NS_PID, namespace)
+        details += nested(IFLA_INFO_DATA, nested(VETH_INFO_PEER, other))
+    body = _device(name, up or None) + common
+    if mac:
+        body += attribute(IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+    if master:
+        body += number(IFLA_MASTER, _existing(master).ifindex)
+    body += nested(IFLA_LINKINFO, details)
+    try:
+        _ask("RTM_NEWLINK", codec.NLM_F_CREATE | codec.NLM_F_EXCL, body, (name, kind, peer, namespace, master))
+    except errors.KernelError as error:
+        if not (exist_ok and error.errno == errno.EEXIST):
+            raise
+
+
+def link_set(
+    name: str, up: bool | None = None, master: str = "", mtu: int = 0, namespace: int = 0, hairpin: bool = False
+) -> None:
+    """RTM_SETLINK: switch a device on or off, make it a port of a bridge, change its MTU.
+
+    With `hairpin`, its bridge may send a packet out of this port that came in by it.
+    """
+    if hairpin:
+        mode = nested(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\1"))
+        body = _device(name) + nested(IFLA_LINKINFO, string(IFLA_INFO_SLAVE_KIND, "bridge"), mode)
+        # What belongs to the kind of a device is taken by RTM_NEWLINK alone; without codec.NLM_F_CREATE it makes none.
+        _ask("RTM_NEWLINK", 0, body, (name, "hairpin"), namespace)
+        if up is None and not master and not mtu:
+            return
+    body = _device(name, up)
+    if master:
+        body += number(IFLA_MASTER, _existing(master, namespace).ifindex)
+    if mtu:
+        body += number(IFLA_MTU, mtu)
+    _ask("RTM_SETLINK", 0, body, (name, up, master, mtu), namespace)
+
+
+def link_delete(name: str) -> None:
+    """RTM_DELLINK: the device is gone afterwards; a veth takes its other end with it."""
+    try:
+        _ask("RTM_DELLINK", 0, _device(name), (name,))
+    except errors.KernelError as error:
+        if error.errno != errno.ENODEV:
+            raise
+
+
+class Link(namedtuple("Link", "ifindex name up kind master mtu mac works")):
+    """A network device. `master` is the index of the bridge that it is a port of, or 0.
+
+    `up` is what was asked for, `works` whether packets pass (RFC 2863's ifOperStatus; not every kind has one).
+    """
+
+    ifindex: int
+    name: str
+    up: bool
+    kind: str
+    master: int
+    mtu: int
+    mac: str
+    works: bool
+
+
+def link(name: str, namespace: int = 0) -> Link | None:
+    """RTM_GETLINK: the device of that name, or None."""
+    try:
+        return _link(_ask("RTM_GETLINK", 0, _device(name), (name,), namespace)[0][1])
+    except errors.KernelError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return None
+
+
+def links(namespace: int = 0) -> list[Link]:
+    """RTM_GETLINK: all devices."""
+    every = _IFINFO.pack(0, 0, 0, 0, 0)
+    return [_link(body) for _, body in _ask("RTM_GETLINK", codec.NLM_F_DUMP, every, (), namespace)]
+
+
+def _link(body: bytes) -> Link:
+    _, _, index, flags, _ = _IFINFO.unpack_from(body)
+    found = dict(attributes(body, 16))
+    info = dict(attributes(found.get(IFLA_LINKINFO, b"")))
+    return Link(
+        index,
+        text(found.get(IFLA_IFNAME, b"")),
+        bool(flags & IFF_UP),
+        text(info.get(IFLA_INFO_KIND, b"")),
+        int.from_bytes(found.get(IFLA_MASTER, b""), "little"),
+        int.from_bytes(found.get(IFLA_MTU, b""), "little"),
+        found.get(IFLA_ADDRESS, b"").hex(":"),
+        found.get(IFLA_OPERSTATE) == bytes((IF_OPER_UP,)),
+    )
+
+
+def _existing(name: str, namespace: int = 0) -> Link:
+    found = link(name, namespace)
+    if found is None:
+        raise errors.KernelError(errno.ENODEV, "RTM_GETLINK", (name,), f"there is no network device {name}")
+    return found
+
+
+def link_wait(name: str) -> None:
+    """Wait until packets pass through the device. Raises KernelError (ETIMEDOUT) after two seconds.
+
+    That both ends of a cable are up tells the kernel's "linkwatch" to let packets through, which it does when it gets
+    to it; until then they are dropped, and whoever sent one tries again after a second. Since Linux 6.8 asking for
+    the device brings that about; before, it takes its moment, longer where many containers start at once.
+    """
+    end = time.monotonic() + 2
+    while not _existing(name).works:
+        if time.monotonic() > end:
+            raise errors.KernelError(errno.ETIMEDOUT, "RTM_GETLINK", (name,), "is its other end, or its bridge, down?")
+        time.sleep(0.0005)
+
+
+# Addresses and routes
+
+
+def address_add(device: str, address: str, namespace: int = 0) -> None:
+    """RTM_NEWADDR: the device has `address` ("172.30.0.2/16") afterwards."""
+    family, packed, length = _subnet(address)
+    # struct ifaddrmsg: family, length of the prefix, flags, scope, index
+    body = struct.pack("=BBBBI", family, length, 0, 0, _existing(device, namespace).ifindex)
+    body += attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
+    _ask("RTM_NEWADDR", codec.NLM_F_CREATE | codec.NLM_F_REPLACE, body, (device, address), namespace)
+
+
+def route_add(destination: str, gateway: str, namespace: int = 0) -> None:
+    """RTM_NEWROUTE: `destination` ("default" or "10.0.0.0/8") is reached through `gateway` afterwards."""
+    family, through, _ = _subnet(gateway)
+    _, target, length = _subnet(destination) if destination != "default" else (family, b"", 0)
+    # struct rtmsg: family, lengths of destination and source, tos, table, protocol, scope, type, flags
+    body = struct.pack(
+        "=BBBBBBBBI", family, length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0
+    )
+    body += (attribute(RTA_DST, target) if target else b"") + attribute(RTA_GATEWAY, through)
+    _ask("RTM_NEWROUTE", codec.NLM_F_CREATE | codec.NLM_F_REPLACE, body, (destination, gateway), namespace)
+
+
+def _subnet(given: str) -> tuple[int, bytes, int]:
+    """Family, address and length of the prefix of "10.0.0.0/8"; without one, all the address's bits."""
+    address, _, prefix = given.partition("/")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    packed = socket.inet_pton(family, address)
+    return family, packed, int(prefix) if prefix else len(packed) * 8
