@@ -1,5 +1,6 @@
 """`bench`: measure something, here and in other engines, and say how sure the figures are."""
 
+import importlib.util
 import os
 import sys
 import time
@@ -11,13 +12,14 @@ from . import UsageError, flags, table
 FLAGS = [
     flags.Flag("-n --runs", "runs", "text", "rounds that count (default: what the bench thinks enough)"),
     flags.Flag("--json", "json", "text", "write the raw data here (default: bench-results/NAME-TIME.json)"),
+    flags.Flag("--plot", "plot", "text", "draw what was found into this file (.png, .svg or .pdf)"),
     flags.Flag("--check", "check", "bool", "exit with 1 if a bar is missed, or could not be measured"),
     flags.Flag("-q --quiet", "quiet", "bool", "do not say what is going on"),
 ]
 
 
 def main(arguments: list[str]) -> int:
-    """bench NAME [--runs N] [--json FILE] [--check]"""
+    """bench NAME [--runs N] [--json FILE] [--plot FILE] [--check]"""
     try:
         values, rest = flags.parse("bench NAME [FLAGS]", FLAGS, arguments)
     except flags.Help as help:
@@ -31,6 +33,9 @@ def main(arguments: list[str]) -> int:
     runs = flags.number("--runs", values.get("runs", "0"))
     if runs < 0:
         raise UsageError("--runs must be 1 or more")
+    picture = values.get("plot")
+    if picture:
+        drawable(picture)
     path = os.path.abspath(values.get("json") or f"bench-results/{rest[0]}-{time.strftime('%Y%m%d-%H%M%S')}.json")
     try:
         report = bench.run(rest[0], runs, silence if values["quiet"] else progress)
@@ -43,7 +48,20 @@ def main(arguments: list[str]) -> int:
         print(f"raw data: {os.path.relpath(path) if path.startswith(os.getcwd() + '/') else path}")
     except OSError as error:
         raise errors.InvalidArgument(f"the raw data cannot be written to {path}: {error.strerror}") from None
+    if picture:
+        bench.draw(report, picture)
+        print(f"plot: {picture}")
     return 1 if values["check"] and not all(bar.held for bar in report.bars) else 0
+
+
+def drawable(path: str) -> None:
+    """Say before anything is measured that it cannot be drawn."""
+    if os.path.splitext(path)[1].lower() not in (".png", ".svg", ".pdf"):
+        raise UsageError(f"--plot {path}: it draws .png, .svg or .pdf")
+    if not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
+        raise UsageError(f"--plot {path}: there is no directory to write that to")
+    if not importlib.util.find_spec("matplotlib"):
+        raise errors.Unsupported("--plot draws with matplotlib: ./dev setup, or pip install 'minicontainer[plot]'")
 
 
 def names() -> str:
@@ -71,8 +89,8 @@ def shown(report: bench.Report) -> str:
         rows = []
         for name, values in group.series.items():
             found = measure.summary(values)
-            row = [name, *(f"{value * group.scale:.1f}" for value in (found.median, found.low, found.high))]
-            row += [f"{value * group.scale:.1f}" for value in (found.lower_quartile, found.upper_quartile)]
+            row = [name, *(number(value * group.scale) for value in (found.median, found.low, found.high))]
+            row += [number(value * group.scale) for value in (found.lower_quartile, found.upper_quartile)]
             if name != group.ours and group.ours in group.series:
                 quotient = measure.ratio(group.series[group.ours], values)
                 row.append(f"{quotient.value:.3f}  ({quotient.low:.3f} to {quotient.high:.3f})")
@@ -92,6 +110,11 @@ def shown(report: bench.Report) -> str:
     lines += [f"skipped: {what}: {why}" for what, why in report.skipped]
     lines += [f"fact: {fact}" for fact in report.facts]
     return "\n".join(lines)
+
+
+def number(value: float) -> str:
+    """A figure of the table: a tenth is enough from ten on."""
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def columns(header: list[str], rows: list[list[str]]) -> str:

@@ -28,6 +28,12 @@ from .. import measure
 BENCHES = {
     "start": "`run --rm … true` on bridge, none and host, beside docker, podman, runc and crun",
     "load": "a Debian image from an archive, beside docker load and podman load",
+    "cpu": "a fixed piece of arithmetic: native, in a container, and with --cpus 1",
+    "memory": "copying memory: native and in a container",
+    "syscalls": "a cheap system call: native, behind seccomp, and with seccomp=unconfined",
+    "disk": "files on upper, lower, bind mount, volume and tmpfs, beside native",
+    "network": "TCP over bridge, published port and host network, beside native loopback",
+    "density": "many idle containers: memory of each, and how long the last one took to start",
 }
 
 
@@ -39,7 +45,8 @@ class Group:
     ours: str
     series: dict[str, list[float]]
     unit: str = "ms"
-    scale: float = 1000.0  # from what is kept (seconds) to the unit
+    scale: float = 1000.0  # from what is kept (seconds, bytes per second, bytes) to the unit
+    better: str = "less"
 
 
 @dataclass
@@ -87,7 +94,7 @@ class Report:
                 )
 
     def raw(self) -> dict[str, Any]:
-        """All of it as plain JSON; `figures` are in seconds, in the order of the rounds."""
+        """All of it as plain JSON. `figures` × `scale` are in `unit`: seconds, mostly; in the order of the rounds."""
         return {
             "bench": self.name,
             "title": self.title,
@@ -97,6 +104,9 @@ class Report:
                 {
                     "title": group.title,
                     "ours": group.ours,
+                    "unit": group.unit,
+                    "scale": group.scale,
+                    "better": group.better,
                     "figures": group.series,
                     "summary": {name: measure.summary(values)._asdict() for name, values in group.series.items()},
                 }
@@ -118,6 +128,18 @@ class Report:
             "skipped": [{"what": what, "why": why} for what, why in self.skipped],
             "facts": self.facts,
         }
+
+
+def draw(report: Report, path: str) -> None:
+    """The report's groups as bars, into a file (plot.save)."""
+    from .. import plot
+
+    panels = []
+    for group in report.groups:
+        series = {name: [value * group.scale for value in values] for name, values in group.series.items()}
+        reference = next((name for name in ("native", "docker", group.ours) if name in series), None)
+        panels.append(plot.Panel(group.title, f"{group.unit} ({group.better} is better)", series, reference))
+    plot.save(plot.panels(report.title, panels), path)
 
 
 class Workshop:

@@ -70,8 +70,8 @@ class Engine:
         """Have the docker-archive at `path` ready to run as `image`. Returns the version. Raises Unfit."""
         raise NotImplementedError
 
-    def command(self, network: str, words: Sequence[str]) -> list[str]:
-        """What is typed to run `words` in a container that is gone afterwards."""
+    def command(self, network: str, words: Sequence[str], flags: Sequence[str] = ()) -> list[str]:
+        """What is typed to run `words` in a container that is gone afterwards; `flags` are docker-run(1)'s."""
         raise NotImplementedError
 
     def timed(self, network: str, words: Sequence[str]) -> measure.Timed:
@@ -98,9 +98,9 @@ class Minicontainer(Engine):
         self.image = image
         return " ".join(self.typed)
 
-    def command(self, network: str, words: Sequence[str]) -> list[str]:
+    def command(self, network: str, words: Sequence[str], flags: Sequence[str] = ()) -> list[str]:
         """minicontainer run --rm"""
-        return [*self.typed, "run", "--rm", "--network", network, self.image, *words]
+        return [*self.typed, "run", "--rm", "--network", network, *flags, self.image, *words]
 
 
 def command_line() -> list[str]:
@@ -148,9 +148,9 @@ class Docker(Engine):
         if said([self.program, "images", "-q", self.image]).strip():
             said([self.program, "rmi", "-f", self.image])
 
-    def command(self, network: str, words: Sequence[str]) -> list[str]:
+    def command(self, network: str, words: Sequence[str], flags: Sequence[str] = ()) -> list[str]:
         """docker run --rm"""
-        return [self.program, "run", "--rm", "--network", network, self.image, *words]
+        return [self.program, "run", "--rm", "--network", network, *flags, self.image, *words]
 
 
 class Podman(Docker):
@@ -214,7 +214,7 @@ class Runtime(Engine):
         if self.hidden >= 0:
             os.close(self.hidden)
 
-    def command(self, network: str, words: Sequence[str]) -> list[str]:
+    def command(self, network: str, words: Sequence[str], flags: Sequence[str] = ()) -> list[str]:
         """runc run, of a bundle whose config.json says what to run."""
         with open(f"{self.folder}/{network}/config.json", "w") as file:
             json.dump(self.config(network, words), file)

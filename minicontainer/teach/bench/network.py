@@ -1,0 +1,173 @@
+"""`bench network`: TCP from the host to a server: native over loopback, and in containers, by each way in.
+
+    host        the container shares the host's network: loopback, as native
+    bridge      to the container's own address: a veth pair and the bridge
+    published   to a port of the host's loopback, which is passed on to the container
+
+One server each, all running from the first round to the last; the client is this process. Throughput is one stream of
+64 MiB from host to container, until the server has said that it has it; latency is a byte there and back, 300 times.
+No packet leaves the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+
+from ... import errors
+from .. import measure as measuring
+from . import Group, Report, Workshop, engines, inside
+
+RUNS = 10
+BYTES = 64 << 20
+TURNS = 300
+PORT = 5201
+
+SERVER = """\
+import socket
+server = socket.create_server((sys.argv[1], int(sys.argv[2])))
+address = server.getsockname()[0]
+if address == "0.0.0.0":
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing; only asks for the route
+        address = probe.getsockname()[0]
+tell(address=address, port=server.getsockname()[1])
+buffer = bytearray(1 << 20)
+while True:
+    client, _ = server.accept()
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    what = client.recv(1)
+    if what == b"p":
+        while client.recv_into(buffer):
+            pass
+        client.sendall(b".")
+    elif what == b"l":
+        while byte := client.recv(1):
+            client.sendall(byte)
+    elif what == b"q":
+        break
+    client.close()
+"""
+
+
+class Server:
+    """A server that runs until the bench is over. `address` is where the client finds it."""
+
+    def __init__(self, workshop: Workshop, command: list[str], address: tuple[str, int] | None = None) -> None:
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        workshop.at_end("end a server", self.end)
+        assert self.process.stdout is not None and self.process.stderr is not None
+        line = self.process.stdout.readline()
+        if not line:
+            said = self.process.stderr.read().strip().splitlines()
+            raise engines.Unfit(said[-1] if said else f"its server ended with {self.process.wait()}")
+        told = json.loads(line)
+        self.address = address or (told["address"], told["port"])
+
+    def connect(self, what: bytes) -> socket.socket:
+        """A connection on which `what` has been asked for."""
+        client = socket.create_connection(self.address, timeout=10)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.sendall(what)
+        return client
+
+    def pump(self) -> float:
+        """Bytes per second, of one stream."""
+        block = memoryview(bytes(1 << 20))
+        with self.connect(b"p") as client:
+            began = time.perf_counter()
+            for _ in range(BYTES >> 20):
+                client.sendall(block)
+            client.shutdown(socket.SHUT_WR)
+            if client.recv(1) != b".":
+                raise errors.MiniContainerError("the server did not take what it was sent")
+            return BYTES / (time.perf_counter() - began)
+
+    def bounce(self) -> float:
+        """Seconds for a byte there and back."""
+        with self.connect(b"l") as client:
+            began = time.perf_counter()
+            for _ in range(TURNS):
+                client.sendall(b".")
+                client.recv(1)
+            return (time.perf_counter() - began) / TURNS
+
+    def end(self) -> None:
+        """Ask it to; insist after two seconds."""
+        if self.process.poll() is None:
+            with contextlib.suppress(OSError, AttributeError):
+                self.connect(b"q").close()
+            try:
+                self.process.wait(2)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe:
+                pipe.close()
+
+
+def measure(workshop: Workshop, runs: int) -> Report:
+    """See the module."""
+    report = Report("network", "TCP from the host to a server, by each way into a container")
+    servers = {"native": Server(workshop, inside.python(SERVER, "127.0.0.1", "0"))}
+    for engine in inside.prepare(workshop, report):
+        published = free_port()
+        tried = {
+            "bridge": ("bridge", ["0.0.0.0", str(PORT)], [], None),
+            "published": ("bridge", ["0.0.0.0", str(PORT)], ["-p", f"127.0.0.1:{published}:{PORT}"],
+                          ("127.0.0.1", published)),
+            "host": ("host", ["127.0.0.1", "0"], [], None),
+        }  # fmt: skip
+        for way, (network, words, flags, address) in tried.items():
+            if engine.name == "podman" and way != "bridge":
+                continue
+            name = way if engine.name == "minicontainer" else f"{engine.name}, {way}"
+            workshop.tell(f"{name}: does its server answer?")
+            try:
+                program = inside.python(SERVER, *words)
+                server = Server(workshop, engine.command(network, program, [*inside.binds(), *flags]), address)
+                server.bounce()
+                servers[name] = server
+            except (engines.Unfit, OSError) as reason:
+                report.skipped.append((name, str(reason)))
+    if len(servers) < 2:
+        raise errors.MiniContainerError(f"no container can be reached: {report.skipped}")
+    contestants: dict[str, measuring.Timed] = {}
+    for name, server in servers.items():
+        contestants[f"pump {name}"], contestants[f"bounce {name}"] = server.pump, server.bounce
+    runs = runs or RUNS
+    workshop.tell(f"{len(contestants)} contestants, 2 rounds to warm up, {runs} that count")
+    tell: Callable[[int, int], object] = lambda done, all_: workshop.tell(f"round {done} of {all_}")  # noqa: E731
+    found = measuring.interleave(contestants, runs, tell=tell)
+    ours = next(name for name in ("bridge", "published", "host") if name in servers)
+    report.groups += [
+        Group("throughput, one stream", ours, {n: found[f"pump {n}"] for n in servers}, "GB/s", 1e-9, "more"),
+        Group("a byte there and back", ours, {n: found[f"bounce {n}"] for n in servers}, "µs", 1e6),
+    ]
+    report.method = {"runs": runs, "warm_up": 2, "order": "rounds, shuffled", "seed": measuring.SEED, "bytes": BYTES}
+    if shutil.which("iperf3"):
+        report.facts.append("the pump is Python's on both ends, 1 MiB a call; iperf3 is here, if you want another's")
+    report.facts.append(
+        f"MTU of loopback: {mtu('lo')} bytes; of a bridge usually 1500: segments are larger on loopback"
+    )
+    return report
+
+
+def mtu(device: str) -> str:
+    """Bytes of its largest packet."""
+    with open(f"/sys/class/net/{device}/mtu") as file:
+        return file.read().strip()
+
+
+def free_port() -> int:
+    """A port of loopback that nobody uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
