@@ -424,9 +424,8 @@ def make(job: store.Job, config: dict[str, Any], tars: list[str], name: str) -> 
     for path in tars:
         directory = job.new_layer()
         with open(path, "rb", buffering=0) as file:
-            read = _window(file.fileno(), 0, os.fstat(file.fileno()).st_size)
             below = _below(job, [*oci.chain_ids(diff_ids), ""])
-            unpacked = layers.unpack(read, directory, lower=below)
+            unpacked = layers.unpack(file.read, directory, lower=below)
             os.fsync(file.fileno())
         diff_ids.append(unpacked.diff_id)
         job.keep_blob(path, unpacked.digest)
@@ -519,8 +518,7 @@ def unpack_from_store(job: store.Job, image: store.Image) -> None:
         path = blobs.path(job.store.root, layer["digest"])
         directory = job.new_layer()
         with open(path, "rb", buffering=0) as file:
-            read = _window(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-            unpacked = layers.unpack(read, directory, lower=_below(job, chain))
+            unpacked = layers.unpack(file.read, directory, lower=_below(job, chain))
         if unpacked.digest != layer["digest"] or unpacked.diff_id != diff_ids[position]:
             raise errors.InvalidImage(f"blob {layer['digest']} is damaged; load the image again")
         _keep(job, directory, chain[-1], unpacked)
