@@ -91,9 +91,9 @@ DPI = 144
 
 # Concept → colour, hatch. Lightness alternates between neighbours; the hatch stays when the colour is printed away.
 CONCEPTS = {
-    "process": ("#4d4d4d", ""),
+    "process": ("#262626", ""),
     "engine": ("#8c8c8c", "++"),
-    "terminal": ("#a6a6a6", "xx"),
+    "terminal": ("#a6a6a6", "oo"),
     "namespaces": ("#0b4f6c", ""),
     "rootfs": ("#e9c46a", ""),
     "overlay": ("#d1703c", "//"),

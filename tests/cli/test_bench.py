@@ -21,6 +21,8 @@ def test_without_a_name_it_lists_what_there_is() -> None:
         (["start", "load"], 125, "one thing at a time"),
         (["start", "--runs", "many"], 125, "a number"),
         (["start", "--runs", "-1"], 125, "1 or more"),
+        (["start", "--plot", "x.gif"], 125, "it draws .png"),
+        (["start", "--plot", "/nonexistent/x.png"], 125, "no directory"),
         (["start", "--loud"], 125, "unknown flag: --loud"),
     ],
 )

@@ -47,6 +47,7 @@ class Group:
     unit: str = "ms"
     scale: float = 1000.0  # from what is kept (seconds, bytes per second, bytes) to the unit
     better: str = "less"
+    reference: str | None = ""  # whom a plot compares with: None for nobody, "" for native or docker or ours
 
 
 @dataclass
@@ -137,7 +138,9 @@ def draw(report: Report, path: str) -> None:
     panels = []
     for group in report.groups:
         series = {name: [value * group.scale for value in values] for name, values in group.series.items()}
-        reference = next((name for name in ("native", "docker", group.ours) if name in series), None)
+        reference = group.reference
+        if reference == "":
+            reference = next((name for name in ("native", "docker", group.ours) if name in series), None)
         panels.append(plot.Panel(group.title, f"{group.unit} ({group.better} is better)", series, reference))
     plot.save(plot.panels(report.title, panels), path)
 
@@ -170,8 +173,11 @@ class Workshop:
 
     @property
     def tag(self) -> str:
-        """A name for what this bench makes outside of its folder: nobody else's has it."""
-        return os.path.basename(self.folder).lower().replace("_", "-")
+        """A name for what this bench makes outside of its folder: nobody else's has it.
+
+        It names an image, so no `_`, with which mkdtemp may end: a name cannot.
+        """
+        return os.path.basename(self.folder).lower().replace("_", "0")
 
     def at_end(self, what: str, ending: Callable[[], object]) -> None:
         """Have `ending` called when the bench is over, however it ends; the last one first."""

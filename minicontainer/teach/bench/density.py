@@ -80,14 +80,13 @@ def measure(workshop: Workshop, runs: int) -> Report:
         own.append(sum(map(pss, below[1:])))
     whole = [sum(parts) for parts in zip(client, monitor, own, strict=True)]
     rows = {"all of it": whole, "client": client, "monitor": monitor, "its own processes": own}
-    report.groups.append(Group("memory of a container (PSS)", "all of it", rows, "MiB", 1 / (1 << 20)))
+    report.groups.append(Group("memory of a container (PSS)", "all of it", rows, "MiB", 1 / (1 << 20), reference=None))
     took = [container.took for container in containers]
     half = count // 2
     if half:
         halves = {f"1 to {half}": took[:half], f"{count - half + 1} to {count}": took[count - half :]}
-        report.groups.append(
-            Group("start until its first word, on the bridge", f"{count - half + 1} to {count}", halves)
-        )
+        last = f"{count - half + 1} to {count}"
+        report.groups.append(Group("start until its first word, on the bridge", last, halves, reference=f"1 to {half}"))
     fallen = (before - available()) / count / (1 << 20)
     report.facts.append(
         f"MemAvailable fell by {fallen:.1f} MiB a container (page tables, kernel objects, tmpfs included)"
