@@ -100,7 +100,7 @@ CONCEPTS = {
     "bridge": ("#57a0d3", ""),
     "nat": ("#b8dcf0", "\\\\"),
     "cgroups": ("#3a7d44", ".."),
-    "mounts": ("#b5d99c", ""),
+    "mounts": ("#b5d99c", "||"),
     "capabilities": ("#7b2d59", "--"),
     "seccomp": ("#dba6c5", "xx"),
     "idmap": ("#8f7a4f", "||"),
@@ -452,11 +452,11 @@ def name_longest(
         half = len(moment.call) * letter / 2
         centre = min(max(middle, half), max(length - half, half))
         for level, used in enumerate(taken):
-            if all(centre + half < left or centre - half > right for left, right in used):
+            free = all(centre + half < left or centre - half > right for left, right in used)
+            # The line down from the upper height must not strike out a name of the lower one.
+            if free and not (level and any(left < middle < right for left, right in taken[0])):
                 used.append((centre - half, centre + half))
-                axes.annotate(
-                    moment.call, (middle, row - 0.25), xytext=(centre, row - 0.38 - 0.19 * level), fontsize=8.5,
-                    ha="center", va="center", color=INK, annotation_clip=False,
-                    arrowprops={"arrowstyle": "-", "color": QUIET, "lw": 0.6, "shrinkA": 0, "shrinkB": 0},
-                )  # fmt: skip
+                height = row - 0.38 - 0.19 * level
+                axes.plot([middle, middle], [row - 0.25, height + 0.06], color=QUIET, lw=0.6, clip_on=False)
+                axes.text(centre, height, moment.call, fontsize=8.5, ha="center", va="center", color=INK)
                 break

@@ -40,7 +40,7 @@ def measured(name: str, runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("cpu", {"native", "minicontainer", "minicontainer --cpus 1"}),
         ("memory", {"native", "minicontainer", "minicontainer --memory 512m"}),
         ("syscalls", {"native", "minicontainer", "minicontainer, unconfined"}),
-        ("disk", {"native", "upper", "bind", "volume", "tmpfs"}),
+        ("disk", {"native", "upper", "upper, kept", "bind", "volume", "tmpfs"}),
         ("network", {"native", "bridge", "published", "host"}),
     ],
 )
