@@ -21,6 +21,7 @@ import os
 from collections import namedtuple
 
 from .. import errors, host, netlink, steps
+from ..netlink import conntrack
 from . import Network, cable
 
 ANY = "0.0.0.0"
@@ -195,7 +196,7 @@ def publish(container_id: str, ports: list[Port]) -> steps.Plan:
         )  # fmt: skip
     udp = [number for port, number in zip(ports, numbers, strict=True) if port.protocol == "udp"]
     if udp:
-        yield steps.call(netlink.conntrack_delete, "udp", udp, why="who is sending already is sent here from now on")
+        yield steps.call(conntrack.conntrack_delete, "udp", udp, why="who is sending already is sent here from now on")
 
 
 def _is_fixed(port: Port) -> bool:
@@ -324,7 +325,7 @@ def withdraw(container_id: str) -> None:
                 raise
     udp = [port.host for _, port in found if port.protocol == "udp"]
     if udp:
-        netlink.conntrack_delete("udp", udp)
+        conntrack.conntrack_delete("udp", udp)
     for opened in _held.pop(container_id, []):
         opened.close()
 
