@@ -1,0 +1,152 @@
+"""User namespaces: which ids inside are which ids outside (user_namespaces(7)).
+
+    inside          outside
+    0               1000            root in here is you out there
+    1 … 65536       100000 …        ids that /etc/subuid keeps for you and for nobody else (subuid(5))
+
+An ordinary user may map one id alone, the own one. More of them only a program of root's writes: newuidmap(1) and
+newgidmap(1), setuid programs that look into /etc/subuid and /etc/subgid. With one id, chown, setresuid and setgroups
+have nobody else to name.
+
+Offers: `choose` (which map this user can have), `plan` (the steps that give it to a process), `mapped`, `mend`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import namedtuple
+
+from .. import errors, files, host, steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+PROGRAMS = ("newuidmap", "newgidmap")
+
+
+class Range(namedtuple("Range", "inside outside count")):
+    """`count` ids from `inside` on are those from `outside` on: one line of /proc/PID/uid_map."""
+
+    inside: int
+    outside: int
+    count: int
+
+
+class Maps(namedtuple("Maps", "uids gids helped")):
+    """A user namespace's two maps; `helped`: newuidmap and newgidmap must write them."""
+
+    uids: tuple[Range, ...]
+    gids: tuple[Range, ...]
+    helped: bool
+
+
+def choose(
+    uid: int, gid: int, name: str, subuid: str = "", subgid: str = "", programs: bool = True, privileged: bool = False
+) -> Maps:
+    """The widest maps that a user can have, who becomes root inside. Pure: it is given what it decides from.
+
+    `subuid` and `subgid` are the texts of /etc/subuid and /etc/subgid, `programs` whether newuidmap and newgidmap are
+    there, `privileged` whether we hold CAP_SETUID where we are: then we give away what we have ourselves.
+    """
+    if privileged:
+        return Maps(read("uid_map"), read("gid_map"), False)
+    spare_uids, spare_gids = ranges(subuid, name, uid), ranges(subgid, name, uid)
+    if not (spare_uids and spare_gids and programs):
+        return Maps((Range(0, uid, 1),), (Range(0, gid, 1),), False)
+    return Maps(stacked(uid, spare_uids), stacked(gid, spare_gids), True)
+
+
+def here() -> Maps:
+    """`choose`, from this machine's own facts."""
+    import pwd
+
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        name = ""
+    texts = [text_of(path) for path in ("/etc/subuid", "/etc/subgid")]
+    return choose(os.geteuid(), os.getegid(), name, *texts, all(map(found, PROGRAMS)), host.privileged())
+
+
+def ranges(text: str, name: str, uid: int) -> list[tuple[int, int]]:
+    """The (first id, how many) that /etc/subuid keeps for this user, by name or by number."""
+    kept = []
+    for line in text.splitlines():
+        fields = line.strip().split(":")
+        if len(fields) == 3 and fields[0] in (name, str(uid)) and fields[1].isdigit() and fields[2].isdigit():
+            kept.append((int(fields[1]), int(fields[2])))
+    return kept
+
+
+def stacked(own: int, spare: Iterable[tuple[int, int]]) -> tuple[Range, ...]:
+    """0 is the user's own id; the spare ones follow from 1 on, without a gap."""
+    lines = [Range(0, own, 1)]
+    for first, count in spare:
+        lines.append(Range(lines[-1].inside + lines[-1].count, first, count))
+    return tuple(lines)
+
+
+def plan(maps: Maps, pid: int | steps.Symbol = steps.PID) -> Iterator[steps.Step]:
+    """Give a process that has just made its user namespace these maps. To be done from outside of it."""
+    if maps.helped:
+        for program, lines in zip(PROGRAMS, (maps.uids, maps.gids), strict=True):
+            yield steps.call(
+                helper, program, pid, lines, why=f"{program} is root's and looks into /etc/sub{program[3:6]}"
+            )
+        return
+    if len(maps.gids) == 1 and maps.gids[0].count == 1:
+        yield steps.put(
+            steps.Text(("/proc/", pid, "/setgroups")), "deny",
+            why="or a group that is kept out of a file could be laid down to get in (CVE-2014-8989)",
+        )  # fmt: skip
+    for name, lines in (("uid_map", maps.uids), ("gid_map", maps.gids)):
+        yield steps.put(
+            steps.Text(("/proc/", pid, "/", name)), text(lines), why="which ids inside are which ids outside"
+        )
+
+
+def text(lines: Iterable[Range]) -> str:
+    """A map as /proc/PID/uid_map takes it: one write, a line for each range."""
+    return "".join(f"{line.inside} {line.outside} {line.count}\n" for line in lines)
+
+
+def helper(program: str, pid: int, lines: Iterable[Range]) -> None:
+    """newuidmap PID INSIDE OUTSIDE COUNT …: the one job here that only another program can do, for it is setuid."""
+    words = [program, str(pid), *(str(number) for line in lines for number in line)]
+    child = os.posix_spawnp(program, words, dict(os.environ))
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise errors.Unsupported(f"{' '.join(words)} was refused; /etc/sub{program[3:6]} must keep these ids for you")
+
+
+def mapped() -> int:
+    """How many user ids this process's user namespace knows; all, where it is the machine's own."""
+    return sum(line.count for line in read("uid_map"))
+
+
+def mend() -> str:
+    """What gives this user several ids."""
+    if not all(map(found, PROGRAMS)):
+        return "sudo apt-get install uidmap"
+    return "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER"
+
+
+def read(name: str) -> tuple[Range, ...]:
+    """Our own /proc/self/uid_map or gid_map, as what we could hand on: each id as itself."""
+    lines = (map(int, line.split()) for line in files.read(f"/proc/self/{name}").decode().splitlines())
+    return tuple(Range(inside, inside, count) for inside, _, count in lines)
+
+
+def found(program: str) -> bool:
+    """Whether a program is on the path."""
+    folders = os.environ.get("PATH", "/usr/bin:/bin").split(":")
+    return any(os.access(f"{folder}/{program}", os.X_OK) for folder in folders)
+
+
+def text_of(path: str) -> str:
+    """A file's text, none if there is no such file."""
+    try:
+        return files.read(path).decode()
+    except FileNotFoundError:
+        return ""
