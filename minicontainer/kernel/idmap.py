@@ -65,8 +65,9 @@ def here() -> Maps:
         name = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         name = ""
-    texts = [text_of(path) for path in ("/etc/subuid", "/etc/subgid")]
-    return choose(os.geteuid(), os.getegid(), name, *texts, all(map(found, PROGRAMS)), host.privileged())
+    there = all(map(found, PROGRAMS))
+    subuid, subgid = text_of("/etc/subuid"), text_of("/etc/subgid")
+    return choose(os.geteuid(), os.getegid(), name, subuid, subgid, there, host.privileged())
 
 
 def ranges(text: str, name: str, uid: int) -> list[tuple[int, int]]:

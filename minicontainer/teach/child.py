@@ -138,7 +138,7 @@ def rebuilt(told: Mapping[str, Any]) -> Exception:
     known = getattr(builtins, name, None) or getattr(errors, name, None)
     if isinstance(known, type) and issubclass(known, Exception):
         try:
-            error = known(*told["arguments"])
+            error: Exception = known(*told["arguments"])
             if str(error) == text:
                 return error
         except Exception:
@@ -149,7 +149,7 @@ def rebuilt(told: Mapping[str, Any]) -> Exception:
 def as_text(value: Any) -> str:
     """What JSON does not know: paths are text."""
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        return str(os.fspath(value))
     raise TypeError(f"{type(value).__name__} {value!r} cannot travel between two processes: use text, numbers, lists")
 
 

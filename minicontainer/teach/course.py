@@ -89,7 +89,8 @@ def kernelspec(prefix: str) -> str:
         "interrupt_mode": "message",  # a signal would end at the sandbox's door
         "argv": [
             f"{prefix}/bin/python", "-m", "minicontainer.teach.sandbox", "{connection_file}",
-            f"{prefix}/bin/python", "-m", "ipykernel_launcher", "-f", "{connection_file}", "--HistoryManager.enabled=False",
+            f"{prefix}/bin/python", "-m", "ipykernel_launcher", "-f", "{connection_file}",
+            "--HistoryManager.enabled=False",
         ],
     }  # fmt: skip
     with open(f"{directory}/kernel.json", "w") as file:
@@ -140,8 +141,8 @@ def start(arguments: list[str]) -> int:
     with surroundings(course) as more:
         words = [
             sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={course}", "--KernelManager.transport=ipc",
-            f"--MultiKernelManager.default_kernel_name={KERNEL}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-            "--LabApp.news_url=None", *root, *arguments,
+            f"--MultiKernelManager.default_kernel_name={KERNEL}", 
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None", *root, *arguments,
         ]  # fmt: skip
         server = subprocess.Popen(words, env={**os.environ, **more}, cwd=course)
         while True:
@@ -160,7 +161,7 @@ def execute(path: str, course: str, answers: dict[str, Any] | None = None, timeo
     import nbformat
     from traitlets.config import Config
 
-    notebook = nbformat.read(path, as_version=4)
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     fill_in(notebook, answers or {})
     os.makedirs(course, exist_ok=True)
     with surroundings(course) as more:
@@ -184,9 +185,8 @@ def fill_in(notebook: Any, answers: dict[str, Any]) -> None:
     for cell in notebook.cells:
         if "answer" in cell.metadata.get("tags", ()):
             for name, value in answers.items():
-                cell.source = re.sub(
-                    rf"^{name} = \.\.\.", lambda _, n=name, v=value: f"{n} = {v!r}", cell.source, flags=re.M
-                )  # type: ignore[misc]
+                waiting = re.compile(rf"^{name} = \.\.\.", re.M)
+                cell.source = waiting.sub(f"{name} = {value!r}".replace("\\", r"\\"), cell.source)
 
 
 def instructor_answers(path: str) -> dict[str, Any]:

@@ -169,9 +169,8 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     added. What it said stands in .stdout and .stderr, its exit code in .returncode."""
     current()
     typed = ["run", "--rm", *words]
-    done = subprocess.run(
-        [sys.executable, "-m", "minicontainer", *typed], capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-m", "minicontainer", *typed]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     print(done.stdout + done.stderr, end="")
     return done
 
@@ -261,7 +260,7 @@ def traces() -> set[str]:
 
 
 def processes() -> list[str]:
-    """Our living descendants, and whoever has lost its parent inside the sandbox: everyone here but us and process 1."""
+    """Our living descendants; in the sandbox also who has lost its parent: everyone but us and process 1."""
     inside = os.environ.get("MINICONTAINER_SANDBOX") == "1"
     parents: dict[int, int] = {}
     named: dict[int, str] = {}
@@ -294,4 +293,4 @@ def show(text: str) -> None:
     if get_ipython() is None:  # type: ignore[no-untyped-call]
         print(text)
     else:
-        display.display(display.Markdown(text))  # type: ignore[no-untyped-call]
+        display.display(display.Markdown(text))
