@@ -143,7 +143,8 @@ def rebuilt(told: Mapping[str, Any]) -> Exception:
                 return error
         except Exception:
             pass
-    return type(name, (RuntimeError,), {})(text)
+    raised: Exception = type(name, (RuntimeError,), {})(text)
+    return raised
 
 
 def as_text(value: Any) -> str:

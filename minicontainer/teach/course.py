@@ -95,6 +95,12 @@ def kernelspec(prefix: str) -> str:
     }  # fmt: skip
     with open(f"{directory}/kernel.json", "w") as file:
         json.dump(document, file, indent=1)
+    # What JupyterLab would ask each learner first: whether it may fetch news. There is no network to fetch from.
+    settings = f"{prefix}/share/jupyter/lab/settings"
+    os.makedirs(settings, exist_ok=True)
+    with open(f"{settings}/overrides.json", "w") as file:
+        quiet = {"fetchNews": "false", "checkForUpdates": False}
+        json.dump({"@jupyterlab/apputils-extension:notification": quiet}, file, indent=1)
     return directory
 
 
@@ -141,8 +147,9 @@ def start(arguments: list[str]) -> int:
     with surroundings(course) as more:
         words = [
             sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={course}", "--KernelManager.transport=ipc",
-            f"--MultiKernelManager.default_kernel_name={KERNEL}", 
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None", *root, *arguments,
+            f"--MultiKernelManager.default_kernel_name={KERNEL}",
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None",
+            *root, *arguments,
         ]  # fmt: skip
         server = subprocess.Popen(words, env={**os.environ, **more}, cwd=course)
         while True:

@@ -290,7 +290,7 @@ def show(text: str) -> None:
     except ImportError:
         print(text)
         return
-    if get_ipython() is None:  # type: ignore[no-untyped-call]
+    if get_ipython() is None:
         print(text)
     else:
-        display.display(display.Markdown(text))
+        display.display(display.Markdown(text))  # type: ignore[no-untyped-call]

@@ -43,11 +43,11 @@ class Places:
     """Which directories a kernel needs, and may write to."""
 
     def __init__(self, connection_file: str) -> None:
-        here = os.getcwd()
+        self.here = os.getcwd()
         self.connections = os.path.dirname(os.path.abspath(connection_file))
         if self.connections in OWN:  # where everybody's files are: not to be shown in here
             raise errors.InvalidArgument(f"set JUPYTER_RUNTIME_DIR to a directory other than {self.connections}")
-        self.course = os.path.abspath(os.environ.get("MINICONTAINER_COURSE") or here)
+        self.course = os.path.abspath(os.environ.get("MINICONTAINER_COURSE") or self.here)
         home = os.path.expanduser("~")
         if os.path.commonpath([self.course, home]) == self.course:  # the home itself, or what it lies in: too much
             raise errors.InvalidArgument(f"a notebook in {self.course} could write to all of it: put it in a folder")
@@ -96,6 +96,7 @@ def inside(places: Places) -> Iterator[steps.Step]:
         why = "the notebooks, the sockets to Jupyter, the scratch" if writable else "what runs here must be seen"
         yield steps.call(show_again, steps.Symbol("held"), path, why=why)
         yield steps.call(set_readonly, path, not writable, why="writable" if writable else "and only seen")
+    yield steps.chdir(places.here, why="we still stand below what was just mounted: walk in once more, by name")
     yield steps.call(own_sysfs, why="/sys/class/net shows the network namespace of who mounted it")
     yield steps.sethostname("notebook", why="a name of its own")
     yield steps.link_set("lo", up=True, why="127.0.0.1 answers")
