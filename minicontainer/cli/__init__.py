@@ -19,6 +19,7 @@ COMMANDS = {
     "load": ("load", "load images from an archive that docker, podman or skopeo wrote"),
     "bootstrap": ("bootstrap", "make an image on the spot: busybox or debian"),
     "volume": ("volume", "create, ls, inspect, rm: directories that outlive containers"),
+    "notebook": ("notebook", "list, reset NN: the course's notebooks; a reset keeps your copy"),
     "doctor": ("doctor", "what this machine can do, and the mend for what it cannot"),
     "system": ("system", "check [--repair], reset: the store and the kernel's objects"),
     "bench": ("bench", "measure: start, load"),

@@ -93,6 +93,7 @@ class Here:
     def __init__(self, number: int, directory: str) -> None:
         self.number = number
         self.directory = directory
+        self.name = os.path.basename(directory)  # for cgroups made by hand: nobody else's, and taken away at the end
         self.store = f"{directory}/store"
         self.scratch = f"{directory}/scratch"
 
@@ -165,8 +166,8 @@ def busybox() -> str:
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    """`minicontainer run WORDS` in this notebook's store, its output shown; without a network, `--network none` is
-    added. What it said stands in .stdout and .stderr, its exit code in .returncode."""
+    """`minicontainer run WORDS` in this notebook's store, its output shown. What it said stands in .stdout and
+    .stderr, its exit code in .returncode."""
     current()
     typed = ["run", "--rm", *words]
     command = [sys.executable, "-m", "minicontainer", *typed]
@@ -252,8 +253,9 @@ def traces() -> set[str]:
     with open("/proc/net/dev") as file:
         found |= {f"the network device {line.split(':')[0].strip()}" for line in file if ":" in line}
     for point in set(cgroups.detect().mounts.values()):
-        for path in (f"{point}{cgroups.parent(f'minicontainer{host.suffix()}')}",):
-            found |= {f"the cgroup {path}"} if os.path.isdir(path) else set()
+        ours = cgroups.parent(f"minicontainer{host.suffix()}")
+        for path in (ours, f"{os.path.dirname(ours).rstrip('/')}/{current().name}"):
+            found |= {f"the cgroup {point}{path}"} if os.path.isdir(f"{point}{path}") else set()
     for child in processes():
         found.add(f"the process {child}")
     return found

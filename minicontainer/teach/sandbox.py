@@ -28,9 +28,7 @@ from typing import Any
 from .. import errors, files, host, steps, syscalls
 from ..kernel import cgroups, idmap
 
-NAMESPACES = (
-    syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
-)
+NAMESPACES = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
 OWN = ("/tmp", "/run", "/dev/shm")  # these are empty, in memory, and the sandbox's own
 PROCESSES = 1024
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -77,24 +75,34 @@ def outside(maps: idmap.Maps | None) -> Iterator[steps.Step]:
     if maps:
         yield steps.unshare(syscalls.CLONE_NEWUSER, why="root in here, an ordinary user out there: no sudo")
         yield steps.call(map_from_outside, maps, why="ids are mapped by a process that stays outside")
-    yield steps.unshare(NAMESPACES, why="own mounts, processes, network, host name, message queues")
+    yield steps.unshare(NAMESPACES, why="own processes, network, host name, message queues")
 
 
 def inside(places: Places) -> Iterator[steps.Step]:
-    """What process 1 does before it starts the kernel."""
+    """What process 1 does before it starts the kernel. The keeper keeps its mounts: it must see /proc to the end."""
+    yield steps.unshare(syscalls.CLONE_NEWNS, why="its own list of mounts")
     yield steps.mount(
         "", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE, why="mounts made from here on stay in this namespace"
     )
     yield steps.mount("proc", "/proc", "proc", why="ps reads it; it shows this pid namespace, and nothing is masked")
     kept = places.written + places.read
-    yield steps.call(hold, tuple(kept), why="hold on to what the next steps hide", result="held")
+    temporary = f"{places.scratch}/var-tmp"
+    yield steps.call(hold, (*kept, temporary), why="hold on to what the next steps hide", result="held")
     yield steps.call(set_readonly, "/", True, why="nothing of the machine's can be written")
     for path in OWN:
         yield steps.mount("tmpfs", path, "tmpfs", 0, "mode=1777", why="empty, in memory, nobody else's")
+    yield steps.call(
+        show_again,
+        steps.Symbol("held"),
+        temporary,
+        "/var/tmp",
+        why="the same on disk: an overlay keeps no upper in memory",
+    )
+    yield steps.call(set_readonly, "/var/tmp", False, why="writable")
     for path in kept:
         writable = path in places.written
         why = "the notebooks, the sockets to Jupyter, the scratch" if writable else "what runs here must be seen"
-        yield steps.call(show_again, steps.Symbol("held"), path, why=why)
+        yield steps.call(show_again, steps.Symbol("held"), path, path, why=why)
         yield steps.call(set_readonly, path, not writable, why="writable" if writable else "and only seen")
     yield steps.chdir(places.here, why="we still stand below what was just mounted: walk in once more, by name")
     yield steps.call(own_sysfs, why="/sys/class/net shows the network namespace of who mounted it")
@@ -149,10 +157,10 @@ def hold(paths: tuple[str, ...]) -> dict[str, int]:
     return {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in paths}
 
 
-def show_again(held: dict[str, int], path: str) -> None:
-    """Bind a held directory at its own name, which may have been hidden."""
-    os.makedirs(path, exist_ok=True)
-    syscalls.mount(f"/proc/self/fd/{held[path]}", path, "", syscalls.MS_BIND | syscalls.MS_REC)
+def show_again(held: dict[str, int], path: str, at: str) -> None:
+    """Bind a held directory, mostly at its own name, which may have been hidden."""
+    os.makedirs(at, exist_ok=True)
+    syscalls.mount(f"/proc/self/fd/{held[path]}", at, "", syscalls.MS_BIND | syscalls.MS_REC)
 
 
 def set_readonly(path: str, readonly: bool) -> None:
@@ -275,6 +283,7 @@ def keep(places: Places, command: list[str], alive: int) -> int:
     global helper
     for path in (*places.written, places.scratch, places.cache):
         files.make_directory(path, 0o755)
+    files.make_directory(f"{places.scratch}/var-tmp", 0o1777)
     maps = None if host.is_root() else idmap.here()
     if maps and maps.helped:
         helper = Helper(maps)
@@ -299,6 +308,8 @@ def clean(places: Places) -> None:
     from ..engine import system
 
     for name in os.listdir(places.scratch):
+        if name.startswith("lesson") and cgroups.usable():
+            steps.execute(cgroups.remove(f"{os.path.dirname(cgroups.parent(name)).rstrip('/')}/{name}"), {})
         store = f"{places.scratch}/{name}/store"
         if os.path.isdir(store):
             os.environ["MINICONTAINER_ROOT"] = store
