@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 from .. import errors, host, netlink, syscalls
 from ..host import Fact
-from ..kernel import cgroups
+from ..kernel import cgroups, idmap
 from ..network import nat
 from .flags import Flag, Help, parse
 
@@ -43,6 +43,7 @@ def main(arguments: list[str]) -> int:
         ("limits", list(limits())),
         ("images and the store", [*host.store_facts(), *image_programs()]),
         ("more", list(extras())),
+        ("the course", list(notebooks())),
     ]
     missing = sum(fact.state == "missing" for _, facts in groups for fact in facts)
     if values["json"]:
@@ -304,3 +305,45 @@ def extras() -> Iterator[Fact]:
         yield Fact("tini", "warn", "not installed: no `run --init`", "sudo apt-get install tini")
     yield host.user_namespaces_fact()
     yield host.subordinate_ids_fact()
+
+
+def notebooks() -> Iterator[Fact]:
+    """Which notebooks run here, and the mend for each that does not, or not whole."""
+    from ..teach import lesson, sandbox
+
+    lacking = [name for name in ("jupyterlab", "ipykernel", "nbclient") if importlib.util.find_spec(name) is None]
+    if lacking:
+        yield Fact("notebooks", "warn", f"none runs: {', '.join(lacking)} not installed", "./dev setup")
+        return
+    forbidden = sandbox.obstacle()
+    if forbidden:
+        said, _, mend = forbidden.partition(". Allow it:  ")
+        yield Fact("notebooks", "warn", f"none runs as this user: {said}", mend)
+        return
+    obstacles = {word: in_the_sandbox(word) for word in ("overlay", "network", "cgroups", "idmap")}
+    whole = [f"{number:02}" for number, topic in lesson.TOPICS.items() if not any(obstacles[w][0] for w in topic.wants)]
+    who = "root of the machine, without a user namespace" if host.is_root() else "in a sandbox of your own"
+    yield Fact("notebooks", "ok", f"{' '.join(whole)} run whole, {who}")
+    for number, topic in lesson.TOPICS.items():
+        for word in topic.wants:
+            said, mend = obstacles[word]
+            if said:
+                yield Fact(f"notebook {number:02}", "warn", f"teaches, but shows less: {said}", mend)
+
+
+def in_the_sandbox(word: str) -> tuple[str, str]:
+    """Why the notebooks' kernel will lack something here, and the mend; two empty texts where it has it.
+
+    The kernel has a network and mounts of its own; cgroups come from systemd, ids from /etc/subuid.
+    """
+    from ..teach import sandbox
+
+    if word == "overlay":
+        fact = host.overlay_fact()
+        return ("", "") if fact.state == "ok" else (fact.said, fact.mend)
+    if word == "cgroups" and not sandbox.wants_scope():
+        said, _, _ = cgroups.obstacle().partition("; ")
+        return said, "sudo ./dev notebooks" if said else ""
+    if word == "idmap" and not host.is_root() and not idmap.here().helped:
+        return "one user id only", idmap.mend()
+    return "", ""

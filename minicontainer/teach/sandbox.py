@@ -199,8 +199,9 @@ def main(words: list[str]) -> int:
         from . import explain
 
         maps = None if host.is_root() else idmap.here()
-        print(explain.text(outside(maps), "keeper"))
-        print(explain.text(inside(Places(__file__)), "process 1"))
+        os.environ.setdefault("MINICONTAINER_COURSE", os.path.expanduser("~/minicontainer-course"))
+        print(explain.text(steps.about("namespaces", outside(maps)), "keeper"))
+        print(explain.text(steps.about("mounts", inside(Places("/run/jupyter/kernel.json"))), "process 1"))
         return 0
     connection_file, *command = words
     try:
