@@ -141,7 +141,7 @@ def start(arguments: list[str]) -> int:
     course = folder()
     new = copy(course)
     print(f"Your copy of the course: {course}" + (f" (new: {', '.join(new)})" if new else ""))
-    print("A fresh copy of one of them, yours kept: minicontainer notebook reset NN")
+    print("A fresh copy of one of them, yours kept: minicontainer notebook reset NN", flush=True)
     # Root's browser would refuse to run, and Jupyter refuses root unless told that it is meant.
     root = ["--allow-root", "--no-browser"] if host.is_root() else []
     with surroundings(course) as more:
@@ -149,6 +149,7 @@ def start(arguments: list[str]) -> int:
             sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={course}", "--KernelManager.transport=ipc",
             f"--MultiKernelManager.default_kernel_name={KERNEL}",
             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None",
+            "--LabApp.extension_manager=readonly", "--Application.log_level=WARN",  # an address, not forty lines
             *root, *arguments,
         ]  # fmt: skip
         server = subprocess.Popen(words, env={**os.environ, **more}, cwd=course)
