@@ -13,13 +13,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from .. import errors, host
+from .. import errors, host, syscalls
 from . import sandbox
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -152,12 +153,18 @@ def start(arguments: list[str]) -> int:
             "--LabApp.extension_manager=readonly", "--Application.log_level=WARN",  # an address, not forty lines
             *root, *arguments,
         ]  # fmt: skip
-        server = subprocess.Popen(words, env={**os.environ, **more}, cwd=course)
+        server = subprocess.Popen(words, env={**os.environ, **more}, cwd=course, preexec_fn=end_with_us)  # noqa: PLW1509 (one thread)
+        signal.signal(signal.SIGTERM, lambda *_: server.terminate())
         while True:
             try:
                 return server.wait()
             except KeyboardInterrupt:  # it is the server's: it asks whether that was meant
                 continue
+
+
+def end_with_us() -> None:
+    """In the child: the kernel asks it to end when we do, however that comes (prctl(2), PR_SET_PDEATHSIG)."""
+    syscalls.prctl(sandbox.PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def execute(path: str, course: str, answers: dict[str, Any] | None = None, timeout: int = 120) -> Any:
