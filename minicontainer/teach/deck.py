@@ -9,7 +9,7 @@
                                        whose number is missing
     Note:                              from here to the end of the slide: what the speaker says
     ```run [rule …]                    commands: executed, and shown with what they printed
-    ```bench NAME RUNS [panel …]       a bench, drawn; only the panels whose titles begin so
+    ```bench NAME RUNS [panel …]       a bench, drawn; only the panels whose titles begin so (RUNS `again`: no new run)
     ```notebook NN …                   where to go on: title of the notebook, or a mark that it is not written yet
     ```schedule                        the table of both paths, added up from the slides
     ```drawing TEXT                    characters drawn by hand; TEXT is said to who does not see them
@@ -17,14 +17,15 @@
 In `run`, a line `$ …` is a command that is shown, `% …` one that is not (the stage hand), other lines continue the one
 above. The rules say what of its output is left out; a left-out piece is shown as […]:
 
-    head=N  tail=N  grep=REGEX  section=WORD,…  (the paragraphs of --explain about these concepts)  width=N
+    head=N  tail=N  grep=REGEX  width=N
+    section=WORD (the start's paragraphs of --explain about this concept)  holding=REGEX (only those in which it is)
     exits=N      the last command is meant to fail, so
     figure       the picture that the commands drew into $FIGURE is shown in place of what they said
     quiet        run, show nothing          small  smaller letters          later  its output after a key press
     soon         the kit may not know these commands yet. When it says so, the slide says so, in the kit's words.
 
-Commands run in a network and a mount namespace of their own, in a store of their own, as root; an ordinary user's in a
-user namespace, too. What that refuses is marked as refused. For root, whatever fails that should not fails the build.
+Commands run in network, mount and pid namespaces and a store of their own, as root; an ordinary user's in a user
+namespace, too. What that refuses is marked as refused. For root, whatever fails that should not fails the build.
 """
 
 from __future__ import annotations
@@ -53,6 +54,15 @@ SECONDS = 60  # a fence that runs longer hangs
 WIDTH = 92  # characters in a line of a transcript
 PATHS = ("45", "180")
 BEGIN, END = "\x1e", "\x1f"  # around what a command prints; no program here prints them
+# A stage hand: waits until a container runs, says its process. `started NAME [COMMAND that asks]`
+STARTED = """#!/bin/sh
+name=$1; shift
+for attempt in $(seq 50); do
+    sleep 0.1
+    "$@" minicontainer inspect "$name" 2>/dev/null | grep -Po '"Pid": \\K[1-9]\\d*' && exit
+done
+exit 1
+"""
 
 # ---------------------------------------------------------------------------------------------------------- the source
 
@@ -154,6 +164,8 @@ class Stage:
         program = programs / "minicontainer"
         program.write_text(f'#!/bin/sh\nPYTHONPATH={checkout} exec {sys.executable} -m minicontainer "$@"\n')
         program.chmod(0o755)
+        (programs / "started").write_text(STARTED)
+        (programs / "started").chmod(0o755)
         self.environment = {
             "HOME": str(self.home), "PATH": f"{programs}:{os.environ['PATH']}", "LANG": "C.UTF-8", "TERM": "dumb",
             "MINICONTAINER_ROOT": str(self.home / "store"), "XDG_RUNTIME_DIR": str(self.folder),
@@ -209,12 +221,12 @@ def trimmed(output: str, rules: dict[str, str]) -> list[str]:
     lines = output.splitlines()
     keep = [True] * len(lines)
     if "section" in rules:
-        words = rules["section"].split(",")
-        wanted = False
-        for number, line in enumerate(lines):
-            if number == 0 or not lines[number - 1].strip():
-                wanted = any(f"─ {word} ─" in line or line.startswith(f"{word}:") for word in words)
-            keep[number] = wanted
+        word, holding = rules["section"], rules.get("holding", "")
+        for first, end in paragraphs(lines):
+            heading = lines[first]
+            wanted = (f"─ {word} ─" in heading and not heading.startswith("teardown")) or heading.startswith(f"{word}:")
+            wanted = wanted and re.search(holding, "\n".join(lines[first:end])) is not None
+            keep[first:end] = [wanted] * (end - first)
     if "grep" in rules:
         keep = [kept and re.search(rules["grep"], line) is not None for kept, line in zip(keep, lines, strict=True)]
     for end, slice_ in (("head", slice(None, None)), ("tail", slice(None, None, -1))):
@@ -222,16 +234,24 @@ def trimmed(output: str, rules: dict[str, str]) -> list[str]:
             order = [number for number in range(len(lines)) if keep[number]][slice_]
             for number in order[int(rules[end]) :]:
                 keep[number] = False
-    result = []
+    result: list[str] = []
     for number, line in enumerate(lines):
         if keep[number]:
-            result.append(line)
+            result.append(line.expandtabs())
         elif not result or result[-1] != "[…]":
+            if result and not result[-1].strip():
+                result.pop()
             result.append("[…]")
     while len(result) > 1 and not result[-1].strip():
         result.pop()
     width = int(rules.get("width", WIDTH))
     return [line if len(line) <= width else line[: width - 1] + "…" for line in result]
+
+
+def paragraphs(lines: list[str]) -> list[tuple[int, int]]:
+    """Where the paragraphs of a text begin and end, each with the empty line after it."""
+    ends = [number + 1 for number, line in enumerate(lines) if not line.strip()]
+    return list(zip([0, *ends], [*ends, len(lines)], strict=True))
 
 
 class Failed(errors.MiniContainerError):
@@ -311,9 +331,11 @@ class Deck:
     def bench(self, made: Block) -> str:
         """```bench"""
         name, runs, *titles = made.words
-        path = self.out / "figures" / f"{name}.svg"
+        path = self.out / "figures" / f"figure-{self.counts['figures'] + 1}.svg"
         raw = self.out / "figures" / f"{name}.json"
-        said = self.stage.run(f"% minicontainer bench {name} -q -n {runs} --json {shlex.quote(str(raw))}")
+        said = [Said("", "no such bench has run before", 1, True)]
+        if runs != "again":
+            said = self.stage.run(f"% minicontainer bench {name} -q -n {runs} --json {shlex.quote(str(raw))}")
         if said[0].code and not raw.exists():
             if host_root:
                 raise Failed(said[0].output)
@@ -338,7 +360,7 @@ class Deck:
     def notebook(self, made: Block) -> str:
         """```notebook"""
         items = []
-        for number in made.words:
+        for number in made.text.split():
             path = next(iter(sorted((self.source.parent / "notebooks").glob(f"{number}_*.ipynb"))), None)
             if path is None:
                 self.counts["soon"] += 1
@@ -461,14 +483,28 @@ def main() -> int:
     parser.add_argument("--reveal", type=Path, required=True, help="the unpacked package reveal.js")
     values = parser.parse_args()
     if "MINICONTAINER_ON_STAGE" not in os.environ:
-        # Namespaces of the talk's own: nothing of the machine's network or mounts is seen or changed.
+        # Namespaces of the talk's own: of the machine's network, mounts and processes nothing is seen, nothing changed.
         more = [] if host_root else ["--map-root-user"]
         os.environ["MINICONTAINER_ON_STAGE"] = "root" if host_root else "user"
-        command = ["unshare", *more, "--net", "--mount", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+        command = [
+            "unshare",
+            *more,
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "sh",
+            "-c",
+            'ip link set lo up && exec "$@"',
+            "sh",
+        ]
         os.execvp("unshare", [*command, sys.executable, "-m", "minicontainer.teach.deck", *sys.argv[1:]])
-    shutil.rmtree(values.out, ignore_errors=True)
-    (values.out / "figures").mkdir(parents=True)
-    out = values.out.resolve()
+    target = values.out.resolve()
+    out = target.with_name(target.name + ".new")  # what fails leaves the slides that were there
+    shutil.rmtree(out, ignore_errors=True)
+    (out / "figures").mkdir(parents=True)
     furnish(values.source, out, values.reveal)
     deck = Deck(values.source.resolve(), out)
     try:
@@ -478,6 +514,8 @@ def main() -> int:
         return 1
     counts = deck.counts
     (out / "built.json").write_text(json.dumps({"slides": len(deck.slides), **counts}) + "\n")
+    shutil.rmtree(target, ignore_errors=True)
+    out.rename(target)
     said = f"{len(deck.slides)} slides, {counts['commands']} commands run, {counts['figures']} figures drawn"
     print(f"{said}; {counts['soon']} marked as not there yet, {counts['refused']} refused by this machine")
     return 0

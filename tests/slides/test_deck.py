@@ -52,9 +52,14 @@ def test_rules_say_what_is_left_out() -> None:
 
 
 def test_a_section_of_explain_is_its_paragraphs() -> None:
-    output = "parent ─ overlay ───\n  mount\n\nparent ─ cgroups ──\n  mkdir\n\nstart: 2 ms"
-    assert deck.trimmed(output, {"section": "overlay"}) == ["parent ─ overlay ───", "  mount", "[…]"]
-    assert deck.trimmed(output, {"section": "start"}) == ["[…]", "start: 2 ms"]
+    output = "parent ─ overlay ───\n  mount\n\nchild ─ overlay ──\n  mkdir\n\nstart: 2 ms\n\nteardown ─ overlay ─"
+    assert deck.trimmed(output, {"section": "overlay", "holding": "mount"}) == [
+        "parent ─ overlay ───",
+        "  mount",
+        "[…]",
+    ]
+    assert deck.trimmed(output, {"section": "overlay"})[-3:] == ["child ─ overlay ──", "  mkdir", "[…]"]
+    assert deck.trimmed(output, {"section": "start"}) == ["[…]", "start: 2 ms", "[…]"]
 
 
 def said(command: str, output: str, code: int) -> deck.Said:
@@ -152,7 +157,7 @@ for (const element of slide.querySelectorAll("*")) {
   if (!box.width || !box.height) continue;
   const name = element.tagName + "." + element.className;
   if (box.right > edge.right - 20 || box.bottom > edge.bottom - 12 || box.left < edge.left || box.top < edge.top)
-    found.push(`${name} reaches ${Math.round(box.right)}, ${Math.round(box.bottom)}: ` + element.textContent.slice(0, 40));
+    found.push(`${name} reaches ${box.right | 0}, ${box.bottom | 0}: ` + element.textContent.slice(0, 40));
   if (element.tagName == "PRE" && element.scrollWidth > element.clientWidth + 1)
     found.push(`${name}: lines ${element.scrollWidth} wide in ${element.clientWidth}`);
   if (parseFloat(getComputedStyle(element).fontSize) < 15) found.push(`${name}: too small`);
