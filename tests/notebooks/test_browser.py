@@ -188,6 +188,19 @@ class Lab:
                 os.killpg(self.server.pid, signal.SIGKILL)
                 self.server.wait()
             self.log.close()
+        assert not self.left(), "JupyterLab outlived who started it"
+
+    def left(self) -> list[str]:
+        """The processes that still name our folder."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = path.read_bytes()
+            except OSError:  # ended while we looked
+                continue
+            if os.fsencode(self.course) in words:
+                found.append(words.decode(errors="replace"))
+        return found
 
 
 @pytest.fixture
