@@ -229,10 +229,10 @@ def trimmed(output: str, rules: dict[str, str]) -> list[str]:
             keep[first:end] = [wanted] * (end - first)
     if "grep" in rules:
         keep = [kept and re.search(rules["grep"], line) is not None for kept, line in zip(keep, lines, strict=True)]
-    for end, slice_ in (("head", slice(None, None)), ("tail", slice(None, None, -1))):
-        if end in rules:
+    for side, slice_ in (("head", slice(None, None)), ("tail", slice(None, None, -1))):
+        if side in rules:
             order = [number for number in range(len(lines)) if keep[number]][slice_]
-            for number in order[int(rules[end]) :]:
+            for number in order[int(rules[side]) :]:
                 keep[number] = False
     result: list[str] = []
     for number, line in enumerate(lines):
