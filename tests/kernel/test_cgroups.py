@@ -328,11 +328,15 @@ def test_cpu_time_is_counted_and_throttled(path: str) -> None:
 @pytest.mark.root
 @pytest.mark.slow
 def test_half_a_processor_is_half_a_processor(path: str) -> None:
-    """Within 2 %: measured between two moments when the process has long been running."""
+    """Within 2 %: measured between two moments when the process has long been running.
+
+    More than was granted it must never get; less it may where other processes want the same processor, so it has
+    four windows to show that it can have all of it.
+    """
     resources = {"cpu": {"quota": 50000, "period": 100000}}
     create(path, resources)
 
-    def spin_and_measure() -> float:
+    def spin_and_measure() -> list[float]:
         def spin(seconds: float) -> tuple[float, int]:
             until = time.monotonic() + seconds
             while time.monotonic() < until:
@@ -340,12 +344,16 @@ def test_half_a_processor_is_half_a_processor(path: str) -> None:
             return time.monotonic(), cgroups.stats(path)["cpu_usage"]
 
         spin(0.5)
-        began, used = spin(0)
-        ended, used_then = spin(12)
-        return (used_then - used) / 1e9 / (ended - began)
+        shares: list[float] = []
+        while len(shares) < 4 and not (shares and shares[-1] >= 0.49):
+            began, used = spin(0)
+            ended, used_then = spin(12)
+            shares.append((used_then - used) / 1e9 / (ended - began))
+        return shares
 
     _, said = inside(path, spin_and_measure, resources)
-    assert float(said) == pytest.approx(0.5, rel=0.02)
+    shares = [float(share) for share in said.strip("[]").split(",")]
+    assert max(shares) == pytest.approx(0.5, rel=0.02), shares
 
 
 @pytest.mark.root
