@@ -167,7 +167,7 @@ def end_with_us() -> None:
     syscalls.prctl(sandbox.PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def execute(path: str, course: str, answers: dict[str, Any] | None = None, timeout: int = 120) -> Any:
+def execute(path: str, course: str, answers: dict[str, Any] | None = None, timeout: int = 60) -> Any:
     """Run every cell of a notebook in our kernel, with `course` as its folder; returns it with its outputs.
 
     nbclient.exceptions.CellExecutionError at the first cell that raises. `answers` are put into the learner's cells.
