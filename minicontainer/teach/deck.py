@@ -20,6 +20,7 @@ above. The rules say what of its output is left out; a left-out piece is shown a
     head=N  tail=N  grep=REGEX  width=N
     section=WORD (the start's paragraphs of --explain about this concept)  holding=REGEX (only those in which it is)
     exits=N      the last command is meant to fail, so
+    expect=REGEX the slide's words rest on this being in the output: without it, the build fails
     figure       the picture that the commands drew into $FIGURE is shown in place of what they said
     quiet        run, show nothing          small  smaller letters          later  its output after a key press
     soon         the kit may not know these commands yet. When it says so, the slide says so, in the kit's words.
@@ -282,6 +283,9 @@ def transcript(said: list[Said], made: Block) -> tuple[str, str]:
         elif "later" in made.words and text:
             text = f'<span class="fragment">{text}</span>'
         shown.append(prompt + ("\n" + text if text else ""))
+    everything = "\n".join(one.output for one in said)
+    if host_root and not mark and not re.search(made.rules.get("expect", ""), everything, re.MULTILINE):
+        raise Failed(f"no {made.rules['expect']!r} in what these said:\n{made.text}{everything}")
     words = {"soon": "not yet", "refused": "not on this machine"}
     badge = f'<div class="badge {mark}">{words[mark]}</div>' if mark else ""
     kind = "run small" if "small" in made.words else "run"

@@ -82,6 +82,8 @@ def test_whatever_else_fails_fails_the_build(monkeypatch: pytest.MonkeyPatch) ->
     for rules, output in (("run", answer), ("run soon", "minicontainer: no such image")):
         with pytest.raises(deck.Failed):
             deck.transcript([said("minicontainer pull x", output, 1)], deck.block(rules, ""))
+    with pytest.raises(deck.Failed):  # the words beside it would be wrong
+        deck.transcript([said("true", "something else", 0)], deck.block('run expect="can.t fork"', ""))
     assert deck.transcript([said("false", "", 1)], deck.block("run exits=1", ""))[1] == ""
 
 
