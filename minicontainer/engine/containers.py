@@ -320,7 +320,7 @@ class Containers:
         running = self.running(identifier)
         if running:
             record |= {**running, "status": "running"}
-        elif record["status"] == "running":
+        elif record["status"] == "running" or os.path.exists(f"{host.run_root()}/{identifier}/state.json"):
             record["status"] = "dead"
         return record
 
