@@ -19,7 +19,7 @@ import os
 import time
 from collections import namedtuple
 
-from .. import errors, files, host, steps
+from .. import errors, files, host, steps, syscalls
 from ..image import store
 from ..kernel import cgroups, overlay
 from ..network import bridge, ipam, nat
@@ -183,7 +183,9 @@ class Containers:
         bridged = record["network"] == "bridge"
         network = bridge.default(self.root) if bridged else None
         if host.in_user_namespace():
-            yield steps.unshare(NEW_MOUNTS, why="the mounts of this user's container need a list that is this user's")
+            yield steps.unshare(
+                syscalls.CLONE_NEWNS, why="the mounts of this user's container need a list that is this user's"
+            )
         yield from steps.about("engine", self.begin(record, config))
         if network:
             yield from steps.about("bridge", bridge.setup(network))
@@ -374,7 +376,6 @@ class Containers:
         return str(record["id"])
 
 
-NEW_MOUNTS = 0x00020000  # CLONE_NEWNS
 LONGEST_HOSTNAME = 64  # HOST_NAME_MAX, gethostname(2)
 
 # What a namespace's option may be, beside container:NAME.
