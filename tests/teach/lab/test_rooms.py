@@ -1,0 +1,176 @@
+"""Rooms: what a learner's code can do in there, what the tests see of it, and what it cannot do to anybody."""
+
+import os
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from minicontainer.teach.lab import rooms
+
+pytestmark = [pytest.mark.needs("user-namespace")]
+
+Make = Callable[[str], rooms.Room]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """A room with this code in it; the keeper, and with it every room, ends with the test."""
+    keeper = rooms.local()
+    yield lambda source: rooms.Room(keeper, textwrap.dedent(source))
+    pid = keeper.find()
+    keeper.close()
+    assert not os.path.exists(f"/proc/{pid}"), "the keeper is still there"
+
+
+def test_a_function_is_called_in_namespaces_of_its_own(make: Make) -> None:
+    room = make("def add(a, b): return a + b")
+    assert room.call("add", 2, 3) == 5
+    for kind in ("user", "mount", "pid", "network", "uts", "ipc", "cgroup"):
+        name = {"mount": "mnt", "network": "net"}.get(kind, kind)
+        assert room.namespace(kind) != os.readlink(f"/proc/self/ns/{name}"), kind
+    assert room.status()["NSpid"].split()[-1] == "1"
+    room.close()
+
+
+def test_it_is_root_inside_and_an_ordinary_user_outside(make: Make) -> None:
+    room = make("import os\ndef who(): return [os.getuid(), os.getgid(), os.getgroups()]")
+    uid, gid, groups = room.call("who")
+    assert (uid, gid) == (0, 0)
+    assert set(groups) <= {0, 65534}
+    outside = 65534 if os.geteuid() == 0 else os.geteuid()
+    assert room.status()["Uid"].split() == [str(outside)] * 4
+
+
+def test_preparation_comes_first_and_the_tests_look_from_outside(make: Make) -> None:
+    def prepare(text: str) -> None:
+        with open("/tmp/given", "w") as file:
+            file.write(text)
+
+    room = make("def copy():\n    open('/tmp/made', 'w').write(open('/tmp/given').read() * 2)")
+    room.prepare(prepare, "ab")
+    room.call("copy")
+    assert room.read("/tmp/made") == b"abab"
+    assert room.names("/tmp") == ["given", "made"]
+    assert not Path("/tmp/made").exists()
+    assert room.write("/tmp/new", "by the test") == ""
+    assert room.read("/tmp/new") == b"by the test"
+    assert room.remove("/tmp/given") == ""
+    assert room.stat("/tmp/given") is None
+
+
+def test_nothing_of_the_machine_can_be_written(make: Make, tmp_path: Path) -> None:
+    """Not even what belongs to the user outside, who the room's root is."""
+    tmp_path.chmod(0o777)
+    source = """
+        import os
+        def write(path):
+            try:
+                open(path, "w").close()
+            except OSError as error:
+                return error.errno
+        """
+    room = make(source)
+    for path in ("/etc/passwd", f"{Path.home()}/x", str(Path(__file__).parent / "x"), "/var/x"):
+        assert room.call("write", path) is not None or not Path(path).exists(), path
+        assert not os.path.exists(path) or path == "/etc/passwd"
+
+
+def test_a_link_does_not_lead_the_tests_out(make: Make) -> None:
+    room = make("import os\ndef lay(): os.symlink('/etc/hostname', '/tmp/x'); os.mkfifo('/tmp/pipe')")
+    room.call("lay")
+    room.write("/tmp/y", "")
+    with pytest.raises(rooms.Failed, match="no regular file"):
+        room.read("/tmp/pipe")
+    # It names the room's own /etc/hostname, which happens to be the machine's; /proc/self/root would be a way out.
+    room.close()
+    room = make("import os\ndef lay(): os.symlink(f'/proc/{os.getpid()}/root/etc', '/tmp/x')")
+    room.call("lay")
+    with pytest.raises(rooms.Failed, match="cannot be read"):
+        room.read("/tmp/x/hostname")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise NotImplementedError", "still the stub"),
+        ("raise OSError(1, 'no')", "raised PermissionError"),
+        ("import os; os._exit(3)", "ended the process, with exit code 3"),
+        ("import sys; sys.exit(0)", "raised SystemExit"),
+        ("while True: pass", "did not come back within 1 second"),
+        ("import os; os.execv('/bin/true', ['true'])", "another program|ended the process"),
+        ("return object()", "raised TypeError"),
+        ("return 'x' * (2 << 20)", "over 1048576 bytes"),
+        ("l = []; l.append(l); return l", "raised ValueError"),
+    ],
+)
+def test_what_is_no_answer_is_a_hint(make: Make, body: str, said: str) -> None:
+    room = make(f"def f():\n    {body}")
+    with pytest.raises(rooms.Failed, match=said):
+        room.call("f", within=1)
+    room.close()
+    assert make("def f(): return 1").call("f") == 1, "the keeper makes a new room afterwards"
+
+
+def test_a_module_that_cannot_be_loaded_is_a_hint(make: Make) -> None:
+    with pytest.raises(rooms.Failed, match=r"SyntaxError.*line 1"):
+        make("def f(:").call("f")
+
+
+def test_answers_cannot_be_forged_for_later_questions(make: Make) -> None:
+    source = """
+        import json, os
+        def forge():
+            for descriptor in range(3, 64):
+                try:
+                    for number in range(100):
+                        os.write(descriptor, json.dumps({"returned": "forged", "number": number}).encode() + b"\\n")
+                except OSError:
+                    pass
+        def honest(): return "honest"
+        """
+    room = make(source)
+    room.attempt("forge")
+    room.attempt("honest")
+    # A forged value is possible, as any wrong return value is; what the kernel shows is not the worker's to say.
+    assert room.namespace("pid") != os.readlink("/proc/self/ns/pid")
+
+
+def test_children_end_with_the_room(make: Make) -> None:
+    source = """
+        import os, time
+        def spawn():
+            for _ in range(5):
+                if os.fork() == 0:
+                    os.setsid()
+                    time.sleep(600)
+        """
+    room = make(source)
+    room.call("spawn")
+    inside = room.processes()
+    assert len(inside) == 6
+    room.close()
+    deadline = time.monotonic() + 10
+    while left := [pid for pid in inside if os.path.exists(f"/proc/{pid}")]:
+        assert time.monotonic() < deadline, left
+
+
+def test_what_is_printed_is_kept(make: Make) -> None:
+    room = make("import os\ndef shout(): print('hello'); os.system('echo from a program')")
+    room.call("shout")
+    room.close()
+    assert room.printed == "hello\nfrom a program\n"
+
+
+def test_a_look_into_the_network_namespace(make: Make) -> None:
+    room = make("from minicontainer import netlink\ndef wire(): netlink.link_add('mine', 'bridge')")
+
+    def devices() -> list[str]:
+        with open("/proc/self/net/dev") as file:
+            return [line.split(":")[0].strip() for line in file if ":" in line]
+
+    room.call("wire")
+    assert "mine" in room.look(devices)
+    assert "mine" not in devices()
