@@ -153,6 +153,7 @@ def test_every_file_that_is_named_exists() -> None:
     for document in DOCUMENTS:
         for path in re.findall(r"[\w./-]+\.py\b", without_fences(document.read_text())):
             places = [CHECKOUT / path, PACKAGE / path, *PACKAGE.rglob(Path(path).name)]
+            places += document.parent.glob(f"*/{path}") if document.parent != CHECKOUT else []
             assert any(place.exists() for place in places[: 2 if "/" in path else None]), f"{name(document)}: {path}"
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "bootstrap": ("bootstrap", "make an image on the spot: busybox or debian"),
     "volume": ("volume", "create, ls, inspect, rm: directories that outlive containers"),
     "notebook": ("notebook", "list, reset NN: the course's notebooks; a reset keeps your copy"),
+    "lab": ("lab", "list, start NN, check NN, reset NN, progress: the course's labs"),
     "doctor": ("doctor", "what this machine can do, and the mend for what it cannot"),
     "system": ("system", "check [--repair], reset: the store and the kernel's objects"),
     "bench": ("bench", "measure: start, load"),
