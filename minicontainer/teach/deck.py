@@ -23,6 +23,7 @@ above. The rules say what of its output is left out; a left-out piece is shown a
     expect=REGEX the slide's words rest on this being in the output: without it, the build fails
     figure       the picture that the commands drew into $FIGURE is shown in place of what they said
     quiet        run, show nothing          small  smaller letters          later  its output after a key press
+    ordinary     typed by an ordinary user, in a home of their own
     soon         the kit may not know these commands yet. When it says so, the slide says so, in the kit's words.
 
 Commands run in network, mount and pid namespaces and a store of their own, as root; an ordinary user's in a user
@@ -52,7 +53,8 @@ from . import plot
 
 NOT_YET = re.compile(r"^minicontainer: ('\w+' is not a command|unknown (shorthand )?flag)", re.MULTILINE)
 SECONDS = 60  # a fence that runs longer hangs
-WIDTH = 92  # characters in a line of a transcript
+WIDTH, SMALL_WIDTH = 92, 116  # characters in a line of a transcript
+NOBODY = 65534  # an ordinary user that every machine has
 PATHS = ("45", "180")
 BEGIN, END = "\x1e", "\x1f"  # around what a command prints; no program here prints them
 # A stage hand: waits until a container runs, says its process. `started NAME [COMMAND that asks]`
@@ -150,7 +152,7 @@ class Said(NamedTuple):
 
 
 class Stage:
-    """Where the commands run: a home, a store, and the command `minicontainer` on the PATH."""
+    """Where the commands run: a home, a store, `minicontainer` on the PATH; for `ordinary`, a home besides."""
 
     def __init__(self, demo: Path) -> None:
         base = next(
@@ -159,11 +161,24 @@ class Stage:
         self.folder = Path(tempfile.mkdtemp(prefix="talk-", dir=base))
         self.home = self.folder / "home"
         shutil.copytree(demo, self.home)
+        self.learner = self.folder / "learner"
+        (self.learner / "run").mkdir(parents=True)
         programs = self.folder / "bin"
         programs.mkdir()
         checkout = Path(__file__).resolve().parent.parent.parent
+        python = sys.executable
+        self.kit = self.folder / "kit"
+        self.kit.mkdir()
+        if host_root:
+            # The checkout, where an ordinary user finds it: the way to it may lead through root's home.
+            self.folder.chmod(0o755)
+            for folder in (self.learner, self.learner / "run"):
+                os.chown(folder, NOBODY, NOBODY)
+            subprocess.run(["mount", "-o", "bind,ro", checkout, self.kit], check=True)
+            python = python.replace(str(checkout), str(self.kit))
+            checkout = self.kit
         program = programs / "minicontainer"
-        program.write_text(f'#!/bin/sh\nPYTHONPATH={checkout} exec {sys.executable} -m minicontainer "$@"\n')
+        program.write_text(f'#!/bin/sh\nPYTHONPATH={checkout} exec {python} -m minicontainer "$@"\n')
         program.chmod(0o755)
         (programs / "started").write_text(STARTED)
         (programs / "started").chmod(0o755)
@@ -173,8 +188,15 @@ class Stage:
             "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(self.folder / "matplotlib")),
         }  # fmt: skip
 
-    def run(self, text: str, **more: str) -> list[Said]:
+    def run(self, text: str, ordinary: bool = False, **more: str) -> list[Said]:
         """The commands of one fence, in one shell."""
+        home = self.home
+        user: dict[str, Any] = {}
+        if ordinary:
+            home = self.learner
+            more |= {"HOME": str(home), "MINICONTAINER_ROOT": str(home / "store"), "XDG_RUNTIME_DIR": str(home / "run")}
+            if host_root:
+                user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
         commands = commands_of(text)
         script = ["cd"]
         for command in commands:
@@ -184,7 +206,7 @@ class Stage:
             try:
                 subprocess.run(
                     ["bash", "-c", "\n".join(script)], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                    env=self.environment | more, timeout=SECONDS, check=False,
+                    env=self.environment | more, timeout=SECONDS, check=False, **user,
                 )  # fmt: skip
             except subprocess.TimeoutExpired:
                 raise errors.MiniContainerError(f"still running after {SECONDS} s:\n{text}") from None
@@ -193,13 +215,15 @@ class Stage:
         for command, piece in zip(commands, pieces, strict=True):
             printed, _, code = piece.partition(END)
             late = code.partition("\n")[2]  # what a background job printed after its shell had gone on
-            printed = (printed + late).replace(str(self.home), "~")
+            printed = (printed + late).replace(str(home), "~")
             result.append(Said(command[2:], printed.rstrip("\n"), int(code.split()[0]), command[0] == "$"))
         return result
 
     def clear(self) -> None:
         """Everything that the talk made goes."""
         self.run("% minicontainer system reset --force")
+        if host_root:
+            subprocess.run(["umount", "-l", self.kit], check=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -304,7 +328,7 @@ class Deck:
         self.stage = Stage(source / "demo")
         self.counts = {"commands": 0, "figures": 0, "soon": 0, "refused": 0}
         self.here = self.slides[0]
-        self.markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
+        self.markdown = MarkdownIt("commonmark", {"html": True, "typographer": True}).enable(["table", "smartquotes"])
         self.markdown.renderer.rules["fence"] = self.fence  # type: ignore[attr-defined]
 
     def fence(self, tokens: Any, index: int, *_: Any) -> str:
@@ -323,7 +347,8 @@ class Deck:
         """```run"""
         name = f"figure-{self.counts['figures'] + 1}.svg"
         path = self.out / "figures" / name
-        said = self.stage.run(made.text, FIGURE=str(path))
+        made.rules.setdefault("width", str(SMALL_WIDTH if "small" in made.words else WIDTH))
+        said = self.stage.run(made.text, "ordinary" in made.words, FIGURE=str(path), COLUMNS=made.rules["width"])
         self.counts["commands"] += sum(one.shown for one in said)
         text, mark = transcript(said, made)
         if mark:
@@ -347,7 +372,8 @@ class Deck:
             return transcript([said[0]._replace(shown=True, command=f"minicontainer bench {name}")], made)[0]
         report = json.loads(raw.read_text())
         panels = panels_of(report, titles)
-        plot.save(plot.panels("", panels, f"{report['title']}. " + " ".join(map(plot.in_words, panels))), str(path))
+        words = f"{report['title']}. " + " ".join(map(plot.in_words, panels))
+        plot.save(plot.panels("", panels, words, letters=14), str(path))
         return self.figure(path)
 
     def figure(self, path: Path) -> str:

@@ -191,23 +191,23 @@ def bars(
     return panels(title, [Panel("", unit, series, reference)], alt)
 
 
-def panels(title: str, groups: Sequence[Panel], alt: str | None = None) -> Picture:
-    """Several sets of bars in one picture, each with an axis of its own."""
+def panels(title: str, groups: Sequence[Panel], alt: str | None = None, letters: float = 11) -> Picture:
+    """Several sets of bars in one picture, each with an axis of its own. `letters`: their size, in points."""
     groups = [group for group in groups if any(len(samples) for samples in group.series.values())]
     if not groups:
         raise errors.InvalidArgument("there is nothing to plot: no samples")
     rows = [len(group.series) for group in groups]
-    with matplotlib.rc_context(STYLE):
-        figure = blank(title, WIDTH, 1.0 + sum(0.42 * count + 0.85 for count in rows))
+    with matplotlib.rc_context(STYLE | {"font.size": letters}):
+        figure = blank(title, WIDTH, 1.0 + sum(0.42 * count + 0.85 * letters / 11 for count in rows))
         grid = figure.add_gridspec(len(groups), 1, height_ratios=[count + 1.2 for count in rows])
         for number, group in enumerate(groups):
-            draw_bars(figure.add_subplot(grid[number]), group)
-        figure.supxlabel(caption(groups), x=0.01, ha="left", fontsize=9, color=QUIET)
+            draw_bars(figure.add_subplot(grid[number]), group, letters)
+        figure.supxlabel(caption(groups), x=0.01, ha="left", fontsize=letters - 2, color=QUIET)
     figure.alt = alt or f"Bar chart. {title}. " + " ".join(map(in_words, groups))
     return figure
 
 
-def draw_bars(axes: Axes, group: Panel) -> None:
+def draw_bars(axes: Axes, group: Panel, letters: float) -> None:
     """The bars of one panel, the first on top."""
     found = {label: measure.summary(samples) for label, samples in group.series.items() if samples}
     reach = max(summary.high for summary in found.values())
@@ -230,9 +230,9 @@ def draw_bars(axes: Axes, group: Panel) -> None:
             said += f"  {times(samples, group.series[group.reference])}"
         place = max(summary.high, max(within, default=0.0)) if len(within) == len(samples) else edge
         axes.annotate(said, (place, row), xytext=(9, 0), textcoords="offset points", va="center", color=INK)
-    axes.set_yticks(range(len(found)), [textwrap.fill(label, 30) for label in found])
+    axes.set_yticks(range(len(found)), [textwrap.fill(label, int(330 / letters)) for label in found])
     axes.set_ylim(len(found) - 0.45, -0.55)
-    axes.set_xlim(0, edge * 1.28)
+    axes.set_xlim(0, edge * (1 + 0.025 * letters))
     axes.set_xlabel(group.unit)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}".replace(",", "\u202f")))
@@ -240,7 +240,7 @@ def draw_bars(axes: Axes, group: Panel) -> None:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_color(INK)
     if group.title:
-        axes.set_title(group.title, loc="left", fontsize=12, fontweight="bold")
+        axes.set_title(group.title, loc="left", fontsize=letters + 1, fontweight="bold")
 
 
 def scattered(row: int, count: int) -> list[float]:
@@ -395,7 +395,7 @@ def timeline(steps: Sequence[Moment | Mapping[str, Any]], title: str = "", alt: 
             for name in order
         ]  # fmt: skip
         figure.legend(
-            handles=patches, loc="outside lower left", ncols=5, frameon=False, fontsize=9.5, handlelength=1.8,
+            handles=patches, loc="outside lower left", ncols=5, frameon=False, fontsize=10.5, handlelength=1.8,
             columnspacing=1.6,
         )  # fmt: skip
     longest = sorted(moments, key=lambda moment: moment.began - moment.ended)[:5]
@@ -444,7 +444,7 @@ def name_longest(
 ) -> None:
     """Above the lane, the names of its longest steps, in two heights, as far as they do not cover one another."""
     taken: list[list[tuple[float, float]]] = [[], []]
-    letter = scale * 1000 * 0.0082  # how wide a letter is, in ms
+    letter = scale * 1000 * 0.0092  # how wide a letter is, in ms
     for moment in sorted(moments, key=lambda moment: moment.began - moment.ended)[:most]:
         if (moment.ended - moment.began) * 1000 < scale * 1000 * 0.012:
             return
@@ -458,5 +458,5 @@ def name_longest(
                 used.append((centre - half, centre + half))
                 height = row - 0.38 - 0.19 * level
                 axes.plot([middle, middle], [row - 0.25, height + 0.06], color=QUIET, lw=0.6, clip_on=False)
-                axes.text(centre, height, moment.call, fontsize=8.5, ha="center", va="center", color=INK)
+                axes.text(centre, height, moment.call, fontsize=9.5, ha="center", va="center", color=INK)
                 break

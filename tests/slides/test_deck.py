@@ -28,6 +28,22 @@ def test_each_path_takes_as_long_as_it_says() -> None:
         assert sum(slide.minutes.get(path, 0) for slide in slides) == float(path), path
 
 
+def test_what_is_said_of_the_minutes_is_so() -> None:
+    in_words = {"Ten": 10, "Twelve": 12}
+    stations = []
+    for slide in deck.read(TALK.read_text()):
+        said = re.search(r"^(\w+) minutes", slide.body, re.MULTILINE)
+        if said:
+            assert slide.minutes == {"180": in_words[said[1]]}, slide.body
+            if "```notebook" in slide.body:
+                stations.append(slide.minutes["180"])
+    assert len(stations) == 4
+    assert (
+        f"four stations at which the audience opens a notebook, {sum(stations):g} minutes of them"
+        in (SOURCE / "README.md").read_text()
+    )
+
+
 def test_the_long_path_leaves_nothing_out_and_every_slide_has_notes() -> None:
     for slide in deck.read(TALK.read_text()):
         assert "180" in slide.minutes, slide.title
@@ -85,6 +101,25 @@ def test_whatever_else_fails_fails_the_build(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(deck.Failed):  # the words beside it would be wrong
         deck.transcript([said("true", "something else", 0)], deck.block('run expect="can.t fork"', ""))
     assert deck.transcript([said("false", "", 1)], deck.block("run exits=1", ""))[1] == ""
+
+
+@pytest.mark.root
+@pytest.mark.needs("unshare")
+def test_an_ordinary_user_on_roots_stage() -> None:
+    script = (
+        "from minicontainer.teach import deck; from pathlib import Path; stage = deck.Stage(Path('slides/demo'));"
+        "print([one.output for one in stage.run('$ id -u\\n$ cd; pwd\\n$ minicontainer --version', ordinary=True)]);"
+        "print(stage.run('$ id -u')[0].output, stage.folder); stage.clear(); print(stage.folder.exists())"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    nobody, root, gone = done.stdout.splitlines()
+    assert re.fullmatch(r"\['65534', '~', 'minicontainer [^']+'\]", nobody)
+    assert root.startswith("0 ")
+    assert gone == "False"
+    assert (CHECKOUT / "slides/talk.md").exists()
 
 
 def test_an_ordinary_user_sees_what_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
