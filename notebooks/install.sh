@@ -5,6 +5,7 @@
 #     debs/             Debian packages, with the index by which apt reads a folder
 #     wheels/           Python packages, python-prctl already built
 #     images/           images, as OCI archives
+#     reveal.js-…/      what `./dev slides` would fetch
 #     checkout.tar      minicontainer itself, with the course
 #
 #     sudo bash install.sh [FOLDER]       FOLDER: where the checkout goes; /opt/minicontainer if you say nothing
@@ -57,6 +58,8 @@ tar -xf "$bundle/checkout.tar" -C "$folder" --no-same-owner
 say "Python packages, into $folder/.venv"
 # The machine's own pip.conf may name servers that are not there now.
 PIP_CONFIG_FILE=/dev/null PIP_NO_INDEX=1 PIP_FIND_LINKS="$scratch/wheels" "$folder/dev" setup
+rm -rf "$folder"/.venv/reveal.js-*
+cp -r "$bundle"/reveal.js-* "$folder/.venv/"
 chown -R "$owner" "$folder"
 for image in "$bundle"/images/*.tar; do
     say "$(minicontainer load -i "$image")"

@@ -117,8 +117,8 @@ def test_it_names_what_it_is_for(bundle: Path) -> None:
         assert kind is not None and len(kind.read().split()) == 3
     assert "minicontainer-course/install.sh" in names
     assert not [name for name in names if name.endswith((".tar.gz", ".zip"))], "a wheel is missing: pip has its source"
-    assert {name.split("/")[1] for name in names if "/" in name} == {
-        "README.md", "install.sh", "made-for", "debs", "wheels", "images", "checkout.tar",
+    assert {name.split("/")[1].split("-")[0] for name in names if "/" in name} == {
+        "README.md", "install.sh", "made", "debs", "wheels", "images", "checkout.tar", "reveal.js",
     }  # fmt: skip
 
 
@@ -151,6 +151,12 @@ def test_a_container_starts(laptop: Laptop) -> None:
 def test_setup_finds_its_work_done(laptop: Laptop) -> None:
     """Nobody asks for a server: neither the second `setup` nor what every other verb does first."""
     assert laptop.must("cd /opt/minicontainer && ./dev setup") == ""
+
+
+def test_the_slides_are_built(laptop: Laptop) -> None:
+    said = laptop.must("cd /opt/minicontainer && ./dev slides --out /root/talk && ls /root/talk /root/talk/reveal")
+    assert "0 refused by this machine" in said
+    assert {"index.html", "figures", "reveal.js"} <= set(said.split())
 
 
 def test_an_ordinary_user_runs_the_first_notebook(laptop: Laptop) -> None:
