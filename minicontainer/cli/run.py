@@ -63,6 +63,9 @@ FLAGS = [
     Flag("--privileged", "privileged", "bool", "hold nothing back: every capability and device of the host"),
     Flag("--explain", "explain", "optional", "print each step, its arguments, duration and why; =json, =sh only plan"),
     Flag(
+        "--lab", "labs", "list", "TOPIC=lab.py, all=DIRECTORY: with your own solution of a lab in the package's place"
+    ),
+    Flag(
         "--plot", "plot", "text", "with --explain: draw its steps as a timeline into this file (.png .svg .pdf .json)"
     ),
 ]
@@ -94,7 +97,12 @@ def main(arguments: list[str]) -> int:
     plot = values.pop("plot", None)
     if plot is not None and explain not in ("", "text"):
         raise UsageError("--plot draws the steps that --explain tells of: give both")
+    labs = values.pop("labs")
     options = engine_options(values)
+    if labs:
+        from ..teach.lab import swap
+
+        swap.install(labs)
     containers = client.Client().containers
     cidfile = values.get("cidfile")
     if values["tty"] and values["stdin_open"] and not os.isatty(0):
