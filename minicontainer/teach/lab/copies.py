@@ -48,7 +48,7 @@ def start(lab: Lab) -> bool:
     shutil.copyfile(f"{LABS}/conftest.py", f"{folder()}/conftest.py")
     new = not os.path.exists(f"{path(lab)}/lab.py")
     for name in GIVEN:
-        if name != "lab.py" or new:
+        if os.path.exists(f"{lab.directory}/{name}") and (name != "lab.py" or new):  # not every lab has an adapter.py
             shutil.copyfile(f"{lab.directory}/{name}", f"{path(lab)}/{name}")
     return new
 

@@ -8,6 +8,8 @@
     room.read("/tmp/x")            a file in there; no link of the learner's leads out of the room
     room.write("/tmp/x", "text")   done by root of the room, without the learner's process; "" or "EROFS"
     room.look(function, …)         a function of the test's, run in its network namespace
+    room.outside(7)                our pid of the process that is 7 in there
+    room.reopen()                  its root has changed: look at the new one
 
 Nothing here believes the worker: process ids, namespaces, mounts, files come from the kernel.
 """
@@ -219,6 +221,25 @@ class Room:
                 continue
         return sorted(found)
 
+    def outside(self, number: int) -> int:
+        """The pid, as ours, of the process that the learner's code calls `number`. Failed if there is none in there."""
+        depth = len(self.status()["NSpid"].split())  # each pid namespace on the way in adds a number (proc_pid_status(5))
+        waiting = [self.pid]
+        for pid in waiting:
+            waiting += child.children(pid)
+            try:
+                numbers = self.status(pid)["NSpid"].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended
+            if numbers[depth - 1 : depth] == [str(number)]:
+                return pid
+        raise Failed(f"there is no process {number} in the room")
+
+    def reopen(self) -> None:
+        """Look from the root that the learner's process has by now; until then, from the one it began with."""
+        os.close(self.root)
+        self.root = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def open(self, path: str, flags: int) -> int:
         """openat2(2) below its root: a symbolic link of the learner's stays in there, a FIFO does not hold us up."""
         beside = 0 if flags & os.O_PATH else os.O_NONBLOCK | os.O_NOCTTY  # openat2(2) takes nothing beside O_PATH
@@ -311,15 +332,17 @@ class Room:
         finally:
             os.close(directory)
 
-    def look(self, function: Callable[..., Any], *arguments: Any, kinds: Sequence[str] = ("network",)) -> Any:
+    def look(
+        self, function: Callable[..., Any], *arguments: Any, kinds: Sequence[str] = ("network",), pid: int | None = None
+    ) -> Any:
         """Run a function of the test's as root of the room, in its namespaces of these kinds; its value, as JSON. An
-        OSError comes back as its name, "EPERM".
+        OSError comes back as its name, "EPERM". With `pid`, in those of that process in there, as ours numbers it.
 
         It runs in a fork of ours: no file of the learner's is loaded, for the mount namespace is never entered, and
         no process in there can see it, for the pid namespace is not entered either.
         """
         assert not {"mount", "pid"} & set(kinds), "Python would import from the learner's files, or be traced"
-        pid = self.pid
+        pid = pid or self.pid
         reader, writer = os.pipe()
         fork = os.fork()
         if fork == 0:

@@ -174,3 +174,39 @@ def test_a_look_into_the_network_namespace(make: Make) -> None:
     room.call("wire")
     assert "mine" in room.look(devices)
     assert "mine" not in devices()
+
+
+def test_a_process_in_there_has_another_number_out_here(make: Make) -> None:
+    """Also if it is in a pid namespace below the room's; and its host name can be looked at."""
+    source = """
+        import os, signal
+        from minicontainer import syscalls
+        def start():
+            ready, tell = os.pipe()
+            middle = os.fork()
+            if middle == 0:
+                syscalls.unshare(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWUTS)
+                syscalls.sethostname("below")
+                pid = os.fork()
+                if pid == 0:
+                    signal.pause()
+                os.write(tell, str(pid).encode())
+                os._exit(0)
+            return int(os.read(ready, 16))
+        """
+    room = make(source)
+    number = room.call("start")
+    pid = room.outside(number)
+    assert room.status(pid)["NSpid"].split()[-2:] == [str(number), "1"]
+    assert room.look(lambda: os.uname().nodename, kinds=("uts",), pid=pid) == "below"
+    assert room.look(lambda: os.uname().nodename, kinds=("uts",)) == "room"
+    with pytest.raises(rooms.Failed, match="no process 4711"):
+        room.outside(4711)
+
+
+def test_a_root_that_has_changed_is_looked_at_anew(make: Make) -> None:
+    room = make("import os\ndef move(): os.mkdir('/tmp/x'); open('/tmp/x/here', 'w').close(); os.chroot('/tmp/x')")
+    room.call("move")
+    assert room.names("/tmp") == ["x"]
+    room.reopen()
+    assert room.names("/") == ["here"]
