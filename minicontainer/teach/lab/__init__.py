@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ... import errors
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-LABS = f"{CHECKOUT}/labs"
+LABS = os.path.abspath(os.environ.get("MINICONTAINER_LABS") or f"{CHECKOUT}/labs")
 SOLUTIONS = f"{LABS}/solutions"
 
 

@@ -8,6 +8,7 @@ The tests that count are the ones of this checkout: what a learner changes in th
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -42,13 +43,18 @@ def path(lab: Lab) -> str:
     return f"{folder()}/{lab.name}"
 
 
+def given(lab: Lab) -> list[str]:
+    """The files of a lab that a learner gets: not every lab has an adapter."""
+    return [name for name in GIVEN if os.path.exists(f"{lab.directory}/{name}")]
+
+
 def start(lab: Lab) -> bool:
     """Copy what the learner's folder lacks; False if the lab has been started before, whose lab.py stays as it is."""
     os.makedirs(path(lab), exist_ok=True)
     shutil.copyfile(f"{LABS}/conftest.py", f"{folder()}/conftest.py")
     new = not os.path.exists(f"{path(lab)}/lab.py")
-    for name in GIVEN:
-        if os.path.exists(f"{lab.directory}/{name}") and (name != "lab.py" or new):  # not every lab has an adapter.py
+    for name in given(lab):
+        if name != "lab.py" or new:
             shutil.copyfile(f"{lab.directory}/{name}", f"{path(lab)}/{name}")
     return new
 
@@ -70,15 +76,27 @@ def check(lab: Lab, file: str = "", arguments: tuple[str, ...] = ()) -> tuple[in
         raise errors.NotFound(f"{file} is not there: minicontainer lab start {lab.number}")
     with tempfile.TemporaryDirectory(prefix="minicontainer-lab-") as directory:
         results = f"{directory}/results"
-        command = [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", lab.directory]
-        command += [f"--lab-file={os.path.abspath(file)}", f"--results={results}", *arguments]
-        code = subprocess.run(command, cwd=above(lab), check=False).returncode
+        command = pytest(lab, file, results, *arguments)
+        code = subprocess.run(command, cwd=above(lab), env=environment(), check=False).returncode
         entries = [json.loads(line) for line in read(results).splitlines()]
     counted = [entry for entry in entries if entry["outcome"] in ("passed", "failed")]
     reached = Score(sum(e["points"] for e in counted), sum(e["of"] for e in counted), len(entries) - len(counted))
     if os.path.dirname(os.path.abspath(file)) == path(lab):
         note(lab, reached)
     return code, reached
+
+
+def pytest(lab: Lab, file: str, results: str, *arguments: str) -> list[str]:
+    """The command that runs a lab's tests on a file. To be run in `above(lab)` with `environment()`."""
+    command = [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", lab.directory]
+    if importlib.util.find_spec("pytest_timeout"):  # a checkout's settings speak of it
+        command += ["-p", "pytest_timeout"]
+    return [*command, f"--lab-file={os.path.abspath(file)}", f"--results={results}", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Ours, without whatever plugins of pytest somebody has installed: looking for them takes longer than a lab."""
+    return {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def above(lab: Lab) -> str:

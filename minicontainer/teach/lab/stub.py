@@ -35,7 +35,9 @@ def stub(solution: str) -> str:
                 kept.append(f"{indent}raise NotImplementedError")
         elif line.strip() != END and not inside:
             kept.append(line)
-    return re.sub(r"\n{4,}", "\n\n\n", "\n".join(kept)) + "\n"
+    text = "\n".join(kept).rstrip() + "\n"
+    text = re.sub(r"\n{4,}", "\n\n\n", text)
+    return re.sub(r"\n{2,}(?=def |class |@)", "\n\n\n", text)  # two empty lines, as formatters want them
 
 
 def regions(solution: str) -> Iterator[tuple[str, bool]]:

@@ -35,7 +35,7 @@ def install(words: list[str]) -> None:
     for word in words:
         for lab, path in named(word):
             chosen[lab.name] = (lab, path)
-    sys.meta_path.insert(0, NothingFromTheImage())  # type: ignore[arg-type]  # it only ever refuses
+    sys.meta_path.insert(0, NothingFromTheImage())  # it only ever refuses
     for lab, path in chosen.values():
         load(adapter(lab), "adapter").install(Learners(lab, path))
 

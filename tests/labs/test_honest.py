@@ -1,0 +1,79 @@
+"""Every lab is honest: its stub scores nothing, its reference everything, the package's functions 60 % at most, and
+nine of ten wrong solutions lose points. What students get does not give the solution away."""
+
+from pathlib import Path
+
+import pytest
+
+from minicontainer.teach import lab as labs
+from minicontainer.teach.lab import bundle, proof, stub
+
+LABS = labs.every()
+
+# Under a user who is root of nothing: the rooms are made by himself.
+as_root = pytest.mark.root
+as_user = [pytest.mark.userns, pytest.mark.needs("user-namespace")]
+everybody = pytest.mark.parametrize("tier", [pytest.param("root", marks=as_root), pytest.param("user", marks=as_user)])
+each = pytest.mark.parametrize("lab", LABS, ids=[lab.name for lab in LABS])
+
+
+def test_each_lab_has_a_reference() -> None:
+    assert LABS
+    assert [lab.name for lab in LABS if not Path(lab.solution).exists()] == []
+
+
+@each
+def test_the_stub_is_the_generated_one(lab: labs.Lab) -> None:
+    written = Path(lab.directory, "lab.py").read_text()
+    assert written == stub.stub(proof.solution(lab)), "write it anew: python -m minicontainer.teach.lab.stub"
+
+
+@each
+@everybody
+def test_the_stub_scores_nothing(lab: labs.Lab, tier: str) -> None:
+    result = proof.score(lab, stub.stub(proof.solution(lab)))
+    assert result.points == 0, f"of {result.of}"
+    assert [title for title in result.failed if "a defect of the lab" in title] == []
+
+
+@each
+@everybody
+def test_the_reference_scores_everything(lab: labs.Lab, tier: str) -> None:
+    result = proof.score(lab, proof.solution(lab))
+    assert result.failed == [], f"seed {result.seed}"
+    assert result.points == result.of
+    assert result.of or result.left_out
+
+
+@each
+@as_root
+def test_the_packages_own_functions_score_little(lab: labs.Lab) -> None:
+    source = proof.package(lab)
+    if source:
+        result = proof.score(lab, source)
+        assert result.share <= proof.PACKAGE_AT_MOST, f"{result.points} of {result.of} points"
+        assert [title for title in result.failed if "a defect of the lab" in title] == []
+
+
+@each
+@as_root
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_mutants_lose_points(lab: labs.Lab) -> None:
+    told = proof.caught(lab)
+    missed = [change for change, lost in told if not lost]
+    assert len(told) >= 5, "too few to tell anything"
+    assert len(missed) <= len(told) * (1 - proof.CAUGHT_AT_LEAST), missed
+
+
+@each
+def test_students_get_no_line_of_the_solution(lab: labs.Lab) -> None:
+    assert stub.telling(proof.solution(lab)), "the reference has no line that could give it away?"
+    assert proof.leaked(lab) == []
+
+
+def test_students_get_no_solution_at_all() -> None:
+    given = bundle.student()
+    assert {f"{lab.name}/lab.py" for lab in LABS} <= set(given)
+    assert [path for path in given if "solution" in path or "package" in path or "instructor" in path] == []
+    assert [path for path, content in given.items() if stub.BEGIN.encode() in content and path.endswith(".py")] == []
