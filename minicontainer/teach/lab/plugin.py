@@ -49,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The marks, and hints in place of tracebacks."""
     config.addinivalue_line("markers", "points(n): what the test is worth")
-    config.addinivalue_line("markers", "pure: the learner's code needs neither namespaces nor mounts, and is gradable anywhere")
+    config.addinivalue_line("markers", "pure: gradable anywhere, for it needs neither namespaces nor mounts")
     config.addinivalue_line("markers", "needs(*words): what a room must be able to do, in teach.lesson's words")
     config.stash[RESULTS] = {}
     if config.option.tbstyle == "auto":

@@ -223,7 +223,7 @@ class Room:
 
     def outside(self, number: int) -> int:
         """The pid, as ours, of the process that the learner's code calls `number`. Failed if there is none in there."""
-        depth = len(self.status()["NSpid"].split())  # each pid namespace on the way in adds a number (proc_pid_status(5))
+        depth = len(self.status()["NSpid"].split())  # each pid namespace on the way in adds one (proc_pid_status(5))
         waiting = [self.pid]
         for pid in waiting:
             waiting += child.children(pid)
