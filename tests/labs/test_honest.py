@@ -46,6 +46,15 @@ def test_the_reference_scores_everything(lab: labs.Lab, tier: str) -> None:
 
 
 @each
+@everybody
+def test_what_is_marked_pure_is_gradable_anywhere(lab: labs.Lab, tier: str) -> None:
+    """In a plain room: the same code, the same tests, without a namespace."""
+    if "mark.pure" in Path(lab.directory, "test_lab.py").read_text():
+        assert proof.score(lab, proof.solution(lab), tier="pure").failed == []
+        assert proof.score(lab, stub.stub(proof.solution(lab)), tier="pure").points == 0
+
+
+@each
 @as_root
 def test_the_packages_own_functions_score_little(lab: labs.Lab) -> None:
     source = proof.package(lab)

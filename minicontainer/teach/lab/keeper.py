@@ -11,7 +11,7 @@ in memory and bounded. With the worker all of it ends: no test can leave anythin
 
 The tests write a line of JSON to the keeper's standard input, and read one from its standard output:
 
-    {"open": {"uid": 65534, "disk": 67108864}}                  {"opened": true}
+    {"open": {"uid": 65534, "disk": 67108864}}                  {"opened": ""}
     {"do": {"source", "function", "arguments"}, "within": 5}    a function of the tests, run inside as preparation
     {"load": source, "file": "lab.py", "within": 5}             the learner's module
     {"call": "mount", "arguments": […], "within": 5}            one of its functions
@@ -20,6 +20,9 @@ The tests write a line of JSON to the keeper's standard input, and read one from
     {"close": true}                                             {"printed": what it wrote to stdout and stderr}
 
 What comes from the worker is a stranger's word: the tests believe what the kernel says instead.
+
+Where nobody may make namespaces (Gradescope's containers), {"open": {"plain": true, …}} makes a plain room: root's
+worker is another user there, with bounds, and a directory of its own, named by the answer: {"opened": "/tmp/room-x"}.
 """
 
 from __future__ import annotations
@@ -27,9 +30,11 @@ from __future__ import annotations
 import json
 import linecache
 import os
+import resource
 import select
 import signal
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Iterator
@@ -43,7 +48,7 @@ NAMESPACES = sandbox.NAMESPACES | syscalls.CLONE_NEWCGROUP
 OWN = ("/tmp", "/var/tmp", "/run", "/dev/shm")  # empty, in memory, the room's own
 HIDDEN = ("/root", "/home")  # nobody's business
 LONGEST = 1 << 20  # bytes of an answer, and of what is kept of the worker's output
-PR_SET_DUMPABLE = 4  # linux/prctl.h
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36  # linux/prctl.h
 
 
 # ------------------------------------------------------------------------------------------------------------- the plan
@@ -85,6 +90,29 @@ def inside(wanted: dict[str, Any]) -> Iterator[steps.Step]:
     yield steps.put("/proc/self/oom_score_adj", "1000", why="where memory runs out, this one goes and not the keeper")
     yield steps.call(sandbox.limit, why="code that forks or allocates without end ends itself, not the machine")
     yield steps.chdir("/tmp", why="where it may write")
+
+
+def inside_plain(wanted: dict[str, Any]) -> Iterator[steps.Step]:
+    """What the worker of a plain room does instead."""
+    yield steps.put("/proc/self/oom_score_adj", "1000", why="where memory runs out, this one goes and not the keeper")
+    if os.geteuid() == 0:
+        yield steps.call(become_nobody, wanted["uid"], why="an ordinary user: no file here is his, no process is")
+    yield steps.call(sandbox.limit, why="code that forks or allocates without end ends itself, not the machine")
+    yield steps.call(limit_files, wanted["disk"], why="nor fills the disk with one file")
+    yield steps.chdir(f"{wanted['directory']}/tmp", why="where it may write")
+
+
+def become_nobody(uid: int) -> None:
+    """setgroups(2), setresgid(2), setresuid(2). A change of user makes us forget whose end is ours (prctl(2))."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    syscalls.prctl(sandbox.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def limit_files(size: int) -> None:
+    """setrlimit(2): bytes of a file."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def child_path() -> str:
@@ -155,7 +183,12 @@ class Room:
         self.answers, answers = os.pipe()
         self.output, output = os.pipe()
         turn = Turn()
-        uid = int(wanted["uid"]) if host.is_root() else os.geteuid()
+        self.plain = bool(wanted.get("plain"))
+        self.uid = int(wanted["uid"])
+        if self.plain:
+            wanted["directory"] = own_directory(self.uid)
+        self.directory = wanted.get("directory", "")
+        uid = self.uid if host.is_root() else os.geteuid()
         gid = uid if host.is_root() else os.getegid()
         maps = idmap.Maps((idmap.Range(0, uid, 1),), (idmap.Range(0, gid, 1),), False)
         self.keeper_of_room = os.fork()
@@ -164,7 +197,8 @@ class Room:
         self.ended = os.pidfd_open(self.keeper_of_room)
         for end in (questions, answers, output):
             os.close(end)
-        turn.take_over(maps, self.keeper_of_room)
+        if not self.plain:
+            turn.take_over(maps, self.keeper_of_room)
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """Put a question to the worker; its answer, or what happened instead."""
@@ -219,9 +253,13 @@ class Room:
 
     def close(self) -> str:
         """End the worker, and with it all in its pid namespace. Returns what it has printed."""
+        if self.plain:
+            end_all(self.keeper_of_room, self.uid)
         for pid in child.children(self.keeper_of_room):
             os.kill(pid, signal.SIGKILL)
         os.waitpid(self.keeper_of_room, 0)
+        if self.plain:
+            files.remove_tree(self.directory)
         while select.select([self.output], [], [], 0)[0] and self.keep_output():
             pass
         for end in (self.questions, self.answers, self.output, self.ended):
@@ -229,14 +267,49 @@ class Room:
         return self.printed.decode(errors="replace")
 
 
+def own_directory(uid: int) -> str:
+    """A plain room's own /tmp, /var/tmp and /run, below the directory that is returned."""
+    made = tempfile.mkdtemp(prefix="room-")
+    os.chmod(made, 0o755)
+    for path in ("tmp", "var/tmp", "run"):
+        os.makedirs(f"{made}/{path}")
+        if os.geteuid() == 0:
+            os.chown(f"{made}/{path}", uid, uid)
+    return made
+
+
+def end_all(room: int, uid: int) -> None:
+    """End what a plain room has started. As another user: everything of his, at one blow (kill(2), -1)."""
+    if os.geteuid() == 0:
+        pid = os.fork()
+        if pid == 0:
+            become_nobody(uid)
+            os.kill(-1, signal.SIGKILL)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        return
+    # Our own user's: all that descends from the room, whose first process adopts orphans.
+    below = list(child.children(room))
+    for pid in below:
+        below += child.children(pid)
+    for pid in below:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has ended meanwhile
+
+
 def be_room(wanted: dict[str, Any], maps: idmap.Maps, turn: Turn, questions: int, answers: int, output: int) -> None:
     """The process between the keeper and the worker: it makes the namespaces, forks process 1, waits for its end."""
     code = 1
     try:
         syscalls.prctl(sandbox.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if host.is_root():
-            os.setgroups([])
-        steps.execute(outside(maps, turn), {})
+        if wanted.get("plain"):
+            syscalls.prctl(PR_SET_CHILD_SUBREAPER, 1)
+        else:
+            if host.is_root():
+                os.setgroups([])
+            steps.execute(outside(maps, turn), {})
         worker = os.fork()
         if worker == 0:
             be_worker(wanted, questions, answers, output)
@@ -262,7 +335,7 @@ def be_worker(wanted: dict[str, Any], questions: int, answers: int, output: int)
         os.closerange(3, first)
         os.closerange(first + 1, second)
         syscalls.close_range(second + 1)
-        steps.execute(inside(wanted), {})
+        steps.execute(inside_plain(wanted) if wanted.get("plain") else inside(wanted), {})
     except BaseException as error:
         say(answers, {"broken": described(error), "number": 1})
         os._exit(1)
@@ -333,7 +406,7 @@ def main() -> int:
         if "open" in question:
             room = Room(question["open"])
             told = room.ask({"nothing": True, "within": 30})
-            say(1, {"opened": True} if "returned" in told else {"broken": told.get("broken", str(told))})
+            say(1, {"opened": room.directory} if "returned" in told else {"broken": told.get("broken", str(told))})
         elif room is None:
             say(1, {"broken": "no room is open"})
         elif "close" in question:

@@ -53,13 +53,14 @@ class Proof(NamedTuple):
     seconds: float
 
 
-def score(lab: Lab, source: str, first: bool = False, seed: str = "") -> Result:
+def score(lab: Lab, source: str, first: bool = False, seed: str = "", tier: str = "room") -> Result:
     """Run the lab's tests on this source; with `first`, only until one fails. New inputs each time, or a seed's."""
     seed = seed or secrets.token_hex(4)
     with tempfile.TemporaryDirectory(prefix="minicontainer-proof-") as directory:
         results = f"{directory}/results"
         files.write(f"{directory}/lab.py", source.encode())
-        command = copies.pytest(lab, f"{directory}/lab.py", results, f"--seed={seed}", *(["-x"] if first else []))
+        command = copies.pytest(lab, f"{directory}/lab.py", results, f"--seed={seed}", f"--tier={tier}")
+        command += ["-x"] if first else []
         done = subprocess.run(
             command, cwd=copies.above(lab), env=copies.environment(), check=False, capture_output=True, text=True
         )

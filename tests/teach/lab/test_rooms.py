@@ -210,3 +210,81 @@ def test_a_root_that_has_changed_is_looked_at_anew(make: Make) -> None:
     assert room.names("/tmp") == ["x"]
     room.reopen()
     assert room.names("/") == ["here"]
+
+
+# -------------------------------------------------------------------------------------- plain rooms: without namespaces
+
+
+@pytest.fixture
+def plain() -> Iterator[Make]:
+    """A plain room with this code in it."""
+    keeper = rooms.local()
+    yield lambda source: rooms.Room(keeper, textwrap.dedent(source), plain=True)
+    keeper.close()
+
+
+def test_a_plain_room_is_another_user_with_a_directory_of_its_own(plain: Make) -> None:
+    def prepare(text: str) -> str:
+        with open("/tmp/given", "w") as file:
+            file.write(text)
+        return "/tmp/given"
+
+    source = """
+        import os
+        def double(path):
+            open("made", "w").write(open(path).read() * 2)
+            return [os.getcwd(), os.getuid(), os.getgroups(), os.readlink("/proc/self/ns/user")]
+        """
+    room = plain(source)
+    assert room.prepare(prepare, "ab") == "/tmp/given"
+    where, uid, groups, namespace = room.call("double", "/tmp/given")
+    assert room.read("/tmp/made") == b"abab"
+    assert (where, namespace) == ("/tmp", os.readlink("/proc/self/ns/user"))
+    if os.geteuid() == 0:
+        assert (uid, groups) == (room.uid, [])
+        assert os.stat(f"{room.directory}/tmp/made").st_uid == room.uid >= rooms.PLAIN_UID
+    assert room.write("/tmp/new", "by the test") == ""
+    assert room.names("/tmp") == ["given", "made", "new"]
+    assert not Path("/tmp/made").exists() and not Path("/tmp/given").exists()
+    room.close()
+    assert not os.path.exists(room.directory)
+
+
+def test_what_a_plain_room_has_started_ends_with_it(plain: Make) -> None:
+    source = """
+        import os, time
+        def spawn():
+            pids = []
+            for _ in range(5):
+                pid = os.fork()
+                if pid == 0:
+                    os.setsid()
+                    if os.fork():
+                        os._exit(0)
+                    open(f"pid-{os.getpid()}", "w").close()
+                    time.sleep(600)
+                os.waitpid(pid, 0)
+            while len(os.listdir(".")) < 5:
+                time.sleep(0.01)
+        """
+    room = plain(source)
+    room.call("spawn")
+    orphans = [int(name.removeprefix("pid-")) for name in room.names("/tmp")]
+    assert len(orphans) == 5 and all(os.path.exists(f"/proc/{pid}") for pid in orphans)
+    room.close()
+    deadline = time.monotonic() + 10
+    while left := [pid for pid in orphans if os.path.exists(f"/proc/{pid}")]:
+        assert time.monotonic() < deadline, left
+
+
+def test_what_is_no_answer_in_a_plain_room(plain: Make) -> None:
+    room = plain("def f(): open('big', 'wb').write(b'x' * (100 << 20))")
+    assert "File too large" in room.attempt("f").text
+    room.close()
+    room = plain("def f():\n    while True: pass")
+    with pytest.raises(rooms.Failed, match="did not come back"):
+        room.call("f", within=1)
+    room.close()
+    if os.geteuid() == 0:
+        room = plain("def f(): return open('/etc/shadow').read()")
+        assert room.attempt("f").raised == "PermissionError"
