@@ -12,6 +12,7 @@
     ├── Unsupported                 this host, or this user, cannot do what was asked; says what is missing
     ├── RegistryError
     ├── BuildError
+    ├── ContainerError              a container that was waited for ended with another exit code than 0
     └── KernelError                 a system call failed: knows the call, its arguments and a hint
         ├── CommandNotFound         execve: no such file (exit code 127)
         └── CommandNotExecutable    execve: permission denied, a directory, another architecture (126)
@@ -70,6 +71,14 @@ class RegistryError(MiniContainerError):
 
 class BuildError(MiniContainerError):
     """A Dockerfile that cannot be parsed, or a build step that failed."""
+
+
+class ContainerError(MiniContainerError):
+    """A container that was waited for ended with another exit code than 0: `exit_code`."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class KernelError(MiniContainerError, OSError):

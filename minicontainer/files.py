@@ -2,8 +2,8 @@
 
 Offers: `read`, `write` (temporary name, then rename), `put` (one write(2), for the kernel's files), `lock` and `locked`
 (flock); `make_directory`, `unlink`, `remove_directory` and `remove_tree`, which may be done twice; `sync_directory`;
-`inside` and `make_inside`, which resolve a path as a process chrooted there would (openat2), so that an image's
-symbolic link never leads out.
+`disk_usage`; `inside` and `make_inside`, which resolve a path as a process chrooted there would (openat2), so that an
+image's symbolic link never leads out.
 Callers owe it: a directory that exists, and one place per file (two processes that write the same name both win,
 one after the other; neither is ever torn).
 """
@@ -166,6 +166,19 @@ def _remove_below(parent: int, name: str) -> None:
     finally:
         os.close(directory)
     os.rmdir(name, dir_fd=parent)
+
+
+def disk_usage(path: str) -> int:
+    """The bytes of all files below a directory, links not followed; 0 if it is not there."""
+    total = 0
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                below = entry.is_dir(follow_symlinks=False)
+                total += disk_usage(entry.path) if below else entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        pass
+    return total
 
 
 def inside(root: int, path: str, flags: int = os.O_PATH) -> int:

@@ -12,8 +12,21 @@ from .. import __version__, errors
 # What is typed: (the file that does it, one line of help). Two words are docker's longer spelling of the same.
 COMMANDS = {
     "run": ("run", "start a container from an image and wait for its command"),
+    "create": ("create", "make a container and do not start it"),
+    "start": ("start", "start containers that are there"),
+    "stop": ("stop", "ask containers to end, and kill those that do not"),
+    "restart": ("restart", "stop containers and start them again"),
+    "kill": ("kill", "send containers a signal"),
+    "pause": ("pause", "hold containers still"),
+    "unpause": ("unpause", "let paused containers go on"),
+    "wait": ("wait", "until containers have ended: prints their exit codes"),
+    "attach": ("attach", "be at a running container's terminal, or see its output"),
+    "logs": ("logs", "what a container has written"),
     "ps": ("ps", "list containers"),
+    "port": ("port", "where a container's published ports lead"),
+    "rename": ("rename", "call a container otherwise"),
     "rm": ("rm", "remove containers"),
+    "container": ("container", "prune: remove all containers that do not run"),
     "inspect": ("inspect", "all that is known of a container, image or volume, as JSON"),
     "images": ("images", "list images"),
     "load": ("load", "load images from an archive that docker, podman or skopeo wrote"),
@@ -26,7 +39,24 @@ COMMANDS = {
     "bench": ("bench", "measure: start, load"),
 }
 LONGER = {
-    "container run": "run",
+    **{
+        f"container {name}": name
+        for name in (
+            "run",
+            "create",
+            "start",
+            "stop",
+            "restart",
+            "kill",
+            "pause",
+            "unpause",
+            "wait",
+            "attach",
+            "logs",
+            "port",
+            "rename",
+        )
+    },
     "container ls": "ps",
     "container list": "ps",
     "container ps": "ps",
@@ -38,7 +68,7 @@ LONGER = {
     "image inspect": "inspect",
 }
 # Here a failure of ours must not look like one of the container's command (docker-run(1), EXIT STATUS).
-RUNS_A_COMMAND = ("run",)
+RUNS_A_COMMAND = ("run", "create")
 
 
 def main(arguments: list[str] | None = None) -> int:

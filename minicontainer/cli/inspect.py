@@ -1,13 +1,17 @@
 """`inspect`: all that is known of containers, images or volumes, as JSON in docker's shape."""
 
 import json
+import signal
 import sys
 from typing import Any
 
 from .. import errors, files
-from ..engine import client
+from ..engine import client, containers
+from ..engine import container as nouns
 from . import UsageError
 from .flags import Flag, Help, parse
+
+NEVER = "0001-01-01T00:00:00Z"  # docker's time for what has not happened
 
 FLAGS = [Flag("--type", "type", "text", "container, image or volume")]
 
@@ -47,27 +51,31 @@ def main(arguments: list[str]) -> int:
 
 def container(engine: client.Client, name: str) -> dict[str, Any]:
     """A container as `docker inspect` describes it."""
-    record = engine.containers.get(name)
+    record = engine.containers.find(name)
     directory = engine.containers.path(record["id"])
     config = json.loads(files.read(f"{directory}/config.json"))
     process, resources = config["process"], config["linux"].get("resources", {})
-    running = record["status"] == "running"
+    running = record["status"] in ("running", "paused", "restarting")
     return {
         "Id": record["id"],
         "Created": record["created"],
         "Path": record["args"][0],
         "Args": record["args"][1:],
         "State": {
-            "Status": record["status"],
+            "Status": containers.word(record),
             "Running": running,
-            "Paused": False,
+            "Paused": record["status"] == "paused",
+            "Restarting": record["status"] == "restarting",
             "Dead": record["status"] == "dead",
-            "Pid": record["pid"] if running else 0,
-            "ExitCode": record["exit_code"] or 0,
-            "StartedAt": record.get("started", ""),
-            "FinishedAt": record.get("finished", ""),
+            "Pid": record.get("pid", 0) if running else 0,
+            "ExitCode": 0 if running and record["status"] != "restarting" else record["exit_code"] or 0,
+            "Error": record.get("error", ""),
+            "StartedAt": record.get("started", NEVER),
+            "FinishedAt": record.get("finished", NEVER),
         },
         "Image": record["image_id"],
+        "RestartCount": record["restart_count"],
+        "LogPath": engine.containers.log_path(record["id"]) if record["log"]["driver"] == "json-file" else "",
         "Name": f"/{record['name']}",
         "HostnamePath": f"{directory}/hostname",
         "HostsPath": f"{directory}/hosts",
@@ -82,6 +90,11 @@ def container(engine: client.Client, name: str) -> dict[str, Any]:
         },
         "HostConfig": {
             "AutoRemove": record["remove"],
+            "LogConfig": {
+                "Type": record["log"]["driver"],
+                "Config": {"max-size": str(record["log"]["max_size"]), "max-file": str(record["log"]["max_file"])},
+            },
+            "RestartPolicy": {"Name": record["restart"]["name"], "MaximumRetryCount": record["restart"]["maximum"]},
             "CgroupParent": record["cgroup"].rpartition("/")[0],
             "Memory": resources.get("memory", {}).get("limit", 0),
             "CpuQuota": resources.get("cpu", {}).get("quota", 0),
@@ -104,23 +117,19 @@ def container(engine: client.Client, name: str) -> dict[str, Any]:
             "Hostname": config.get("hostname", ""),
             "User": f"{process['user']['uid']}:{process['user']['gid']}",
             "Tty": process["terminal"],
+            "OpenStdin": record["stdin"],
+            "StopSignal": signal.Signals(record["stop_signal"]).name,
             "Env": process["env"],
             "Cmd": record["args"],
             "Image": record["image"],
             "WorkingDir": process["cwd"],
             "Labels": record["labels"],
         },
-        "NetworkSettings": {"IPAddress": record.get("address", ""), "Ports": ports(record)},
+        "NetworkSettings": {
+            "IPAddress": record.get("address", ""),
+            "Ports": nouns.Container(engine.containers, record).ports,
+        },
     }
-
-
-def ports(record: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
-    """{"80/tcp": [{"HostIp", "HostPort"}]}"""
-    result: dict[str, list[dict[str, str]]] = {}
-    for port in record["ports"]:
-        bound = {"HostIp": port["address"], "HostPort": str(port["host"])}
-        result.setdefault(f"{port['container']}/{port['protocol']}", []).append(bound)
-    return result
 
 
 def image(engine: client.Client, name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..engine import client
+from ..engine import client, containers
 from . import table
 from .flags import Flag, Help, parse
 
@@ -24,7 +24,11 @@ def main(arguments: list[str]) -> int:
     except Help as help:
         print(help)
         return 0
-    records = [record for record in client.Client().containers.list() if values["all"] or record["status"] == "running"]
+    records = [
+        record
+        for record in client.Client().containers.records()
+        if values["all"] or record["status"] in containers.LIVE
+    ]
     identifiers = [record["id"] if values["no_trunc"] else record["id"][:12] for record in records]
     if values["quiet"]:
         print("\n".join(identifiers), end="\n" if identifiers else "")
@@ -44,16 +48,18 @@ def main(arguments: list[str]) -> int:
 
 def status(record: dict[str, Any]) -> str:
     """`Up 4 seconds`, `Exited (0) 2 minutes ago`."""
-    if record["status"] == "running":
-        return f"Up {table.ago(table.seconds_since(record['started']))}"
-    if record["status"] == "exited":
-        return f"Exited ({record['exit_code']}) {table.ago(table.seconds_since(record['finished']))} ago"
-    return "Dead" if record["status"] == "dead" else "Created"
+    if record["status"] in ("running", "paused"):
+        paused = " (Paused)" if record["status"] == "paused" else ""
+        return f"Up {table.ago(table.seconds_since(record['started']))}{paused}"
+    if record["status"] in ("exited", "restarting"):
+        since = table.ago(table.seconds_since(record["finished"]))
+        return f"{record['status'].capitalize()} ({record['exit_code']}) {since} ago"
+    return containers.word(record).capitalize()
 
 
 def ports(record: dict[str, Any]) -> str:
     """`0.0.0.0:8000->80/tcp`."""
-    if record["status"] != "running":
+    if record["status"] not in ("running", "paused"):
         return ""
     return ", ".join(
         f"{port['address']}:{port['host']}->{port['container']}/{port['protocol']}" for port in record["ports"]

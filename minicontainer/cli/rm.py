@@ -1,4 +1,4 @@
-"""`rm`: remove containers that do not run. `--explain` prints the plan: the one that cleans up after a crash."""
+"""`rm`: remove containers; with `-f`, running ones too. `--explain` prints the plan, also that of a clean-up."""
 
 import sys
 
@@ -9,6 +9,7 @@ from .flags import Flag, Help, parse
 
 FLAGS = [
     Flag("--explain", "explain", "bool", "print the steps that would be taken, and take none"),
+    Flag("-f --force", "force", "bool", "kill those that run"),
     Flag("-v --volumes", "volumes", "bool", "its anonymous volumes, too"),
 ]
 
@@ -29,12 +30,15 @@ def main(arguments: list[str]) -> int:
             if values["explain"]:
                 from ..teach import explain
 
-                record = containers.get(name)
+                record = containers.find(name)
                 print(explain.text(containers.teardown(record, remove=True, volumes_too=values["volumes"])))
+                continue
+            if values["force"]:
+                containers.get(name).remove(values["volumes"], force=True)
             else:
                 containers.remove(name, values["volumes"])
-                print(name)
+            print(name)
         except errors.MiniContainerError as error:
             print(f"minicontainer: {error}", file=sys.stderr)
-            code = 1
+            code = 0 if values["force"] and isinstance(error, errors.ContainerNotFound) else 1
     return code

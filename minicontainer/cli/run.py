@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
 from .. import errors, host
 from ..engine import client, volumes
-from ..kernel import terminal
 from ..network import bridge, nat
-from ..runtime import monitor
-from . import UsageError
+from . import UsageError, attached
 from .flags import Flag, Help, number, parse, size
 
 TYPE_CHECKING = False
@@ -19,6 +16,7 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     from typing import Any
 
 FLAGS = [
+    Flag("-d --detach", "detach", "bool", "leave it alone once it runs, and print its id"),
     Flag("--rm", "remove", "bool", "remove the container when it has ended"),
     Flag("-i --interactive", "stdin_open", "bool", "keep standard input open"),
     Flag("-t --tty", "tty", "bool", "give it a terminal"),
@@ -35,6 +33,13 @@ FLAGS = [
     Flag("-u --user", "user", "text", "user[:group], by name or number, as the image knows them"),
     Flag("--group-add", "group_add", "list", "one more group"),
     Flag("--entrypoint", "entrypoint", "text", "run this in place of the image's entrypoint"),
+    Flag("--restart", "restart", "text", "no, on-failure[:N], always, unless-stopped: start it again when it ends"),
+    Flag("--stop-signal", "stop_signal", "text", "what `stop` sends it first (TERM)"),
+    Flag("--stop-timeout", "stop_timeout", "text", "seconds that `stop` waits before it kills (10)"),
+    Flag("--log-driver", "log_driver", "text", "json-file, or none to keep no log"),
+    Flag("--log-opt", "log_opts", "list", "max-size=10m, max-file=3: how much of its log is kept"),
+    Flag("--detach-keys", "detach_keys", "text", "what to type to leave it alone (ctrl-p,ctrl-q)"),
+    Flag("--sig-proxy", "sig_proxy", "bool", "pass signals on to it (=false: do not)"),
     Flag("--init", "init", "bool", "a small init as PID 1: it forwards signals and reaps"),
     Flag("--read-only", "read_only", "bool", "it cannot change its own files"),
     Flag("--cpus", "cpus", "text", "how many CPUs it may use at most: 0.5"),
@@ -70,22 +75,19 @@ FLAGS = [
     ),
 ]
 
+# What the command line does with these is its own business.
+OURS = ("detach", "detach_keys", "sig_proxy", "log_driver", "log_opts", "restart")
+
 SIZES = {
     "mem_limit": "--memory", "mem_reservation": "--memory-reservation", "memswap_limit": "--memory-swap",
     "shm_size": "--shm-size",
-}  # fmt: skip
-
-CATCHABLE = set(signal.valid_signals()) - {
-    signal.SIGCHLD, signal.SIGPIPE, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH, signal.SIGURG,
-    # Ours: a fault of this process, and job control of its terminal.
-    signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
 }  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
     """docker-run(1)."""
     try:
-        values, rest = parse("run [FLAGS] IMAGE [COMMAND …]", FLAGS, arguments, stop=True)
+        values, rest = parse("run [FLAGS] IMAGE [COMMAND …]", FLAGS, ["--sig-proxy", *arguments], stop=True)
     except Help as help:
         print(help)
         return 0
@@ -105,7 +107,7 @@ def main(arguments: list[str]) -> int:
         swap.install(labs)
     containers = client.Client().containers
     cidfile = values.get("cidfile")
-    if values["tty"] and values["stdin_open"] and not os.isatty(0):
+    if values["tty"] and values["stdin_open"] and not values["detach"] and not os.isatty(0):
         raise errors.InvalidArgument("the input device is not a TTY: leave out -t, or run in a terminal")
     if values["tty"] and os.isatty(0):
         options["console_size"] = os.get_terminal_size(0)[::-1]
@@ -117,21 +119,53 @@ def main(arguments: list[str]) -> int:
         return 0
     for warning in warnings(options):
         print(f"minicontainer: warning: {warning}", file=sys.stderr)
-    if plot is None:
-        return attach(containers, planned, explain is not None, cidfile)
-    from ..teach import record
-
-    recorder = record.Recorder(planned, plot)
+    if cidfile:
+        note_id(cidfile, planned.record["id"])
     try:
-        return attach(containers, planned, True, cidfile, recorder)
+        return begin(containers, planned, values, explain is not None, plot)
+    except errors.MiniContainerError:
+        if cidfile and not os.path.exists(containers.path(planned.record["id"])):
+            os.unlink(cidfile)
+        raise
+
+
+def begin(containers: Any, planned: Any, values: dict[str, Any], explain: bool, plot: str | None) -> int:
+    """Start it; with -d, print its id, else stay attached to its end."""
+    report = recorder = None
+    if explain:
+        from ..teach import explain as explaining
+
+        teller = explaining.Reporter(planned, sys.stderr)
+        report = teller.step
+        if plot is not None:
+            from ..teach import record
+
+            recorder = record.Recorder(planned, plot, teller.step)
+            report = recorder.step
+    sys.stdout.flush()
+    try:
+        with attached.Signals(values["sig_proxy"]) as signals:
+            session = containers.perform(planned, explain, audience=not values["detach"])
+            try:
+                session.wait_started(report)
+            except errors.MiniContainerError:
+                if explain:
+                    teller.flush()  # as far as it came
+                raise
+            if values["detach"]:
+                print(planned.record["id"])
+                return 0
+            keys = attached.keys(values.get("detach_keys"))
+            return attached.stay(session, planned.options["stdin_open"], signals, keys, report)
     finally:
-        recorder.draw()
+        if recorder:
+            recorder.draw()
 
 
 def engine_options(values: dict[str, Any]) -> dict[str, Any]:
     """The flags' texts as the engine's options."""
     options = dict(values)
-    for name in ("volumes", "tmpfs", "env", "env_file", "cidfile"):
+    for name in ("volumes", "tmpfs", "env", "env_file", "cidfile", *OURS):
         options.pop(name, None)
     options["mounts"] = (
         [volumes.parse_volume(text) for text in values["volumes"]]
@@ -147,11 +181,16 @@ def engine_options(values: dict[str, Any]) -> dict[str, Any]:
     options["sysctls"] = dict(pair("--sysctl", text) for text in values["sysctls"])
     options["ulimits"] = dict(ulimit(text) for text in values["ulimits"])
     options["ports"] = nat.parse_ports(values["ports"])
+    opts = dict(pair("--log-opt", text) for text in values["log_opts"])
+    options["log_config"] = {"type": values.get("log_driver", ""), "config": opts}
+    name, _, most = values.get("restart", "").partition(":")
+    retries = number("--restart", most) if most else 0
+    options["restart_policy"] = {"Name": name, "MaximumRetryCount": retries}
     for name, flag in SIZES.items():
         if name in options:
             unlimited = name == "memswap_limit" and options[name] == "-1"
             options[name] = -1 if unlimited else size(flag, options[name])
-    for name in ("cpu_shares", "cpu_quota", "cpu_period", "pids_limit", "oom_score_adj"):
+    for name in ("cpu_shares", "cpu_quota", "cpu_period", "pids_limit", "oom_score_adj", "stop_timeout"):
         if name in options:
             options[name] = number(f"--{name.replace('_', '-')}", options[name])
     if "cpus" in options:
@@ -239,52 +278,3 @@ def note_id(path: str, identifier: str) -> None:
         raise UsageError(f"the file of --cidfile exists: {path}; remove it, or name another") from None
     except OSError as error:
         raise UsageError(f"--cidfile {path}: {error.strerror}") from None
-
-
-def attach(containers: Any, planned: Any, explain: bool, cidfile: str | None, recorder: Any = None) -> int:
-    """Start it, pass signals on, relay the terminal, wait for the end."""
-    teller = reporter = None
-    if explain:
-        from ..teach import explain as explaining
-
-        teller = explaining.Reporter(planned, sys.stderr)
-        reporter = teller.step
-        if recorder:
-            recorder.teller, reporter = teller.step, recorder.step
-    sys.stdout.flush()
-    early: list[int] = []
-    attached: list[monitor.Client] = []
-
-    def forward(number: int, _: object) -> None:
-        if attached:
-            attached[0].send_signal(number)
-        else:
-            early.append(number)
-
-    for catchable in CATCHABLE:
-        signal.signal(catchable, forward)
-    if cidfile:
-        note_id(cidfile, planned.record["id"])
-    stdin, tty = bool(planned.options["stdin_open"]), bool(planned.options["tty"])
-    apart = () if tty else tuple(number for number in (0, 1, 2) if (number or stdin) and os.isatty(number))
-    running = containers.run(planned, explain, apart)
-    try:
-        running.wait_started(reporter)
-    except errors.MiniContainerError:
-        if cidfile:
-            os.unlink(cidfile)
-        if teller:
-            teller.flush()  # as far as it came
-        raise
-    attached.append(running)
-    for waiting in early:
-        running.send_signal(waiting)
-    if running.master is None or not os.isatty(0):
-        return int(running.relay(stdin, reporter))
-    master = running.master
-    terminal.resize(master, 0)
-    signal.signal(signal.SIGWINCH, lambda *_: terminal.resize(master, 0))
-    if not stdin:
-        return int(running.relay(stdin, reporter))  # nobody types into it: ctrl-C is ours, and we pass the signal on
-    with terminal.raw(0):
-        return int(running.relay(stdin, reporter))

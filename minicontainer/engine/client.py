@@ -2,7 +2,7 @@
 
 client = Client()
 client.images.load(open("image.tar", "rb"))
-client.containers.plan("busybox", command=["true"])
+client.containers.run("busybox", ["true"])
 """
 
 from .. import host

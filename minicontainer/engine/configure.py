@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "pids_limit": 0, "ports": [], "privileged": False, "read_only": False, "remove": False,
     "security_opt": [], "shm_size": 0, "stdin_open": False, "sysctls": {}, "tty": False, "ulimits": {}, "user": "",
     "uts_mode": "", "working_dir": "", "oom_score_adj": None, "console_size": (0, 0),
+    "log_config": {}, "restart_policy": {}, "stop_signal": "", "stop_timeout": None,
 }  # fmt: skip
 
 # The annotation that an image's architecture becomes (OCI image specification, conversion.md).

@@ -2,14 +2,20 @@
 
 A container is a directory of the store, made first and removed last: the journal of all that is done for it.
 
-    containers/<id>/record.json   who it is: all that `teardown` needs
+    containers/<id>/record.json   who it is: all that `start` and `teardown` need
                     config.json   the OCI config it runs by
+                    <id>-json.log what it has written
                     upper/ work/ rootfs/ hosts hostname resolv.conf
     containers/names/<name>       a link to the id: taking a name is one atomic symlink(2)
     <run root>/<id>/state.json    its process, while it runs: gone at reboot
+                    monitor.sock  its monitor's door (runtime/attach.py)
 
-Whoever starts a container holds an flock on its directory, which the monitor inherits: only who can take that lock
-may repair or remove it. `start` and `teardown` are plans; `teardown` is made of the record alone.
+Whoever is at work on a container holds an flock on its directory, a monitor as long as it lives: only who can take
+that lock may repair, start or remove it. `creation`, `start` and `teardown` are plans; `plan` is the first two in one.
+
+A record's `status`: created; starting, running, restarting while a monitor is there; exited. `read` tells what is true
+now, whatever was written down last: also paused; dead, for a --rm container whose monitor was killed. `lost` is there
+where a monitor was killed and left something to take down.
 """
 
 from __future__ import annotations
@@ -23,13 +29,15 @@ from .. import errors, files, host, steps, syscalls
 from ..image import store
 from ..kernel import cgroups, overlay
 from ..network import bridge, ipam, nat
-from ..runtime import launch, monitor, spec, state
-from . import configure, names, volumes
+from ..runtime import launch, log, monitor, session, spec, state
+from . import configure, events, keeper, names, volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
     from collections.abc import Iterator
     from typing import Any
+
+    from . import container
 
     Record = dict[str, Any]
     Records = list[Record]  # inside the class, `list` is its method
@@ -61,16 +69,12 @@ class Containers:
     # Planning
 
     def plan(self, image: str, explain: bool = False, **given: Any) -> Start:
-        """Plan to start a container from `image`; `given` are options by docker-py's names (configure.DEFAULTS).
+        """Plan to create and start a container; `given` are options by docker-py's names (configure.DEFAULTS).
 
         Reads facts (the image, this host), changes nothing, takes nothing. With `explain`, the processes will report
         each step. Raises ImageNotFound, InvalidArgument, Unsupported.
         """
-        if not host.privileged():
-            raise errors.Unsupported(
-                "a container needs root's rights, to mount and to make namespaces: run this with sudo, or as root of "
-                "a user namespace of your own: unshare -Ur minicontainer run --network none …"
-            )
+        self.check_privilege()
         if given.get("network_mode", "bridge") == "bridge" and not host.owns_network():
             raise errors.Unsupported(
                 "this user namespace may not change the network that it is in: use --network none or host, or give it "
@@ -99,23 +103,85 @@ class Containers:
             "id": identifier,
             "name": options["name"] or names.new_name(),
             "drawn": not options["name"],  # the name: by us, so another would do as well
-            "created": timestamp(),
+            "created": log.timestamp(),
             "image": image,
             "image_id": found.id,
             "layers": found.chain_ids,
             "args": config["process"]["args"],
             "labels": options["labels"],
             "remove": options["remove"],
+            "hostname": options["hostname"],
+            "stdin": options["stdin_open"],
+            "tty": options["tty"],
             "network": options["network_mode"],
+            "modes": {kind: options[key] for kind, key in SHARED.items()},
             "ports": [port._asdict() for port in options["ports"]],
             "mounts": [mount._asdict() for mount in options["mounts"]],
             "anonymous": options["anonymous"],
             "cgroup": config["linux"]["cgroupsPath"],
+            "log": log_options(options["log_config"]),
+            "restart": restart_policy(options["restart_policy"], options["remove"]),
+            "restart_count": 0,
+            "stop_signal": signal_number(
+                options["stop_signal"] or defaults_of(found.config).get("StopSignal") or "TERM"
+            ),
+            "stop_timeout": options["stop_timeout"],
             "status": "starting",
             "exit_code": None,
         }
-        plan = list(self.start(record, config, options, self.images.layer_links(found), explain))
+        plan = [*self.alone(), *steps.about("engine", self.creation(record, config))]
+        plan += self.start(record, config, self.images.layer_links(found), explain)
         return Start(record, config, plan, options)
+
+    def plan_start(self, name: str, console_size: tuple[int, int] = (0, 0)) -> Start:
+        """Plan to start a container that is there: the same config, its own files, a new lease of an address.
+
+        Raises ContainerNotFound, Conflict where it is marked for removal, and what `plan` raises.
+        """
+        self.check_privilege()
+        record = self.find(name)
+        if record["status"] == "dead":
+            raise errors.Conflict(f"container {record['name']} is marked for removal and cannot be started: rm it")
+        directory = self.path(record["id"])
+        plan = [*self.alone(), *steps.about("engine", take_up(directory))]
+        if record.get("lost"):
+            plan += self.teardown(record, remove=False)
+        return self.started_again(record, plan, console_size, restart_count=0)
+
+    def plan_restart(self, identifier: str) -> Start:
+        """The same for the container's own monitor, which holds the lock, and has a pid namespace to forget."""
+        record = self.load(identifier)
+        forget = steps.setns("/proc/self/ns/pid", syscalls.CLONE_NEWPID, why="that of the last start has ended")
+        plan = [*self.alone(), forget._replace(concept="namespaces")]
+        return self.started_again(record, plan, (0, 0), restart_count=record["restart_count"] + 1)
+
+    def started_again(self, record: Record, plan: list[steps.Step], size: tuple[int, int], **fields: Any) -> Start:
+        """The start of a container that is there, after the steps in `plan`."""
+        directory = self.path(record["id"])
+        config = json.loads(files.read(f"{directory}/config.json"))
+        options = {key: record["modes"][kind] for kind, key in SHARED.items()} | {"network_mode": record["network"]}
+        config["linux"]["namespaces"] = configure.spaces(options, self.joined(options))
+        config["process"]["consoleSize"] = dict(zip(("height", "width"), size, strict=True))
+        noted = steps.call(change, directory, {"status": "starting", **fields}, why="we are at it, and who we are")
+        plan += [noted._replace(concept="engine")]
+        links = self.images.layer_links(self.images.get(record["image_id"]))
+        plan += self.start(record, config, links, explain=False)
+        return Start(record, config, plan, {"stdin_open": record["stdin"], "tty": record["tty"]})
+
+    def alone(self) -> Iterator[steps.Step]:
+        """In a user namespace the monitor needs a list of mounts of its own, before anything else."""
+        if host.in_user_namespace():
+            yield steps.unshare(
+                syscalls.CLONE_NEWNS, why="the mounts of this user's container need a list that is this user's"
+            )
+
+    def check_privilege(self) -> None:
+        """Raise Unsupported, with what to do, where this process may start no container."""
+        if not host.privileged():
+            raise errors.Unsupported(
+                "a container needs root's rights, to mount and to make namespaces: run this with sudo, or as root of "
+                "a user namespace of your own: unshare -Ur minicontainer run --network none …"
+            )
 
     def complete(self, options: dict[str, Any], identifier: str, image: dict[str, Any]) -> None:
         """Fill in what the user left open: names, anonymous volumes, exposed ports."""
@@ -155,7 +221,7 @@ class Containers:
         if uts == "host" or (mode == "host" and not asked):
             return os.uname().nodename
         if mode.startswith("container:"):
-            shared = self.path(self.get(mode.partition(":")[2])["id"])
+            shared = self.path(self.find(mode.partition(":")[2])["id"])
             return files.read(f"{shared}/hostname").decode().strip()
         return str(asked)
 
@@ -165,7 +231,7 @@ class Containers:
         for kind, key in (("network", "network_mode"), ("pid", "pid_mode"), ("ipc", "ipc_mode"), ("uts", "uts_mode")):
             mode, _, name = options[key].partition(":")
             if mode == "container":
-                record = self.get(name)
+                record = self.find(name)
                 running = self.running(record["id"])
                 if running is None:
                     raise errors.Conflict(f"container {name} is not running: its {kind} namespace cannot be shared")
@@ -174,55 +240,50 @@ class Containers:
                 raise errors.InvalidArgument(f"there is no {kind} mode {options[key]!r}: use host or container:NAME")
         return result
 
-    def start(
-        self, record: Record, config: dict[str, Any], options: dict[str, Any], layers: list[str], explain: bool
-    ) -> Iterator[steps.Step]:
-        """Everything from nothing to a running command, in the monitor."""
+    def start(self, record: Record, config: dict[str, Any], layers: list[str], explain: bool) -> Iterator[steps.Step]:
+        """From a container that is there to a running command, in the monitor."""
         directory = self.path(record["id"])
         rootfs = f"{directory}/rootfs"
         bridged = record["network"] == "bridge"
         network = bridge.default(self.root) if bridged else None
-        if host.in_user_namespace():
-            yield steps.unshare(
-                syscalls.CLONE_NEWNS, why="the mounts of this user's container need a list that is this user's"
-            )
-        yield from steps.about("engine", self.begin(record, config))
         if network:
             yield from steps.about("bridge", bridge.setup(network))
             yield steps.call(
                 ipam.lease, network, record["id"], why="an address that nobody else has", result="address"
             )._replace(concept="bridge")
-        yield from steps.about("engine", self.etc_files(directory, options))
+        yield from steps.about("engine", self.etc_files(directory, record))
         yield from steps.about("overlay", overlay.mount(self.root, layers, directory, record["remove"]))
-        yield from steps.about("mounts", volumes.prepare(self.volumes, options["mounts"], rootfs))
+        mounts = [volumes.Mount(**mount) for mount in record["mounts"]]
+        yield from steps.about("mounts", volumes.prepare(self.volumes, mounts, rootfs))
         attach: list[steps.Step] = []
         if network:
             attach += steps.about("bridge", bridge.attach(network, record["id"]))
-            attach += steps.about("nat", nat.publish(record["id"], options["ports"]))
-        yield from launch.plan(config, rootfs, options["stdin_open"], explain, attach)
+            attach += steps.about("nat", nat.publish(record["id"], [nat.Port(**port) for port in record["ports"]]))
+        yield from launch.plan(config, rootfs, record["stdin"], explain, attach)
 
-    def begin(self, record: Record, config: dict[str, Any]) -> Iterator[steps.Step]:
+    def creation(self, record: Record, config: dict[str, Any]) -> Iterator[steps.Step]:
         """Open the journal: from here on, whatever happens can be taken down again."""
         directory = self.path(record["id"])
         yield steps.call(
             open_journal,
             self.directory,
             directory,
-            why="the container's directory, locked by whoever runs it",
+            why="the container's directory, locked by whoever is at work on it",
             result="lock",
         )
-        yield steps.call(take_name, self.directory, record, why="a name is taken by making one link")
-        yield steps.call(write_record, directory, record, False, why="what teardown will need to know")
         yield steps.write(
-            f"{directory}/config.json", json.dumps(config), why="the OCI config, for runtimes and readers"
+            f"{directory}/config.json", json.dumps(config), why="the OCI config, for later starts and for readers"
         )
+        yield steps.call(take_name, self.directory, record, why="a name is taken by making one link")
+        yield steps.call(write_record, directory, record, False, why="what a start and a teardown need to know")
+        yield steps.call(events.write, self.root, "create", record, why="for who follows `events`")
 
-    def etc_files(self, directory: str, options: dict[str, Any]) -> Iterator[steps.Step]:
+    def etc_files(self, directory: str, record: Record) -> Iterator[steps.Step]:
         """/etc/hosts, hostname and resolv.conf: files of ours, bound over the image's."""
-        mode, name = options["network_mode"], options["hostname"]
+        mode, name = record["network"], record["hostname"]
         lines: list[Any] = [LOCALHOST]
         if mode.startswith("container:"):
-            shared = self.path(self.get(mode.partition(":")[2])["id"])
+            shared = self.path(self.find(mode.partition(":")[2])["id"])
             for file in ("hosts", "hostname", "resolv.conf"):
                 content = files.read(f"{shared}/{file}").decode(errors="replace")
                 yield steps.write(f"{directory}/{file}", content, why="one network, one set of names")
@@ -239,11 +300,11 @@ class Containers:
     # Taking down
 
     def teardown(
-        self, record: Record, remove: bool, exit_code: int | None = None, volumes_too: bool = True
+        self, record: Record, remove: bool, ended: Record | None = None, volumes_too: bool = True
     ) -> Iterator[steps.Step]:
         """The reverse of `start`, from the record alone; every step is idempotent.
 
-        With `remove`, nothing is left but, unless `volumes_too`, its anonymous volumes.
+        With `remove`, nothing is left but, unless `volumes_too`, its anonymous volumes; else `ended` is noted.
         """
         identifier, directory = record["id"], self.path(record["id"])
         yield from steps.about("cgroups", cgroups.remove(record["cgroup"]))
@@ -251,10 +312,11 @@ class Containers:
             detach = bridge.detach(bridge.default(self.root), identifier, bool(record["ports"]), unplug=False)
             yield from steps.about("bridge", detach)
         yield from steps.about("overlay", overlay.umount(directory))
-        yield steps.remove_tree(f"{host.run_root()}/{identifier}", why="no process any more")._replace(concept="engine")
+        gone = steps.remove_tree(self.run_directory(identifier), why="no process any more")
+        yield gone._replace(concept="engine")
         anonymous = record["anonymous"] if volumes_too else []
-        ended = self.forget(record, anonymous) if remove else self.remember(record, exit_code)
-        yield from steps.about("engine", ended)
+        last = self.forget(record, anonymous) if remove else self.remember(directory, ended or {})
+        yield from steps.about("engine", last)
 
     def forget(self, record: Record, anonymous: Names) -> Iterator[steps.Step]:
         """Close the journal of a container that is to leave nothing."""
@@ -264,44 +326,164 @@ class Containers:
             )
         if record["name"]:
             yield steps.call(drop_name, self.directory, record["name"], record["id"], why="the name is free again")
+        if "image" in record:
+            yield steps.call(events.write, self.root, "destroy", record, why="for who follows `events`")
         yield steps.remove_tree(self.path(record["id"]), why="the journal goes last")
 
-    def remember(self, record: Record, exit_code: int | None) -> Iterator[steps.Step]:
+    def remember(self, directory: str, ended: Record) -> Iterator[steps.Step]:
         """Note how a container ended that is to be kept."""
-        ended = {**record, "status": "exited", "exit_code": exit_code, "finished": timestamp()}
-        yield steps.call(write_record, self.path(record["id"]), ended, why="how it ended, for `ps -a`")
+        if ended:
+            yield steps.call(change, directory, ended, True, why="how it ended, for `ps -a`")
+
+    # What its monitor asks for (keeper.py)
+
+    def log_writer(self, record: Record) -> log.Writer:
+        """The container's log, to write to."""
+        options = record["log"]
+        path = self.log_path(record["id"]) if options["driver"] == "json-file" else ""
+        return log.Writer(path, options["max_size"], options["max_file"])
+
+    def note_started(self, record: Record, values: steps.Values) -> str:
+        """Note that the command runs. Returns the container's directory of /run."""
+        pid, place, now = values["pid"], self.run_directory(record["id"]), log.timestamp()
+        running = {
+            "pid": pid,
+            "start_time": state.start_time(pid),
+            "address": values.get("address", ""),
+            "started": now,
+        }
+        files.make_directory(place, 0o700)
+        files.write(f"{place}/state.json", json.dumps(running).encode())
+        if not record["remove"]:
+            change(self.path(record["id"]), {"status": "running", "started": now}, True)
+        events.write(self.root, "start", record)
+        return place
+
+    def after_failure(self, record: Record, error: BaseException) -> steps.Plan:
+        """What to take down after a start that failed. It stays, unless it is half made, or --rm."""
+        try:
+            record = self.load(record["id"])
+        except FileNotFoundError:
+            return self.teardown(record, remove=True)
+        ended = {"status": "exited" if "started" in record else "created", "exit_code": failure_code(error)}
+        if "started" in record:
+            ended["finished"] = log.timestamp()
+        return self.teardown(record, record["remove"], {**ended, "error": str(error)})
+
+    def after_end(self, record: Record, code: int, again: bool) -> steps.Plan:
+        """What to take down after the command has ended; `again`, it will be restarted."""
+        status = "restarting" if again else "exited"
+        ended = {"status": status, "exit_code": code, "finished": log.timestamp(), "error": ""}
+        return self.teardown(record, record["remove"], ended)
+
+    def note_died(self, record: Record, code: int) -> None:
+        """Note for who follows `events` that the command has ended."""
+        events.write(self.root, "die", record, exitCode=str(code))
+
+    def restarts(self, record: Record, code: int) -> bool:
+        """Whether its policy says to start it again, now that it has ended with this code by itself."""
+        policy = record["restart"]
+        if policy["name"] == "on-failure":
+            return code != 0 and not 0 < policy["maximum"] <= record["restart_count"]
+        return policy["name"] in ("always", "unless-stopped")
 
     # Running
 
-    def run(self, planned: Start, explain: bool = False, apart: tuple[int, ...] = ()) -> monitor.Client:
-        """Perform a planned start in a monitor of its own. The client's end tells when it started and how it ended.
+    def perform(self, planned: Start, explain: bool = False, audience: bool = True) -> session.Session:
+        """Perform a planned start in a monitor of its own. The session tells when it started and how it ended.
 
-        The standard descriptors in `apart` are pipes to the client; it inherits the others.
+        With `audience`, the session is attached: it gets the output, and with -i gives the input. Raises Unsupported
+        in a process with threads, which cannot fork: there, `create` and `begin`.
         """
-        record = planned.record
+        if monitor.threaded():
+            raise errors.Unsupported("a process with threads cannot fork a container: containers.run does it otherwise")
+        return monitor.fork(lambda end: keeper.live(self, planned, end, audience, explain))
 
-        def started(values: steps.Values) -> None:
-            pid = values["pid"]
-            record["started"] = timestamp()
-            running = {
-                "pid": pid,
-                "start_time": state.start_time(pid),
-                "address": values.get("address", ""),
-                "started": record["started"],
-            }
-            files.make_directory(f"{host.run_root()}/{record['id']}")
-            files.write(f"{host.run_root()}/{record['id']}/state.json", json.dumps(running).encode())
-            if not record["remove"]:
-                write_record(self.path(record["id"]), {**record, "status": "running"})
+    def create(self, planned: Start) -> str:
+        """Make the container that was planned, and do not start it. Returns its id."""
+        planned.record["status"] = "created"
+        values: steps.Values = {}
+        try:
+            steps.execute(self.creation(planned.record, planned.config), values)
+        except BaseException:
+            steps.execute(self.teardown(planned.record, remove=True), {})
+            raise
+        os.close(values["lock"])
+        return str(planned.record["id"])
 
-        def teardown(exit_code: int | None) -> Iterator[steps.Step]:
-            return self.teardown(record, record["remove"] or exit_code is None, exit_code)
+    def start_apart(self, identifier: str, audience: bool) -> session.Session:
+        """Start a container that is there; its monitor is a fresh interpreter. For a process with threads."""
+        return monitor.spawn("minicontainer.engine.keeper", identifier, "attached" if audience else "", self.root)
 
-        return monitor.start(lambda end: monitor.run(planned.plan, started, teardown, end, explain), apart)
+    # docker-py's nouns: the same for who writes Python (container.py)
+
+    def run(
+        self, image: str, command: str | Names | None = None, detach: bool = False, stdout: bool = True,
+        stderr: bool = False, remove: bool = False, **options: Any,
+    ) -> container.Container | bytes:  # fmt: skip
+        """Create a container and start it. With `detach`, the Container; else, once it has ended, what it wrote.
+
+        `options` are those of configure.DEFAULTS. Raises ContainerError where it ended with another code than 0, and
+        what `plan` raises.
+        """
+        made = self.make(image, command, remove=remove and detach, **options)
+        try:
+            made.start()
+        except BaseException:
+            made.remove(v=True)
+            raise
+        if detach:
+            return made
+        code = made.wait()["StatusCode"]
+        output, complaint = made.logs(stdout=stdout, stderr=stderr), made.logs(stdout=False)
+        assert isinstance(output, bytes) and isinstance(complaint, bytes)
+        if remove:
+            made.remove(v=True)
+        if code:
+            raise errors.ContainerError(
+                f"{image}: exit code {code}: {complaint.decode(errors='replace').strip()}", code
+            )
+        return output
+
+    def make(self, image: str, command: str | Names | None = None, **options: Any) -> container.Container:
+        """Create a container without starting it: docker-py's `create`."""
+        words = command.split() if isinstance(command, str) else command or []
+        return self.get(self.create(self.plan(image, command=words, **options)))
+
+    def get(self, name: str) -> container.Container:
+        """A container by name, id or any unique prefix of its id. Raises ContainerNotFound, InvalidArgument."""
+        from . import container
+
+        return container.Container(self, self.find(name))
+
+    def list(self, all: bool = False) -> list[container.Container]:
+        """The running containers, newest first; with `all`, every one."""
+        from . import container
+
+        return [container.Container(self, record) for record in self.records() if all or record["status"] in LIVE]
+
+    def prune(self) -> tuple[Names, int]:
+        """Remove all containers that do not run. Their ids, and the bytes of their files."""
+        removed, space = [], 0
+        for record in self.records():
+            if record["status"] not in (*LIVE, "starting"):
+                size = files.disk_usage(f"{self.path(record['id'])}/upper")
+                try:
+                    removed.append(self.remove(record["id"]))
+                    space += size
+                except (errors.Conflict, errors.ContainerNotFound):
+                    pass  # somebody has started or removed it meanwhile
+        return removed, space
+
+    def begin(self, identifier: str, audience: bool, console_size: tuple[int, int] = (0, 0)) -> session.Session:
+        """Start a container that is there; see `perform`. From a process with threads, by a fresh interpreter."""
+        if monitor.threaded():
+            return self.start_apart(identifier, audience)
+        return self.perform(self.plan_start(identifier, console_size), audience=audience)
 
     # Looking
 
-    def list(self) -> Records:
+    def records(self) -> Records:
         """All records, newest first; each with the status that is true now."""
         records = [self.read(identifier) for identifier in self.identifiers()]
         return sorted((record for record in records if record), key=lambda record: record["created"], reverse=True)
@@ -313,28 +495,62 @@ class Containers:
         except FileNotFoundError:
             return []
 
+    def load(self, identifier: str) -> Record:
+        """A record as it was written last. Raises FileNotFoundError."""
+        record: Record = json.loads(files.read(f"{self.path(identifier)}/record.json"))
+        return record
+
+    def change(self, identifier: str, **fields: Any) -> None:
+        """Note something in a record."""
+        change(self.path(identifier), fields, True)
+
     def read(self, identifier: str) -> Record | None:
         """One record with its true status, None if it has none (yet, or any more)."""
         try:
-            record: Record = json.loads(files.read(f"{self.path(identifier)}/record.json"))
+            record = self.load(identifier)
         except FileNotFoundError:
             return None
-        running = self.running(identifier)
-        if running:
-            record |= {**running, "status": "running"}
-        elif record["status"] == "running" or os.path.exists(f"{host.run_root()}/{identifier}/state.json"):
-            record["status"] = "dead"
+        if record["status"] in ("created", "exited"):
+            return record
+        kept = state.alive(*record["monitor"])
+        try:
+            running = json.loads(files.read(f"{self.run_directory(identifier)}/state.json"))
+        except FileNotFoundError:
+            running = None
+        if running and (kept or state.alive(running["pid"], running["start_time"])):
+            record |= {**running, "status": "paused" if running.get("paused") else "running"}
+        elif not kept:
+            self.lose(record)
         return record
+
+    def lose(self, record: Record) -> None:
+        """Say of a record whose monitor was killed what has become of it."""
+        record["lost"] = True
+        if record["remove"]:
+            record["status"] = "dead"
+        elif "started" not in record:
+            record["status"] = "created"
+        else:  # the kernel killed its command with the monitor: 128 + SIGKILL; after its last log line
+            seen = next(path for path in (self.log_path(record["id"]), self.path(record["id"])) if os.path.exists(path))
+            record |= {"status": "exited", "exit_code": 137, "finished": log.timestamp(os.stat(seen).st_mtime_ns)}
 
     def running(self, identifier: str) -> dict[str, Any] | None:
         """The state of a running container: pid, start time, address; None if it does not run."""
         try:
-            found: dict[str, Any] = json.loads(files.read(f"{host.run_root()}/{identifier}/state.json"))
+            found: dict[str, Any] = json.loads(files.read(f"{self.run_directory(identifier)}/state.json"))
         except FileNotFoundError:
             return None
         return found if state.alive(found["pid"], found["start_time"]) else None
 
-    def get(self, name: str) -> Record:
+    def run_directory(self, identifier: str) -> str:
+        """Where its state and its monitor's socket lie, while it runs."""
+        return f"{host.run_root()}/{identifier}"
+
+    def log_path(self, identifier: str) -> str:
+        """Its log; rotated ones have `.1`, `.2` behind it."""
+        return f"{self.path(identifier)}/{identifier}-json.log"
+
+    def find(self, name: str) -> Record:
         """A container by name, id or any unique prefix of its id. Raises ContainerNotFound, InvalidArgument."""
         try:
             identifiers = [os.readlink(f"{self.directory}/names/{name}")] if names.valid(name) else []
@@ -353,7 +569,7 @@ class Containers:
         """The ids of the containers, running or not, that mount this volume."""
         return [
             record["id"]
-            for record in self.list()
+            for record in self.records()
             if any(mount["kind"] == "volume" and mount["source"] == volume for mount in record["mounts"])
         ]
 
@@ -362,13 +578,13 @@ class Containers:
 
         Raises ContainerNotFound, Conflict.
         """
-        record = self.get(name)
-        try:
-            lock = files.lock(self.path(record["id"]), wait=False)
-        except BlockingIOError:
+        record = self.find(name)
+        if record["status"] in (*LIVE, "starting"):
             raise errors.Conflict(
-                f"container {record['name']} is running: end it first (kill {record.get('pid', 'its process')})"
-            ) from None
+                f"You cannot remove a {record['status']} container {record['id']}. "
+                "Stop the container before attempting removal or force remove"
+            )
+        lock = lock_journal(self.path(record["id"]))
         try:
             steps.execute(self.teardown(record, remove=True, volumes_too=volumes_too), {})
         finally:
@@ -396,10 +612,99 @@ ff02::2\tip6-allrouters
 """
 
 
-def timestamp() -> str:
-    """Now, in RFC 3339 with nanoseconds, as docker writes times."""
-    now = time.time_ns()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z"
+LIVE = ("running", "paused", "restarting")  # what `ps` shows without -a
+
+# The kinds of namespaces that can be shared, beside the network, by their options.
+SHARED = {"pid": "pid_mode", "ipc": "ipc_mode", "uts": "uts_mode"}
+
+# A log is bounded where nobody says otherwise: three files of ten megabytes.
+LOG = {"driver": "json-file", "max_size": 10 * 10**6, "max_file": 3}
+
+
+def defaults_of(image: dict[str, Any]) -> dict[str, Any]:
+    """What the image says of its containers."""
+    return image.get("config") or {}
+
+
+def log_options(given: dict[str, Any]) -> dict[str, Any]:
+    """docker-py's log_config: {"type": driver, "config": {"max-size": "10m", "max-file": "3"}}; -1 is no bound."""
+    driver, options = given.get("type") or "json-file", given.get("config") or {}
+    if driver not in ("json-file", "none"):
+        raise errors.InvalidArgument(f"there is no log driver {driver!r}: json-file and none are there")
+    result = {**LOG, "driver": driver}
+    for name, value in options.items():
+        if name == "max-size":
+            digits, unit = value.rstrip("kmgKMG"), value.lstrip("-0123456789").lower()
+            if digits.lstrip("-").isdecimal() and unit in UNITS:
+                result["max_size"] = max(0, int(digits)) * UNITS[unit]
+                continue
+        elif name == "max-file" and value.isdecimal() and int(value):
+            result["max_file"] = int(value)
+            continue
+        raise errors.InvalidArgument(f"--log-opt {name}={value}: max-size=10m (-1: no bound) and max-file=3 are known")
+    return result
+
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+
+
+def restart_policy(given: dict[str, Any], remove: bool) -> dict[str, Any]:
+    """docker-py's restart_policy: {"Name": "on-failure", "MaximumRetryCount": 5}."""
+    name, most = given.get("Name") or "no", given.get("MaximumRetryCount") or 0
+    if name not in ("no", "on-failure", "always", "unless-stopped"):
+        raise errors.InvalidArgument(f"invalid restart policy {name!r}: no, on-failure[:N], always, unless-stopped")
+    if most and name != "on-failure":
+        raise errors.InvalidArgument(f"maximum retry count cannot be used with restart policy {name!r}")
+    if remove and name != "no":
+        raise errors.InvalidArgument("conflicting options: --restart and --rm")
+    return {"name": name, "maximum": most}
+
+
+def signal_number(text: str) -> int:
+    """A signal by its name, with or without SIG, or by its number, as signal(7) lists them."""
+    import signal
+
+    name = text.upper().removeprefix("SIG")
+    number = int(text) if text.isdecimal() else getattr(signal, f"SIG{name}", None)
+    if number is None or number not in signal.valid_signals():
+        raise errors.InvalidArgument(f"invalid signal: {text}")
+    return int(number)
+
+
+def word(record: Record) -> str:
+    """Docker's word for a record's status."""
+    return "created" if record["status"] == "starting" and "started" not in record else str(record["status"])
+
+
+def failure_code(error: BaseException) -> int:
+    """The exit code of a container whose start failed, as docker notes it."""
+    if isinstance(error, errors.CommandNotFound):
+        return 127
+    return 126 if isinstance(error, errors.CommandNotExecutable) else 128
+
+
+def take_up(directory: str) -> Iterator[steps.Step]:
+    """Lock the journal of a container that is there."""
+    yield steps.call(lock_journal, directory, why="whoever holds this lock is at work on it alone", result="lock")
+
+
+def lock_journal(directory: str, patience: float = 10.0) -> int:
+    """The lock of a container that does not run. Somebody who is about to let go of it is waited for.
+
+    Raises Conflict, ContainerNotFound.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return files.lock(directory, wait=False)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise errors.Conflict(
+                    f"somebody else is at work on container {os.path.basename(directory)[:12]}"
+                ) from None
+        except FileNotFoundError:
+            raise errors.ContainerNotFound(f"No such container: {os.path.basename(directory)[:12]}") from None
+        time.sleep(0.005)
 
 
 def open_journal(containers: str, directory: str) -> int:
@@ -438,8 +743,17 @@ def drop_name(containers: str, name: str, identifier: str) -> None:
 
 
 def write_record(directory: str, record: Record, sync: bool = True) -> None:
-    """Replace the record; with `sync`, it survives a power cut."""
+    """Replace the record; with `sync`, it survives a power cut. Whoever starts it notes that it is the monitor."""
+    if record["status"] == "starting":
+        record["monitor"] = [os.getpid(), state.start_time(os.getpid())]
     files.write(f"{directory}/record.json", json.dumps(record).encode(), sync=sync)
+
+
+def change(directory: str, fields: Record, sync: bool = False) -> None:
+    """Note something in the record of the container in `directory`, whoever else notes something else meanwhile."""
+    with files.locked(f"{directory}/record.lock"):
+        record = json.loads(files.read(f"{directory}/record.json"))
+        write_record(directory, {**record, **fields}, sync)
 
 
 def resolv_conf(keep_loopback: bool) -> str:

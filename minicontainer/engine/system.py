@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    pass
+
 
 class System:
     """The store at `root`, seen as a whole."""
@@ -37,7 +39,7 @@ class System:
                 problems.append(problem)
         problems += self.orphans(repair)
         store = self.containers.images
-        in_use = {chain for record in self.containers.list() for chain in record["layers"]}
+        in_use = {chain for record in self.containers.records() for chain in record["layers"]}
         return problems + (store.repair(in_use) if repair else store.check(in_use))
 
     def examine(self, identifier: str, repair: bool) -> str:
@@ -50,14 +52,16 @@ class System:
                 return ""
         try:
             record = self.containers.read(identifier)
-            if record and record["status"] not in ("starting", "running", "dead"):
+            if record and "lost" not in record:
                 return ""
+            whole = record is None or record["remove"]  # nothing of it is to be kept
             if repair:
-                # The kernel killed its command with the monitor: 128 + SIGKILL.
-                steps.execute(self.containers.teardown(record or nobody(identifier), whole(record), exit_code=137), {})
-            return (
-                f"container {identifier[:12]} was left by a {'start' if whole(record) else 'monitor'} that was killed"
-            )
+                ended: dict[str, Any] = {}
+                if record:
+                    ended |= {key: record[key] for key in ("status", "exit_code", "finished") if key in record}
+                steps.execute(self.containers.teardown(record or nobody(identifier), whole, ended), {})
+            by = "start" if record is None or "started" not in record else "monitor"
+            return f"container {identifier[:12]} was left by a {by} that was killed"
         finally:
             os.close(lock)
 
@@ -98,11 +102,11 @@ class System:
 
         Raises Conflict while a container runs.
         """
-        for record in self.containers.list():
-            if record["status"] == "running":
-                raise errors.Conflict(f"container {record['name']} is running: end it first (kill {record['pid']})")
+        for record in self.containers.records():
+            if record["status"] in ("running", "paused", "restarting", "starting"):
+                raise errors.Conflict(f"container {record['name']} is {record['status']}: end it first (rm -f)")
         self.check(repair=True)
-        for record in self.containers.list():
+        for record in self.containers.records():
             self.containers.remove(record["id"], volumes_too=True)
         if host.owns_network():  # else there never was a bridge
             steps.execute(bridge.teardown(bridge.default(self.root)), {})
@@ -112,11 +116,6 @@ class System:
             files.remove_tree(f"{self.root}/{name}")
         if not os.path.ismount(self.root):  # a disk of its own stays, empty
             files.remove_directory(self.root)
-
-
-def whole(record: dict[str, Any] | None) -> bool:
-    """Whether nothing of the container is to be kept: its command never ran, or it was a `--rm`."""
-    return record is None or record["status"] == "starting" or record["remove"]
 
 
 def nobody(identifier: str) -> containers.Record:

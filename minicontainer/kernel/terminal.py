@@ -1,23 +1,17 @@
 """Terminals: the pseudo-terminal under `-t` (pty(7)).
 
 The slave is the container's stdin, stdout, stderr and /dev/console; it comes from the container's own /dev/pts, so that
-`tty` inside names it truly. The master travels to whoever attaches, who puts the own terminal into raw mode and relays.
+`tty` inside names it truly. The master stays with the monitor; whoever attaches puts the own terminal into raw mode.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-import select
 import struct
 import termios
 
-from .. import errors, files, syscalls
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .. import errors, syscalls
 
 # asm-generic/ioctls.h
 TIOCSPTLCK = 0x40045431
@@ -52,14 +46,9 @@ def console() -> str:
     return "/dev/console"
 
 
-def size_of(terminal: int) -> bytes:
-    """struct winsize of a terminal, as bytes (ioctl_tty(2), TIOCGWINSZ)."""
-    return fcntl.ioctl(terminal, termios.TIOCGWINSZ, bytes(8))
-
-
-def resize(master: int, terminal: int) -> None:
-    """Give the container's terminal the size of ours; the kernel tells its foreground group by SIGWINCH."""
-    fcntl.ioctl(master, termios.TIOCSWINSZ, size_of(terminal))
+def set_size(master: int, rows: int, columns: int) -> None:
+    """Give the container's terminal this size; the kernel tells its foreground group by SIGWINCH."""
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 class raw:
@@ -82,36 +71,3 @@ class raw:
 
     def __exit__(self, *_: object) -> None:
         termios.tcsetattr(self.terminal, termios.TCSADRAIN, self.before)
-
-
-def relay(outputs: dict[int, int], inputs: dict[int, int], end: int, ended: Callable[[], bool]) -> None:
-    """Copy from each source to its destination until `ended()` says that the container is gone.
-
-    `end` is a descriptor that becomes readable when that may have happened. What the container wrote last is copied
-    before this returns. Where an input ends, the pipe behind it is closed, and the container reads the end, too.
-    """
-    sources = {**outputs, **inputs}
-    gone = False
-    while not gone:
-        ready, _, _ = select.select([*sources, end], [], [])
-        for source in ready:
-            if source in sources and not copy(source, sources[source]):
-                destination = sources.pop(source)
-                if source in inputs and not os.isatty(destination):
-                    os.close(destination)
-        gone = end in ready and ended()
-    for source in outputs:
-        while source in sources and select.select([source], [], [], 0)[0] and copy(source, sources[source]):
-            pass
-
-
-def copy(source: int, destination: int) -> bool:
-    """Copy what can be read at once. False at the end: no more, or (EIO) nobody holds the terminal's slave open."""
-    try:
-        data = os.read(source, 65536)
-        files.write_all(destination, data)
-    except OSError as error:
-        if error.errno not in (errno.EIO, errno.EPIPE):  # EPIPE: the container has closed its input
-            raise
-        return False
-    return bool(data)

@@ -3,17 +3,16 @@
     {"reached": "namespaces"}        the sender has come to this point
     {"step": n, "began", "ended"}    its n-th step is done; seconds of the monotonic clock, the same in all processes
     {"error": …}                     an exception, to be raised again on the other side as the same class
-    {"started": pid}                 the container's command runs; beside it a pidfd, and its terminal's master if any
-    {"exited": code}                 … and has ended, and all is taken down
 
-The end of the stream means that the other side is gone.
+What a client and the monitor of a running container say is in attach.py. The end of the stream means that the other
+side is gone. json is imported by whoever speaks first, for an idle monitor is small without it; engine and init have it
+by then, and never import it behind a changed root.
 """
 
 from __future__ import annotations
 
 import _socket as socket  # its C half: 0.3 ms of every start, not 2
 import array
-import json
 
 from .. import errors
 
@@ -30,16 +29,40 @@ def pair() -> tuple[socket.socket, socket.socket]:
 def send(end: socket.socket, message: dict[str, Any], *descriptors: int) -> None:
     """Send one message, with descriptors beside it (SCM_RIGHTS)."""
     beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    end.sendmsg([json.dumps(message).encode()], beside, socket.MSG_NOSIGNAL)
+    end.sendmsg([packet(message)], beside, socket.MSG_NOSIGNAL)
+
+
+def packet(message: dict[str, Any]) -> bytes:
+    """A message as it is sent."""
+    import json
+
+    return json.dumps(message).encode()
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """A message as it was meant."""
+    import json
+
+    message: dict[str, Any] = json.loads(data)
+    return message
 
 
 def receive(end: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """The next message and the descriptors beside it (two at most); None at the end of the stream."""
-    data, beside, _, _ = end.recvmsg(LARGEST, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC)
+    data, descriptors = receive_packet(end)
+    return (parse(data) if data else None), descriptors
+
+
+def receive_packet(end: socket.socket) -> tuple[bytes, list[int]]:
+    """The next packet, whatever it holds, and the descriptors beside it; nothing at the end of the stream."""
+    try:
+        data, beside, _, _ = end.recvmsg(LARGEST, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:  # said once, if the other side has gone and left something of ours unread
+        return receive_packet(end)
     descriptors = array.array("i")
     for _, _, content in beside:
         descriptors.frombytes(content)
-    return (json.loads(data) if data else None), descriptors.tolist()
+    return data, descriptors.tolist()
 
 
 LARGEST = 1 << 17  # bytes of one message: a traceback, at the longest

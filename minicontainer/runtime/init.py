@@ -11,6 +11,7 @@ import errno
 import os
 import resource
 import signal
+import stat
 
 import _prctl  # type: ignore[import-not-found]  # the C half of python-prctl: 0.3 ms, not 3
 
@@ -179,6 +180,9 @@ def become(uid: int, gid: int, groups: list[int]) -> None:
             os.setgroups(groups)
         elif set(groups) - {gid}:
             raise errors.Unsupported("this user namespace forbids setgroups(2): run without --group-add")
+        for descriptor in (0, 1, 2):  # /dev/stdout can be opened by who owns the pipe behind it, as with runc
+            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                os.fchown(descriptor, uid, -1)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     except OSError as error:

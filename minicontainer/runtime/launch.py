@@ -58,10 +58,9 @@ VALUES = steps.Symbol("values")
 
 
 def values(report: Any = None) -> dict[str, Any]:
-    """What the plan's symbols are bound to before it starts."""
+    """What the plan's symbols are bound to before it starts; $values is for the caller to bind, to them all."""
     ours, theirs = channel.pair()
     bound: dict[str, Any] = {OURS.name: ours, THEIRS.name: theirs}
     if report:
         bound["report"] = report
-    bound[VALUES.name] = bound
     return bound

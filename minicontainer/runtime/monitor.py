@@ -1,185 +1,185 @@
 """The monitor: the process that stays beside a container. It is init's parent and outlives whoever asked for it.
 
-The client (`run` in a terminal, a library user) forks it first and talks to it over a channel. The monitor performs the
-start, waits for the container's command, takes everything down and says so. Killing the client never kills a container;
-if the monitor is killed, the kernel kills the container (PR_SET_PDEATHSIG), and the journal on disk says what to mend.
+The client (`run` in a terminal, a library user) makes it first and talks to it over a channel. The monitor performs the
+start, tends the running container (attach.py), takes everything down, and starts it again where that was asked for: in
+which order, the engine's keeper.py says. If it is killed, the kernel kills the container (PR_SET_PDEATHSIG), and the
+journal on disk says what to mend.
+
+Two ways to make one. `fork` is quick, for a process of one thread: the plan is there already. `spawn` begins a fresh
+interpreter, for a process with threads: of a lock that another thread holds, a fork copies only the lock.
+
+An interpreter that has started a container holds ten megabytes that it needs again only at the end. `renew` replaces it
+by a fresh one that holds little but descriptors: same process, same parent for the container, another program.
 """
 
 from __future__ import annotations
 
+import marshal
 import os
-import signal
-
-from .. import errors, steps
-from ..kernel import terminal
-from . import channel, launch
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
     import _socket as socket
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
+
+    from .. import steps
+    from . import session
+
+CHANNEL = 3  # the descriptor of a new monitor that leads to its client
 
 
-class Client:
-    """The client's end: what happens to the container, as it happens."""
+def fork(work: Callable[[socket.socket], None]) -> session.Session:
+    """Fork a monitor that performs `work(its end of the channel)`, and ends; returns the client's end."""
+    from . import channel, session
 
-    def __init__(self, end: socket.socket, monitor: int, pipes: dict[int, int]) -> None:
-        self.end = end
-        self.monitor = monitor
-        self.pipes = pipes  # our ends of its standard descriptors, by their numbers
-        self.process = -1  # a pidfd of the container's init
-        self.master: int | None = None  # its terminal, if it has one
-
-    def wait_started(self, report: Callable[[dict[str, Any]], None] | None = None) -> int:
-        """Wait until the command runs; returns its pid. Raises what went wrong. `report` gets a message per step."""
-        while True:
-            message, descriptors = channel.receive(self.end)
-            if message is None:
-                os.waitpid(self.monitor, 0)
-                raise channel.Gone("the monitor was killed: `minicontainer system check --repair` cleans up after it")
-            if "error" in message:
-                os.waitpid(self.monitor, 0)
-                raise channel.revive(message["error"])
-            if "started" in message:
-                self.process, *master = descriptors
-                self.master = master[0] if master else None
-                return int(message["started"])
-            if report:
-                report(message)
-
-    def send_signal(self, number: int) -> None:
-        """Signal the container's init; nothing happens if it has ended."""
-        try:
-            signal.pidfd_send_signal(self.process, number)
-        except ProcessLookupError:
-            pass
-
-    def wait_exited(self, report: Callable[[dict[str, Any]], None] | None = None) -> int:
-        """Wait until the container has ended and all is taken down; returns its exit code (128+n for a signal)."""
-        while True:
-            message, _ = channel.receive(self.end)
-            if message is None:
-                raise channel.Gone("the monitor was killed: `minicontainer system check --repair` cleans up after it")
-            if "error" in message:
-                raise channel.revive(message["error"])
-            if "exited" in message:
-                os.waitpid(self.monitor, 0)
-                return int(message["exited"])
-            if report:
-                report(message)
-
-    def relay(self, stdin: bool, report: Callable[[dict[str, Any]], None] | None = None) -> int:
-        """Relay between our terminal and the container's, or its pipes, until it has ended; returns its exit code."""
-        outputs: dict[int, int] = {self.pipes[number]: number for number in (1, 2) if number in self.pipes}
-        inputs: dict[int, int] = {0: self.pipes[0]} if 0 in self.pipes else {}
-        if self.master is not None:
-            outputs[self.master] = 1
-            inputs |= {0: self.master} if stdin else {}
-        code: list[int] = []
-
-        def ended() -> bool:
-            code.append(self.wait_exited(report))
-            return True
-
-        terminal.relay(outputs, inputs, self.end.fileno(), ended)
-        return code[0]
-
-
-def start(work: Callable[[socket.socket], None], apart: tuple[int, ...] = ()) -> Client:
-    """Fork a monitor that performs `work(its end of the channel)`; returns the client's end.
-
-    The monitor has a session of its own, so that no key typed in our terminal reaches the container twice. The standard
-    descriptors in `apart` become pipes: a terminal of ours can be read by whoever holds it, even as output. Raises
-    Unsupported in a process with several threads: of a lock that another thread holds, a fork copies only the lock.
-    """
-    if len(os.listdir("/proc/self/task")) > 1:
-        raise errors.Unsupported("a process with threads cannot fork a container: run `minicontainer run` from it")
     ours, theirs = channel.pair()
-    pipes = {number: os.pipe() for number in apart}  # (to read from, to write to)
     pid = os.fork()
     if pid:
         theirs.close()
-        for number, ends in pipes.items():
-            os.close(ends[number != 0])
-        return Client(ours, pid, {number: ends[number == 0] for number, ends in pipes.items()})
+        return session.Session(ours, pid)
     try:
-        ours.close()
-        for number, ends in pipes.items():
-            os.dup2(ends[number != 0], number)
-            os.close(ends[0])
-            os.close(ends[1])
-        os.setsid()
-        for number in signal.valid_signals():
-            if callable(signal.getsignal(number)):  # a handler of the client's, which is not ours to run
-                signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        try:
-            work(theirs)
-        except BaseException as error:
-            say(theirs, {"error": channel.describe(error)})
+        perform(work, theirs.detach())
     finally:
         os._exit(0)
 
 
+def spawn(module: str, *arguments: str) -> session.Session:
+    """The same as `module.main(*arguments, channel)` in a fresh interpreter; for a process with threads."""
+    from . import channel, session
+
+    ours, theirs = channel.pair()
+    high = os.dup(theirs.fileno())  # not 3 itself: dup2(3, 3) would leave it to be closed
+    while high == CHANNEL:
+        high = os.dup(theirs.fileno())
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    actions = [(os.POSIX_SPAWN_DUP2, null, number) for number in (0, 1, 2)]
+    actions.append((os.POSIX_SPAWN_DUP2, high, CHANNEL))
+    command = interpreter(module, "main", *arguments)
+    pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions)
+    for descriptor in (high, null):
+        os.close(descriptor)
+    theirs.close()
+    return session.Session(ours, pid)
+
+
+def threaded() -> bool:
+    """Whether this process has several threads."""
+    return len(os.listdir("/proc/self/task")) > 1
+
+
+def perform(work: Callable[[socket.socket], None], end: int) -> None:
+    """Be a monitor: a session of our own, nothing of the client's but the channel; then `work`. Its error is told.
+
+    No key typed in the client's terminal reaches the container twice, and no pipe of the client's stays open with us.
+    """
+    import _socket as socket
+    import gc
+    import signal
+
+    from .. import syscalls
+    from . import channel
+
+    gc.freeze()  # what the client held is never collected here: it would close descriptors that are ours by now
+    if end != CHANNEL:
+        os.dup2(end, CHANNEL, inheritable=False)
+    syscalls.close_range(CHANNEL + 1)
+    theirs = socket.socket(fileno=CHANNEL)
+    os.setsid()
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):  # a handler of the client's, which is not ours to run
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        work(theirs)
+    except BaseException as error:
+        say(theirs, {"error": channel.describe(error)})
+
+
+def interpreter(module: str, function: str, *arguments: str) -> list[str]:
+    """The command of a small interpreter (no site.py, our own path) that calls `module.function(*arguments)`."""
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {module} import {function}; {function}(*sys.argv[1:])"
+    return [sys.executable, "-IS", "-c", code, *arguments]
+
+
+def renew(module: str, function: str, identifier: str, state: dict[str, Any]) -> NoReturn:
+    """execve(2) a small interpreter that goes on with `module.function(identifier, descriptor)`; see `handed`.
+
+    The parent-death signal follows the thread that is the parent, which execve keeps (prctl(2)).
+    """
+    memory = os.memfd_create("state", 0)  # open across execve
+    os.write(memory, marshal.dumps(state))
+    command = interpreter(module, function, identifier, str(memory))
+    os.execv(command[0], command)
+
+
+def handed(descriptor: int) -> dict[str, Any]:
+    """The state that `renew` was given."""
+    with open(descriptor, "rb") as file:
+        file.seek(0)
+        state: dict[str, Any] = marshal.loads(file.read())
+    return state
+
+
 def say(end: socket.socket, message: dict[str, Any], *descriptors: int) -> None:
     """Tell the client, if there is one still: a container does not depend on who started it."""
+    from . import channel
+
     try:
         channel.send(end, message, *descriptors)
-    except BrokenPipeError:
+    except (BrokenPipeError, ConnectionResetError):
         pass
 
 
-def run(
-    plan: steps.Plan,
-    started: Callable[[dict[str, Any]], None],
-    teardown: Callable[[int | None], steps.Plan],
-    end: socket.socket,
-    report: bool,
-) -> None:
-    """The monitor's life: perform `plan`, wait for the container's end, perform `teardown(exit code)`.
+def start(plan: steps.Plan, values: dict[str, Any], end: socket.socket | None) -> None:
+    """Perform a start's plan. `values` is filled with what its symbols are bound to: `pid`, `master` with a terminal, …
 
-    `started(values)` is called when the command runs. If the start fails, `teardown(None)` is performed before the
-    client is told. With `report`, the client gets a message per step: which one, in which process, when.
+    With `end`, its client gets a message per step: which one, in which process, when. Raises what went wrong, with the
+    child reaped.
     """
-    count = left = 0
+    from .. import steps
+    from . import channel, launch
+
+    count = 0
 
     def parent_step(step: steps.Step, began: float, ended: float) -> None:
         nonlocal count
+        assert end is not None
         say(end, {"step": count, "by": "parent", "began": began, "ended": ended})
         count += 1
 
     def child_step(message: dict[str, Any]) -> None:
+        assert end is not None
         say(end, {**message, "by": "child"})
+
+    values |= launch.values(child_step if end else None)
+    values[launch.VALUES.name] = values
+    try:
+        steps.execute(plan, values, parent_step if end else None)
+    except BaseException as error:
+        kill(values.get("pid"))
+        # A step of ours may have failed because the child was gone: then its last words are the reason.
+        raise channel.last_words(values["channel"]) or error from None
+    values["channel"].close()
+
+
+def take_down(plan: steps.Plan, end: socket.socket | None) -> None:
+    """Perform a teardown; with `end`, its client gets a message per step."""
+    from .. import steps
+
+    down = list(plan)
+    left = len(down)
 
     def teardown_step(step: steps.Step, began: float, ended: float) -> None:
         nonlocal left
+        assert end is not None
         left -= 1
         told: dict[str, Any] = {"verb": step.verb, "arguments": [sayable(word) for word in step.arguments]}
         told |= {"why": step.why, "concept": step.concept, "left": left}
         say(end, {**told, "by": "teardown", "began": began, "ended": ended})
 
-    values = launch.values(child_step if report else None)
-    try:
-        steps.execute(plan, values, parent_step if report else None)
-    except BaseException as error:
-        kill(values.get("pid"))
-        steps.execute(teardown(None), values)
-        # A step of ours may have failed because the child was gone: then its last words are the reason.
-        raise channel.last_words(values["channel"]) or error from None
-    started(values)
-    descriptors = [os.pidfd_open(values["pid"])]  # ours to open: until we reap it, the pid is nobody else's
-    if "master" in values:
-        descriptors.append(values["master"])
-    say(end, {"started": values["pid"]}, *descriptors)
-    leave_stdio(descriptors)
-
-    _, status = os.waitpid(values["pid"], 0)
-    code = exit_code(status)
-    down = list(teardown(code))
-    left = len(down)
-    steps.execute(down, values, teardown_step if report else None)
-    say(end, {"exited": code})
+    steps.execute(down, {}, teardown_step if end else None)
 
 
 def sayable(word: Any) -> Any:
@@ -190,7 +190,7 @@ def sayable(word: Any) -> Any:
 def kill(pid: int | None) -> None:
     """End a child that has not started its command, and reap it."""
     if pid is not None:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, 9)
         os.waitpid(pid, 0)
 
 
@@ -198,12 +198,3 @@ def exit_code(status: int) -> int:
     """A wait status as a shell shows it: 128+n for a signal."""
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
-
-
-def leave_stdio(also: list[int]) -> None:
-    """Let go of the client's descriptors: their reader must see the end as soon as the container has ended."""
-    null = os.open("/dev/null", os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
-    for descriptor in (null, *also):
-        os.close(descriptor)

@@ -842,6 +842,9 @@ CALLS: dict[str, Callable[..., None]] = {
     "containers.write_record": lambda sheet, directory, record, *_: write(
         sheet, f"{directory}/record.json", json.dumps(record, indent=1) + "\n"
     ),
+    "containers.change": none("how it ended, in record.json"),
+    "containers.lock_journal": one("exec 9<{0} && flock 9"),
+    "events.write": none("a line in the store's journal of events"),
     "volumes.Volumes.create": create_volume,
     "volumes.copy_up": copy_up,
     "volumes.make_source": one("[ -e {0} ] || mkdir -p {0}"),

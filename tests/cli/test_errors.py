@@ -1,5 +1,6 @@
 """What goes wrong is told in one sentence, has docker's exit code, and leaves nothing behind."""
 
+import json
 import os
 import socket
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import leftovers
+from tests.conftest import minicontainer
 from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
 
 pytestmark = pytest.mark.root
@@ -179,10 +181,23 @@ def test_a_start_that_fails_leaves_no_cidfile(shop: Shop, tmp_path: Path) -> Non
     assert not (tmp_path / "cid").exists()
 
 
-def test_without_rm_too_a_failed_start_leaves_nothing(shop: Shop) -> None:
-    """docker keeps such a container as "Created"; ours never was."""
-    shop.refused(127, "--name", "failed", "--memory", "64m", "-v", "/anonymous", "demo", "nosuch", remove=False)
-    assert not (shop.root / "volumes").exists() or not os.listdir(shop.root / "volumes")
+def test_without_rm_a_failed_start_leaves_a_container_that_is_created(shop: Shop) -> None:
+    """And nothing in the kernel. As docker does it."""
+    done = shop.run(
+        "--name", "failed", "--memory", "64m", "-v", "/anonymous", "demo", "nosuch", remove=False, check=False
+    )
+    assert (done.returncode, done.stdout) == (127, "")
+    identifier = os.readlink(shop.root / "containers/names/failed")
+    # Two names for it in the store, and nothing but those.
+    assert sorted(leftovers.find(shop.root, shop.suffix)) == [
+        f"{shop.root}/containers/{identifier}",
+        f"{shop.root}/containers/names/failed",
+    ]
+    state = json.loads(minicontainer("inspect", "failed").stdout)[0]["State"]
+    assert (state["Status"], state["ExitCode"], state["Running"]) == ("created", 127, False)
+    assert "nosuch" in state["Error"]
+    minicontainer("rm", "-v", "failed")
+    assert not os.listdir(shop.root / "volumes")
 
 
 @pytest.mark.needs("bridge", "veth", "nftables")

@@ -26,13 +26,23 @@ class Screen:
     """A client in a terminal of its own, and we at its keyboard."""
 
     def __init__(self, *arguments: str, rows: int = 31, columns: int = 99) -> None:
+        self.open("run", *FLAGS, *arguments, rows=rows, columns=columns)
+
+    @classmethod
+    def typing(cls, *words: str) -> "Screen":
+        """The same with another command."""
+        screen = cls.__new__(cls)
+        screen.open(*words)
+        return screen
+
+    def open(self, *words: str, rows: int = 31, columns: int = 99) -> None:
         self.seen = ""
         self.code: int | None = None
         self.pid, self.master = pty.fork()
         if self.pid == 0:
             try:
                 fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-                os.execv(sys.executable, [sys.executable, "-m", "minicontainer", "run", *FLAGS, *arguments])
+                os.execv(sys.executable, [sys.executable, "-m", "minicontainer", *words])
             finally:
                 os._exit(99)
 

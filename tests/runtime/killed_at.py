@@ -16,11 +16,7 @@ calls = {"parent": 0, "child": 0, "teardown": 0}
 
 def execute(plan, values, observe=None):  # type: ignore[no-untyped-def]
     """What the engine calls; the plan tells whose it is."""
-    if "child_channel" in values:
-        # The parent performs the start first, and the teardown with the same values afterwards.
-        whose = "teardown" if "pid" in values else "parent"
-    else:
-        whose = "child"
+    whose = "parent" if "child_channel" in values else "child" if "channel" in values else "teardown"
 
     def counted():  # type: ignore[no-untyped-def]
         for step in plan:

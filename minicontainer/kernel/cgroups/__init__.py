@@ -476,6 +476,44 @@ def _set_frozen(directories: list[str], state: str) -> None:
                 pass
 
 
+def freeze(path: str, patience: float = 10.0) -> None:
+    """Hold still whatever runs in the cgroup, and return when it does. Raises Unsupported, KernelError (EBUSY)."""
+    directory, file, frozen, _ = _freezer(path)
+    files.put(f"{directory}/{file}", frozen)
+    deadline = time.monotonic() + patience
+    while not is_frozen(path):
+        if time.monotonic() > deadline:
+            files.put(f"{directory}/{file}", _freezer(path)[3])
+            raise errors.KernelError(errno.EBUSY, "write", (f"{directory}/{file}", frozen), "a process does not freeze")
+        time.sleep(0.001)
+
+
+def thaw(path: str) -> None:
+    """The reverse; nothing happens to what is not frozen, or is gone."""
+    directory, file, _, thawed = _freezer(path)
+    try:
+        files.put(f"{directory}/{file}", thawed)
+    except errors.KernelError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+
+
+def is_frozen(path: str) -> bool:
+    """Whether all that runs in the cgroup is held still (v1 says FREEZING until it is)."""
+    directory = _freezer(path)[0]
+    return _text(f"{directory}/freezer.state").strip() == "FROZEN" or "frozen 1" in _text(f"{directory}/cgroup.events")
+
+
+def _freezer(path: str) -> tuple[str, str, str, str]:
+    """(directory, file, what to write to freeze, and to thaw)."""
+    layout = detect()
+    if layout.version == 2:
+        return layout.mounts[""] + path, "cgroup.freeze", "1", "0"
+    if "freezer" not in layout.mounts:
+        raise errors.Unsupported("pausing needs the cgroup controller `freezer`, which is not mounted here")
+    return layout.mounts["freezer"] + path, "freezer.state", "FROZEN", "THAWED"
+
+
 def _prune(directories: tuple[str, ...]) -> bool:
     """Remove the cgroups below; whether nothing is left that would keep the directories themselves from removal."""
     for directory in directories:

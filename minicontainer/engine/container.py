@@ -1,0 +1,292 @@
+"""One container, with docker-py's nouns and verbs.
+
+    container = client.containers.run("busybox", ["sh", "-c", "echo ready; sleep 60"], detach=True)
+    for line in container.logs(stream=True, follow=True):
+        break
+    container.stop(timeout=1)
+    container.wait()  # {"StatusCode": 143}, or 137 for one that did not listen
+    container.remove()
+
+Whatever concerns a running container is asked of its monitor (runtime/attach.py), who is its parent: so a signal never
+meets a stranger that has got the same pid. None of these calls starts a thread, and all may be made from threads.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+from .. import errors, files
+from ..kernel import cgroups
+from ..runtime import channel, session
+from . import containers, events, logs, names
+
+SIGKILL = 9  # signal(7)
+
+
+class Container:
+    """A container that exists. Its attributes are those of the last look; `reload` looks again."""
+
+    def __init__(self, engine: containers.Containers, record: containers.Record) -> None:
+        self.engine = engine
+        self.record = record
+
+    def __repr__(self) -> str:
+        return f"<Container: {self.short_id}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Container) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits."""
+        return str(self.record["id"])
+
+    @property
+    def short_id(self) -> str:
+        """The first twelve of them."""
+        return self.id[:12]
+
+    @property
+    def name(self) -> str:
+        """adjective_surname, or as it was asked for."""
+        return str(self.record["name"])
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels."""
+        return dict(self.record["labels"])
+
+    @property
+    def status(self) -> str:
+        """created, running, paused, restarting, exited, dead; as of the last look."""
+        return containers.word(self.record)
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended last; None if it has not."""
+        code = self.record["exit_code"]
+        return None if code is None else int(code)
+
+    @property
+    def ports(self) -> dict[str, list[dict[str, str]]]:
+        """Its published ports, while it runs: {"80/tcp": [{"HostIp", "HostPort"}]}."""
+        result: dict[str, list[dict[str, str]]] = {}
+        for port in self.record["ports"] if self.record["status"] in containers.LIVE else ():
+            place = {"HostIp": port["address"], "HostPort": str(port["host"])}
+            result.setdefault(f"{port['container']}/{port['protocol']}", []).append(place)
+        return result
+
+    def reload(self) -> None:
+        """Look again. Raises ContainerNotFound if it has gone."""
+        self.record = self.engine.find(self.id)
+
+    def monitor(self) -> session.Session:
+        """A session with its monitor. Raises Conflict where it does not run."""
+        try:
+            return session.connect(self.engine.run_directory(self.id))
+        except errors.Conflict:
+            raise errors.Conflict(f"container {self.id} is not running") from None
+
+    def logs(
+        self,
+        stdout: bool = True,
+        stderr: bool = True,
+        stream: bool = False,
+        timestamps: bool = False,
+        tail: int | None = None,
+        since: str = "",
+        until: str = "",
+        follow: bool = False,
+    ) -> bytes | Iterator[bytes]:
+        """What it has written; with `stream`, entry by entry, with `follow` until it ends.
+
+        `since` and `until` are times in RFC 3339, UTC.
+        """
+        wanted = {name for name, asked in (("stdout", stdout), ("stderr", stderr)) if asked}
+        entries = self.entries(tail, since, until, follow)
+        lines = (
+            (f"{entry['time']} {entry['log']}" if timestamps else entry["log"]).encode()
+            for entry in entries
+            if entry["stream"] in wanted
+        )
+        return lines if stream else b"".join(lines)
+
+    def entries(
+        self, tail: int | None = None, since: str = "", until: str = "", follow: bool = False
+    ) -> Iterator[dict[str, str]]:
+        """The same as the log has it: {"log", "stream", "time"}. Raises Unsupported where no log is kept."""
+        if self.record["log"]["driver"] == "none":
+            raise errors.Unsupported("no log is kept of this container (--log-driver none)")
+        return logs.read(self.engine.log_path(self.id), self.monitor if follow else None, tail, since, until)
+
+    def start(self, attach: bool = False, console_size: tuple[int, int] = (0, 0)) -> session.Session | None:
+        """Start it, if it does not run: its files are those that it left. Returns once its command runs.
+
+        With `attach`, the session that gets its output, not started yet. Raises Conflict, what `run` raises.
+        """
+        self.reload()
+        if self.record["status"] in ("running", "restarting"):
+            return self.attach() if attach else None
+        if self.record["status"] == "paused":
+            raise errors.Conflict("cannot start a paused container, try unpause instead")
+        begun = self.engine.begin(self.id, attach, console_size)
+        if attach:
+            return begun
+        try:
+            begun.wait_started()
+        finally:
+            begun.close()
+        return None
+
+    def attach(self, stdin: bool = False) -> session.Session:
+        """A session that gets its output from now on, and with `stdin` gives its input. Raises Conflict."""
+        self.reload()
+        if self.record["status"] == "paused":
+            raise errors.Conflict("You cannot attach to a paused container, unpause it first")
+        if self.record["status"] not in ("running", "restarting"):
+            raise errors.Conflict("You cannot attach to a stopped container, start it first")
+        opened = self.monitor()
+        opened.ask({"attach": stdin})
+        return opened
+
+    def kill(self, signal: str | int = "KILL") -> None:
+        """Send it a signal. The one that `stop` would send, and SIGKILL, also end a restart policy. Raises Conflict."""
+        number = containers.signal_number(str(signal))
+        with_stop = number in (SIGKILL, self.record["stop_signal"])
+        if not self.send(number, with_stop):
+            raise errors.Conflict(f"Cannot kill container: {self.name}: container {self.id} is not running")
+
+    def send(self, number: int, stop: bool) -> bool:
+        """Have the monitor send a signal; False if nothing runs. One that is to end it thaws it, too."""
+        try:
+            opened = self.monitor()
+        except errors.Conflict:
+            return False
+        try:
+            opened.ask({"signal": number, "stop": stop})
+            sent = bool(opened.until("signalled")["signalled"])
+        except channel.Gone:
+            return False
+        finally:
+            opened.close()
+        if sent:
+            events.write(self.engine.root, "kill", self.record, signal=str(number))
+        if stop and os.path.exists(f"{self.engine.run_directory(self.id)}/state.json"):
+            self.thaw()
+        return sent
+
+    def stop(self, timeout: float | None = None, signal: str = "") -> None:
+        """Ask it to end, by SIGTERM, its own stop signal or `signal`; SIGKILL after `timeout` seconds (10).
+
+        Returns when it has ended and all is taken down. A negative timeout waits for ever.
+        """
+        self.reload()
+        if timeout is None:
+            timeout = self.record["stop_timeout"] if self.record["stop_timeout"] is not None else 10
+        number = containers.signal_number(signal) if signal else self.record["stop_signal"]
+        try:
+            opened = self.monitor()
+        except errors.Conflict:
+            return
+        try:
+            opened.ask({"signal": number, "stop": True})
+            if self.record["status"] == "paused":
+                self.thaw()
+            try:
+                opened.until("exited", patience=timeout if timeout >= 0 else None)
+            except TimeoutError:
+                opened.ask({"signal": SIGKILL, "stop": True})
+                opened.until("exited")
+        except channel.Gone:
+            pass  # it has ended meanwhile, or its monitor was killed: it does not run
+        finally:
+            opened.close()
+        events.write(self.engine.root, "stop", self.record)
+
+    def restart(self, timeout: float | None = None, signal: str = "") -> None:
+        """`stop`, and `start`."""
+        self.stop(timeout, signal)
+        self.start()
+        events.write(self.engine.root, "restart", self.record)
+
+    def wait(self, timeout: float | None = None) -> dict[str, int]:
+        """Wait until it does not run: {"StatusCode": 128+n for a signal}. Raises TimeoutError."""
+        self.reload()
+        try:
+            opened = self.monitor()
+        except errors.Conflict:
+            self.reload()
+            return {"StatusCode": self.record["exit_code"] or 0}
+        try:
+            message = opened.until("exited", "ended", patience=timeout)
+            return {"StatusCode": int(message.get("exited", message.get("ended", 0)))}
+        except channel.Gone:
+            self.reload()
+            return {"StatusCode": self.record["exit_code"] or 0}
+        finally:
+            opened.close()
+
+    def pause(self) -> None:
+        """Hold all its processes still (cgroup freezer). Raises Conflict."""
+        self.reload()
+        if self.record["status"] == "paused":
+            raise errors.Conflict(f"Container {self.id} is already paused")
+        if self.record["status"] != "running":
+            raise errors.Conflict(f"Container {self.id} is not running")
+        cgroups.freeze(self.record["cgroup"])
+        self.note_paused(True)
+        events.write(self.engine.root, "pause", self.record)
+
+    def unpause(self) -> None:
+        """Let them go on. Raises Conflict."""
+        self.reload()
+        if self.record["status"] != "paused":
+            raise errors.Conflict(f"Container {self.id} is not paused")
+        self.thaw()
+        events.write(self.engine.root, "unpause", self.record)
+
+    def thaw(self) -> None:
+        """What is frozen does not even die."""
+        cgroups.thaw(self.record["cgroup"])
+        self.note_paused(False)
+
+    def note_paused(self, paused: bool) -> None:
+        """Note it beside the process, where it is forgotten with the process."""
+        path = f"{self.engine.run_directory(self.id)}/state.json"
+        try:
+            state = channel.parse(files.read(path))
+            files.write(path, channel.packet({**state, "paused": paused}))
+        except FileNotFoundError:
+            pass  # it has ended meanwhile
+
+    def rename(self, name: str) -> None:
+        """Call it otherwise. Raises Conflict where that name is taken."""
+        if not names.valid(name):
+            raise errors.InvalidArgument(f"Invalid container name ({name}): letters, digits and `_.-`, two at least")
+        old = self.name
+        renamed = {**self.record, "name": name, "drawn": False}
+        containers.take_name(self.engine.directory, renamed)
+        self.engine.change(self.id, name=name, drawn=False)
+        containers.drop_name(self.engine.directory, old, self.id)
+        self.record = renamed
+        events.write(self.engine.root, "rename", renamed, oldName=f"/{old}")
+
+    def remove(self, v: bool = False, force: bool = False) -> None:
+        """Remove it; with `v` its anonymous volumes, too; with `force` it is killed first. Raises Conflict."""
+        if force:
+            until = time.monotonic() + 10
+            while self.send(SIGKILL, stop=True) and time.monotonic() < until:
+                try:
+                    self.wait(timeout=1)
+                except (TimeoutError, errors.ContainerNotFound):
+                    continue
+        try:
+            self.engine.remove(self.id, v)
+        except errors.ContainerNotFound:
+            if not self.record["remove"]:  # a --rm is removed by its monitor when it ends
+                raise

@@ -1,0 +1,152 @@
+"""A monitor's whole life, in the order of things: start, tend, take down, and again where that was asked for.
+
+    begin ─▶ tend ─ a second later ─▶ a small interpreter: go_on ─▶ tend ─┐
+      ▲       └────────── its command has ended ──────────────────────────┤
+      └── back-off, where it is to be restarted ◀─ take down, note how ◀──┘
+
+What a start needs is on disk (record.json, config.json), so it can be made from the container's id alone. The small
+interpreter imports this, too: the engine comes in when the container has ended, and not before.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ..runtime import attach, monitor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing: 4 ms of every start
+    import _socket as socket
+    from typing import Any
+
+    from . import containers
+
+PATIENCE = 1.0  # seconds that a container must have run before its monitor is worth replacing by a smaller one
+LEAST, MOST = 0.1, 60.0  # seconds until a restart: the first back-off, and the one that doubling ends at
+STEADY = 10.0  # who has run so many seconds begins at the first one again
+
+
+class Keeper:
+    """One monitor; `lock` is the descriptor that holds the container's journal, -1 before it is taken."""
+
+    def __init__(self, identifier: str, stage: attach.Stage, lock: int = -1) -> None:
+        self.identifier = identifier
+        self.stage = stage
+        self.lock = lock
+        self.report: socket.socket | None = None  # who wants to hear of each step
+        self.back_off = LEAST
+        self.since = 0.0  # when it started, on the monotonic clock
+
+    def begin(self, engine: containers.Containers, planned: containers.Start) -> None:
+        """Perform a start. What went wrong is raised, with all taken down: the container is Created then, or gone."""
+        record = planned.record
+        self.stage.open(record["stdin"], record["tty"])
+        values: dict[str, Any] = {}
+        try:
+            monitor.start(planned.plan, values, self.report)
+        except BaseException as error:
+            if self.lock >= 0 or "lock" in values:  # else it is somebody else's to take down
+                monitor.take_down(engine.after_failure(record, error), self.report)
+            raise
+        self.lock = values.get("lock", self.lock)
+        self.since = time.monotonic()
+        self.stage.listen(engine.note_started(record, values))
+        self.stage.began(values["pid"], values.get("master"), record["stdin"])
+
+    def tend(self, renewed: bool) -> int:
+        """Until the command has ended: its exit code. An interpreter that is not `renewed` yet is, after a while."""
+        status = self.stage.serve(-1 if renewed or self.report else PATIENCE)
+        if status is None:
+            os.set_inheritable(self.lock, True)
+            own = {"stage": self.stage.state(), "lock": self.lock, "back_off": self.back_off, "since": self.since}
+            monitor.renew(__name__, "go_on", self.identifier, own)
+        return monitor.exit_code(status)
+
+    def end(self, engine: containers.Containers, code: int) -> containers.Start | None:
+        """Take down what has ended. The start that follows where it is to be restarted, else None."""
+        record = engine.load(self.identifier)
+        engine.note_died(record, code)
+        again = not self.stage.stopping and engine.restarts(record, code)
+        monitor.take_down(engine.after_end(record, code, again), self.report)
+        if not again:
+            return None
+        self.stage.listen(engine.run_directory(self.identifier))  # who wants to stop it can come in meanwhile
+        self.stage.tell({"ended": code})
+        if time.monotonic() - self.since >= STEADY:
+            self.back_off = LEAST
+        self.stage.idle(self.back_off)
+        self.back_off = min(2 * self.back_off, MOST)
+        if self.stage.stopping:
+            monitor.take_down(engine.after_end(engine.load(self.identifier), code, again=False), self.report)
+            return None
+        return engine.plan_restart(self.identifier)
+
+    def finish(self, code: int) -> None:
+        """Let go of the journal, so that whoever hears of the end may start it again at once; then say so."""
+        os.close(self.lock)
+        self.stage.finish({"exited": code})
+
+
+def live(
+    engine: containers.Containers, planned: containers.Start, end: socket.socket, audience: bool, explain: bool
+) -> None:
+    """Be the monitor of this start: from here to the container's last end. With `audience`, `end` is attached."""
+    record = planned.record
+    stage = attach.Stage(engine.log_writer(record))
+    stage.once = record["stdin"] and audience
+    stage.clients.append(attach.Client(end, takes=audience, gives=stage.once))
+    keeper = Keeper(record["id"], stage)
+    keeper.report = end if explain else None
+    keeper.begin(engine, planned)
+    if not audience:
+        stage.introduce(stage.clients[0])
+    go_round(keeper, engine, renewed=False)
+
+
+def go_round(keeper: Keeper, engine: containers.Containers | None, renewed: bool) -> None:
+    """Tend the running container, and start it again as often as its restart policy says."""
+    while True:
+        code = keeper.tend(renewed)
+        if engine is None:
+            from . import client
+
+            engine = client.Client().containers
+        planned = keeper.end(engine, code)
+        if planned is None:
+            keeper.finish(code)
+            return
+        try:
+            keeper.begin(engine, planned)
+        except Exception:  # noted in its record; who looks on hears of the exit code
+            keeper.finish(engine.load(keeper.identifier)["exit_code"])
+            return
+        renewed = False
+
+
+def go_on(identifier: str, descriptor: str) -> None:
+    """The small interpreter: the same monitor, with little but its descriptors."""
+    own = monitor.handed(int(descriptor))
+    keeper = Keeper(identifier, attach.restored(own["stage"]), own["lock"])
+    keeper.back_off, keeper.since = own["back_off"], own["since"]
+    os.set_inheritable(keeper.lock, False)
+    try:
+        go_round(keeper, None, renewed=True)
+    finally:
+        os._exit(0)
+
+
+def main(identifier: str, audience: str, root: str) -> None:
+    """A fresh interpreter: start the container of that id; the client is at descriptor 3."""
+    os.environ["MINICONTAINER_ROOT"] = root
+
+    def work(end: socket.socket) -> None:
+        from . import client
+
+        engine = client.Client().containers
+        live(engine, engine.plan_start(identifier), end, audience == "attached", explain=False)
+
+    try:
+        monitor.perform(work, monitor.CHANNEL)
+    finally:
+        os._exit(0)

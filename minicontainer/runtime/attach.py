@@ -1,0 +1,378 @@
+"""The monitor's side of a running container: its output goes to the log and to whoever is attached, their input to it.
+
+A client is a socket of sequenced packets (unix(7)): the one that asked for the start, and whoever has connected to
+`monitor.sock` in the container's directory of /run. What it sends and gets:
+
+    0…  1…  2…             bytes for the container's standard input; bytes that it wrote to its output, or error output
+    {"attach": stdin}      from now on I want its output; with `stdin`, its input is mine to write
+    {"eof": true}          … and has ended
+    {"follow": true}       tell me, by a packet `!`, that the log has grown: maybe once for several times
+    {"signal": n, "stop": bool}   send it a signal; with `stop`, do not restart it. Answered {"signalled": bool}
+    {"resize": [rows, columns]}   its terminal
+    {"close": 1 or 2}      nobody reads this output any more: let it meet a broken pipe
+    {"started": pid}       the answer to `attach`, and again after each restart; beside it, a pidfd
+    {"ended": code}        its command has ended, and is going to be restarted
+    {"exited": code}       … has ended for good, and all is taken down
+
+A client that is slow slows the container down once a mebibyte waits for it, as a pipe would; one that has gone not.
+The monitor imports this into an interpreter that has little else: json only when somebody asks for something.
+"""
+
+from __future__ import annotations
+
+import _socket as socket
+import os
+import select
+import time
+
+from .. import files
+from . import channel, log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CHUNK = 1 << 16  # bytes of one read, and of one packet
+ENOUGH = 1 << 20  # bytes that may wait for one client before the container does
+NAME = "monitor.sock"
+
+
+class Client:
+    """One who looks on, or waits, or asks."""
+
+    def __init__(self, end: socket.socket, takes: bool = False, gives: bool = False, follows: bool = False) -> None:
+        self.end = end
+        self.takes = takes  # the container's output
+        self.gives = gives  # its input
+        self.follows = follows  # its log
+        self.pending: list[bytes] = []  # packets that its socket had no room for
+        self.waiting = 0  # their bytes
+
+    def send(self, packet: bytes) -> None:
+        """Send now, or when there is room."""
+        self.pending.append(packet)
+        self.waiting += len(packet)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what there is room for. Raises OSError for a client that has gone."""
+        while self.pending:
+            try:
+                self.end.send(self.pending[0], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            self.waiting -= len(self.pending.pop(0))
+
+    def nudge(self) -> None:
+        """Say that the log has grown, unless it has been told so often that its socket is full."""
+        try:
+            self.end.send(b"!", socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass
+
+
+class Stage:
+    """One container and its audience. Filled by the monitor: before a start by `open`, after it by `began`."""
+
+    def __init__(self, log: log.Writer) -> None:
+        self.log = log
+        self.clients: list[Client] = []
+        self.listener = -1
+        self.pid = self.process = -1  # the container's init, and a pidfd of it
+        self.outputs: dict[int, int] = {}  # descriptors to read from → 1 or 2
+        self.input = -1  # the descriptor behind its standard input: a pipe, or the terminal's master
+        self.terminal = False
+        self.once = False  # its input ends when whoever writes it has gone (docker: StdinOnce)
+        self.stopping = False  # somebody asked for its end: no restart
+        self.typed = b""  # input that the container has not taken yet
+
+    # Before a start
+
+    def open(self, stdin: bool, terminal: bool) -> None:
+        """Put pipes at our own 0, 1, 2 for the container to inherit; nothing but /dev/null where it has no `stdin`."""
+        self.terminal, self.outputs, self.input, self.typed = terminal, {}, -1, b""
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        for number in (0, 1, 2):
+            if terminal or (number == 0 and not stdin):
+                os.dup2(null, number)
+                continue
+            reader, writer = os.pipe()
+            ours, theirs = (writer, reader) if number == 0 else (reader, writer)
+            os.dup2(theirs, number)
+            os.close(theirs)
+            os.set_blocking(ours, False)
+            if number:
+                self.outputs[ours] = number
+            else:
+                self.input = ours
+        os.close(null)
+
+    def began(self, pid: int, master: int | None, stdin: bool) -> None:
+        """The container runs: let go of its ends of the pipes, and tell the clients."""
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        for number in (0, 1, 2):
+            os.dup2(null, number)
+        os.close(null)
+        self.pid, self.process = pid, os.pidfd_open(pid)  # until we reap it, the pid is nobody else's
+        if master is not None:
+            os.set_blocking(master, False)
+            self.outputs = {master: 1}
+            self.input = master if stdin else -1
+        for client in list(self.clients):
+            if client.takes:
+                self.introduce(client)
+
+    def listen(self, directory: str) -> None:
+        """Let clients come by `monitor.sock` in `directory`, which is made if missing and only its owner may enter."""
+        if self.listener >= 0:
+            os.close(self.listener)
+        files.make_directory(directory, 0o700)
+        files.unlink(f"{directory}/{NAME}")
+        place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            door.bind(f"/proc/self/fd/{place}/{NAME}")  # whatever the path's length: sun_path has 108 bytes
+        finally:
+            os.close(place)
+        door.listen(64)
+        self.listener = door.detach()
+
+    # While it runs
+
+    def serve(self, seconds: float = -1) -> int | None:
+        """Until the command has ended: its wait status. None after so many seconds, once nothing is on its way."""
+        until = time.monotonic() + seconds
+        while True:
+            pending = bool(self.typed) or any(client.pending for client in self.clients)
+            left = -1.0 if seconds < 0 or pending else max(0.0, until - time.monotonic())
+            if left == 0:
+                return None
+            poll = select.poll()
+            crowded = any(client.waiting > ENOUGH for client in self.clients)
+            for descriptor in () if crowded else self.outputs:
+                poll.register(descriptor, select.POLLIN)
+            if self.typed:
+                reads = select.POLLIN if self.input in self.outputs and not crowded else 0  # a terminal is both
+                poll.register(self.input, select.POLLOUT | reads)
+            self.watch(poll)
+            poll.register(self.process, select.POLLIN)
+            ready = poll.poll(left * 1000 if left > 0 else None)
+            for descriptor, event in ready:
+                if descriptor in self.outputs and event & ~select.POLLOUT:
+                    self.read(descriptor)
+                if descriptor == self.input and event & select.POLLOUT:
+                    self.feed()
+            self.attend(ready)
+            if (self.process, select.POLLIN) in ready:
+                return self.reap()
+
+    def reap(self) -> int:
+        """The command has ended: read the last of what it wrote, close what led to it. Its wait status."""
+        _, status = os.waitpid(self.pid, 0)
+        for descriptor in list(self.outputs):
+            while self.read(descriptor):
+                pass
+        self.log.flush()
+        for descriptor in {self.process, self.input, *self.outputs} - {-1}:
+            os.close(descriptor)
+        self.pid = self.process = self.input = -1
+        self.outputs, self.typed = {}, b""
+        return status
+
+    def watch(self, poll: select.poll) -> None:
+        """What the clients may do: come, go, ask, take what waits for them."""
+        if self.listener >= 0:
+            poll.register(self.listener, select.POLLIN)
+        for client in self.clients:
+            # Who types faster than the container reads waits; that it has gone is seen all the same (POLLHUP).
+            wanted = 0 if client.gives and len(self.typed) > CHUNK else select.POLLIN
+            poll.register(client.end.fileno(), wanted | (select.POLLOUT if client.pending else 0))
+
+    def attend(self, ready: list[tuple[int, int]]) -> None:
+        """Do what clients ask for."""
+        descriptors = dict(ready)
+        if self.listener in descriptors:
+            self.welcome()
+        for client in list(self.clients):
+            event = descriptors.get(client.end.fileno(), 0)
+            try:
+                if event & select.POLLOUT:
+                    client.flush()
+                if event & select.POLLIN:
+                    self.hear(client)
+                elif event & (select.POLLHUP | select.POLLERR):
+                    self.leave(client)
+            except OSError:
+                self.leave(client)
+
+    def read(self, descriptor: int) -> bool:
+        """Pass on what the container wrote. False where there is nothing more for now."""
+        try:
+            data = os.read(descriptor, CHUNK - 1)
+        except BlockingIOError:
+            return False
+        except OSError:  # EIO: nobody holds the terminal's other side open
+            data = b""
+        if not data:
+            if descriptor != self.input:
+                os.close(descriptor)
+            del self.outputs[descriptor]
+            return False
+        stream = self.outputs[descriptor]
+        self.log.write(stream, data)
+        packet = b"%d" % stream + data
+        for client in list(self.clients):
+            try:
+                if client.takes:
+                    client.send(packet)
+                elif client.follows:
+                    client.nudge()
+            except OSError:
+                self.leave(client)
+        return True
+
+    def feed(self) -> None:
+        """Give the container what was typed, as much as it takes."""
+        try:
+            self.typed = self.typed[os.write(self.input, self.typed) :]
+        except BlockingIOError:
+            return
+        except OSError:  # it has closed its input
+            self.close_input()
+        if not self.typed and self.once and not self.terminal and not any(client.gives for client in self.clients):
+            self.close_input()
+
+    def close_input(self) -> None:
+        """The container reads the end of its input. A terminal has none: ctrl-D is a byte like others."""
+        self.typed = b""
+        if self.input >= 0 and not self.terminal:
+            os.close(self.input)
+            self.input = -1
+
+    # Clients
+
+    def welcome(self) -> None:
+        """Let a client in, if it is of our user or root (SO_PEERCRED, unix(7))."""
+        door = socket.socket(fileno=self.listener)
+        try:
+            descriptor, _ = door._accept()  # type: ignore[attr-defined]  # what socket.accept is made of
+        finally:
+            door.detach()
+        end = socket.socket(fileno=descriptor)
+        credentials = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        if int.from_bytes(credentials[4:8], "little") in (0, os.geteuid()):
+            self.clients.append(Client(end))
+        else:
+            end.close()
+
+    def hear(self, client: Client) -> None:
+        """One packet from a client."""
+        packet = client.end.recv(channel.LARGEST)
+        if not packet:
+            self.leave(client)
+        elif packet[:1] == b"0":
+            if self.input >= 0 and client.gives:
+                self.typed += packet[1:]
+                self.feed()
+        elif packet[:1] == b"{":
+            self.obey(client, channel.parse(packet))
+
+    def obey(self, client: Client, asked: dict[str, Any]) -> None:
+        """Do what a client asks for."""
+        if "attach" in asked:
+            client.takes, client.gives = True, bool(asked["attach"])
+            if self.process >= 0:
+                self.introduce(client)
+        elif "eof" in asked:
+            client.gives = False
+            if self.once and not self.typed:
+                self.close_input()
+        elif "follow" in asked:
+            client.follows = True
+            client.nudge()
+        elif "close" in asked and not self.terminal:
+            for descriptor in [key for key, stream in self.outputs.items() if stream == asked["close"]]:
+                del self.outputs[descriptor]
+                os.close(descriptor)
+        elif "resize" in asked:
+            self.resize(*asked["resize"])
+        elif "signal" in asked:
+            self.stopping = self.stopping or asked["stop"]
+            if self.pid > 0:
+                os.kill(self.pid, asked["signal"])
+            client.send(channel.packet({"signalled": self.pid > 0}))
+
+    def introduce(self, client: Client) -> None:
+        """Tell an attached client of the container's process."""
+        try:
+            channel.send(client.end, {"started": self.pid, "terminal": self.terminal}, self.process)
+        except OSError:
+            self.leave(client)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """The size of the container's terminal."""
+        from ..kernel import terminal
+
+        for master in self.outputs if self.terminal else ():
+            terminal.set_size(master, rows, columns)
+
+    def leave(self, client: Client) -> None:
+        """A client has gone: nothing waits for it any more."""
+        self.clients.remove(client)
+        client.end.close()
+        if client.gives and self.once and not self.typed:
+            self.close_input()
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Tell every client."""
+        for client in list(self.clients):
+            try:
+                client.send(channel.packet(message))
+            except OSError:
+                self.leave(client)
+
+    def idle(self, seconds: float) -> None:
+        """Attend to clients for so long, while nothing runs; less, if somebody asks for the container's end."""
+        until = time.monotonic() + seconds
+        while not self.stopping and (left := until - time.monotonic()) > 0:
+            poll = select.poll()
+            self.watch(poll)
+            self.attend(poll.poll(left * 1000))
+
+    def finish(self, message: dict[str, Any]) -> None:
+        """The last word to every client; returns when each has read all that waits for it, or has gone."""
+        if self.listener >= 0:
+            os.close(self.listener)
+            self.listener = -1
+        self.tell(message)
+        while self.clients and any(client.pending for client in self.clients):
+            poll = select.poll()
+            self.watch(poll)
+            self.attend(poll.poll())
+
+    # To go on in another interpreter
+
+    def state(self) -> dict[str, Any]:
+        """What `restored` makes a stage of, descriptors by number; execve does not close them now."""
+        for descriptor in {self.listener, self.process, self.input, *self.outputs} - {-1}:
+            os.set_inheritable(descriptor, True)
+        for client in self.clients:
+            os.set_inheritable(client.end.fileno(), True)
+        names = ("listener", "pid", "process", "outputs", "input", "terminal", "once", "stopping")
+        return {
+            "log": self.log.state(),
+            "clients": [(client.end.fileno(), client.takes, client.gives, client.follows) for client in self.clients],
+            **{name: getattr(self, name) for name in names},
+        }
+
+
+def restored(state: dict[str, Any]) -> Stage:
+    """The stage whose `state()` that was."""
+    stage = Stage(log.Writer(**state.pop("log")))
+    for descriptor, *wishes in state.pop("clients"):
+        stage.clients.append(Client(socket.socket(fileno=descriptor), *wishes))
+    for name, value in state.items():
+        setattr(stage, name, value)
+    for descriptor in {stage.listener, stage.process, stage.input, *stage.outputs} - {-1}:
+        os.set_inheritable(descriptor, False)
+    return stage

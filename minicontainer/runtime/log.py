@@ -1,0 +1,107 @@
+"""The log: what a container has written, line by line, in docker's json-file format.
+
+    {"log":"hello\\n","stream":"stdout","time":"2025-01-31T12:00:00.123456789Z"}
+
+One object a line. What is longer than 16 KiB is cut into several objects, all but the last without a `\\n` in `log`, as
+docker does it; bytes that are no UTF-8 become U+FFFD. A file that would outgrow `max_size` is renamed to `.1`, older
+ones to `.2` and so on, `max_file` of them in all.
+
+The monitor imports this into an interpreter that has little else: nothing here imports json or re.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from _json import encode_basestring  # the C half of json, whose other half is a megabyte
+
+from .. import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+LONGEST = 16384  # bytes of one entry: docker's daemon/logger/copier.go
+STREAMS = {1: "stdout", 2: "stderr"}
+
+
+def timestamp(now: int = 0) -> str:
+    """Now, or `now` in nanoseconds since the epoch, in RFC 3339 with nanoseconds, as docker writes times."""
+    now = now or time.time_ns()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z"
+
+
+class Writer:
+    """The log of one container at `path`. A `max_size` of 0 is no bound; an empty `path` keeps no log at all.
+
+    `held` is what has come of a line that is not finished, by stream: it outlives the interpreter (monitor.renew).
+    """
+
+    def __init__(self, path: str, max_size: int = 0, max_file: int = 1, held: dict[int, bytes] | None = None) -> None:
+        self.path, self.max_size, self.max_file = path, max_size, max_file
+        self.held = held or {1: b"", 2: b""}
+        self.file = -1  # opened by the first write
+
+    def open(self) -> int:
+        """The current file, to append to."""
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Log what the container wrote to its descriptor `stream`; an unfinished line waits for its end."""
+        held, position, entries = self.held[stream] + data, 0, []
+        while True:
+            end = held.find(b"\n", position, position + LONGEST) + 1
+            if not end:
+                if len(held) - position < LONGEST:
+                    break
+                end = position + LONGEST
+            entries.append(held[position:end])
+            position = end
+        self.held[stream] = held[position:]
+        self.put(stream, entries)
+
+    def flush(self) -> None:
+        """Log what is left of lines that will not be finished any more."""
+        for stream, held in self.held.items():
+            self.held[stream] = b""
+            self.put(stream, [held] if held else [])
+
+    def put(self, stream: int, entries: list[bytes]) -> None:
+        """Append the entries, all with this moment's time."""
+        if not self.path or not entries:
+            return
+        if self.file < 0:
+            self.file = self.open()
+        tail = f',"stream":"{STREAMS[stream]}","time":"{timestamp()}"}}\n'
+        lines = [f'{{"log":{encode_basestring(entry.decode(errors="replace"))}{tail}'.encode() for entry in entries]
+        if not self.max_size:
+            files.write_all(self.file, b"".join(lines))
+            return
+        size = os.fstat(self.file).st_size
+        batch: list[bytes] = []
+        for line in lines:
+            if size + len(line) > self.max_size and size:
+                files.write_all(self.file, b"".join(batch))
+                self.rotate()
+                batch, size = [], 0
+            batch.append(line)
+            size += len(line)
+        files.write_all(self.file, b"".join(batch))
+
+    def rotate(self) -> None:
+        """Begin a new file; the oldest goes."""
+        os.close(self.file)
+        for number in range(self.max_file - 1, 0, -1):
+            older = f"{self.path}.{number}"
+            newer = f"{self.path}.{number - 1}" if number > 1 else self.path
+            try:
+                os.rename(newer, older)
+            except FileNotFoundError:
+                pass
+        if self.max_file == 1:
+            os.unlink(self.path)
+        self.file = self.open()
+
+    def state(self) -> dict[str, Any]:
+        """What `Writer(**state)` is made of."""
+        return {"path": self.path, "max_size": self.max_size, "max_file": self.max_file, "held": self.held}

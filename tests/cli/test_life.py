@@ -1,0 +1,342 @@
+"""Containers that live: detached, looked at, stopped, started again, whoever is killed meanwhile."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import leftovers
+from tests.cli.test_terminal import Screen
+from tests.conftest import minicontainer
+from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
+
+pytestmark = pytest.mark.root
+
+LISTENS = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
+
+
+@pytest.fixture(autouse=True)
+def nobody_stays(shop: Shop) -> Iterator[None]:
+    """What a test has left is removed."""
+    yield
+    names = minicontainer("ps", "-aq").stdout.split()
+    if names:
+        minicontainer("rm", "-f", "-v", *names)
+
+
+def run(*arguments: str, name: str = "web") -> str:
+    """`run -d`; the id."""
+    return minicontainer("run", "-d", "--name", name, "--network", "none", *arguments).stdout.strip()
+
+
+def look(name: str = "web") -> dict[str, Any]:
+    """What `inspect` says."""
+    found: dict[str, Any] = json.loads(minicontainer("inspect", name).stdout)[0]
+    return found
+
+
+def until(true: Callable[[], Any], seconds: float = 20) -> Any:
+    """Wait until it is true; what it returned."""
+    deadline = time.monotonic() + seconds
+    while not (result := true()):
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    return result
+
+
+def monitor_of(pid: int) -> int:
+    """The parent of a container's init, as the kernel has it."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def exists(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def said(name: str = "web") -> str:
+    return minicontainer("logs", name).stdout
+
+
+def wait_for(word: str, name: str = "web") -> None:
+    """Read along until it has said so."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "minicontainer", "logs", "-f", name], stdout=subprocess.PIPE, text=True
+    ) as follower:
+        assert follower.stdout is not None
+        assert any(word in line for line in follower.stdout), f"{word!r} never came"
+        follower.kill()
+
+
+def test_run_d_prints_the_id_and_leaves_it_running(shop: Shop) -> None:
+    identifier = run("demo", "sleep", "60")
+    assert len(identifier) == 64
+    state = look()["State"]
+    assert state["Status"] == "running" and state["Running"]
+    # Its parent is a session leader of its own, below nobody whom we have started, and holds nothing of ours.
+    parent = monitor_of(state["Pid"])
+    assert os.getsid(parent) == parent
+    assert {os.readlink(f"/proc/{parent}/fd/{n}") for n in (0, 1, 2)} == {"/dev/null"}
+    assert Path(f"/proc/{state['Pid']}/root/etc/hostname").read_text().strip() == identifier[:12]
+
+
+@pytest.mark.parametrize(("command", "code"), [("nosuch", 127), ("/etc", 126)])
+def test_run_d_of_what_cannot_run(shop: Shop, command: str, code: int) -> None:
+    done = minicontainer("run", "-d", "--name", "web", "--network", "none", "demo", command, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert look()["State"]["Status"] == "created" and look()["State"]["ExitCode"] == code
+
+
+def test_the_log_has_both_streams_and_survives_the_end(shop: Shop) -> None:
+    identifier = run("demo", "sh", "-c", "echo out; echo err >&2; exit 3")
+    assert minicontainer("wait", "web").stdout == "3\n"
+    done = minicontainer("logs", "web")
+    assert (done.stdout, done.stderr) == ("out\n", "err\n")
+    file = Path(look()["LogPath"])
+    assert file.name == f"{identifier}-json.log"
+    assert {json.loads(line)["stream"] for line in file.read_text().splitlines()} == {"stdout", "stderr"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]{18}Z err\n", minicontainer("logs", "-t", "--tail", "1", "web").stderr)
+    assert minicontainer("logs", "--since", "2020-01-01T00:00:00Z", "--until", "1h", "web").stdout == ""
+
+
+def test_the_log_is_bounded(shop: Shop) -> None:
+    run("--log-opt", "max-size=10k", "--log-opt", "max-file=2", "demo", "seq", "10000")
+    minicontainer("wait", "web")
+    parts = list(Path(look()["LogPath"]).parent.glob("*-json.log*"))
+    assert len(parts) == 2 and all(part.stat().st_size <= 10_000 for part in parts)
+    assert said().endswith("\n9999\n10000\n")
+
+
+def test_logs_f_follows_to_the_end(shop: Shop) -> None:
+    run("demo", "sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.2; done")
+    assert minicontainer("logs", "-f", "web").stdout == "1\n2\n3\n"
+
+
+def test_stop_asks_first(shop: Shop) -> None:
+    run("demo", "sh", "-c", LISTENS)
+    wait_for("ready")
+    pid = look()["State"]["Pid"]
+    minicontainer("stop", "web")
+    assert not exists(pid)
+    assert (look()["State"]["Status"], look()["State"]["ExitCode"]) == ("exited", 7)
+    assert said() == "ready\nbye\n"
+    assert minicontainer("stop", "web").stdout == "web\n"  # once more is no error
+
+
+def test_stop_kills_who_does_not_listen(shop: Shop) -> None:
+    run("demo", "sleep", "60")  # process 1 without a handler ignores SIGTERM
+    minicontainer("stop", "-t", "0", "web")
+    assert look()["State"]["ExitCode"] == 137
+
+
+def test_a_stop_signal_of_its_own(shop: Shop) -> None:
+    run("--stop-signal", "USR1", "demo", "sh", "-c", "trap 'exit 9' USR1; echo ready; while :; do sleep 0.05; done")
+    wait_for("ready")
+    minicontainer("stop", "web")
+    assert look()["State"]["ExitCode"] == 9
+
+
+def test_its_files_are_there_when_it_is_started_again(shop: Shop) -> None:
+    run("demo", "sh", "-c", "echo x >>/kept; wc -l </kept")
+    minicontainer("wait", "web")
+    done = minicontainer("start", "-a", "web")
+    assert done.stdout.split() == ["2"]
+    assert minicontainer("start", "web").stdout == "web\n"
+    minicontainer("wait", "web")
+    assert said().split() == ["1", "2", "3"]
+
+
+def test_create_then_start_with_input(shop: Shop) -> None:
+    identifier = minicontainer("create", "-i", "--name", "web", "--network", "none", "demo", "cat").stdout.strip()
+    assert look()["State"]["Status"] == "created" and look()["Id"] == identifier
+    assert minicontainer("start", "-ai", "web", stdin="typed\n").stdout == "typed\n"
+
+
+def test_pause_holds_still_and_stop_thaws(shop: Shop) -> None:
+    run("demo", "sh", "-c", LISTENS)
+    wait_for("ready")
+    pid = look()["State"]["Pid"]
+    minicontainer("pause", "web")
+    assert look()["State"]["Status"] == "paused"
+    freezer = next(
+        (line.split(":")[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if ":freezer:" in line), ""
+    )
+    if freezer:
+        assert Path(f"/sys/fs/cgroup/freezer{freezer}/freezer.state").read_text() == "FROZEN\n"
+    else:
+        group = Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::")
+        assert "frozen 1" in Path(f"/sys/fs/cgroup{group}/cgroup.events").read_text()
+    assert minicontainer("pause", "web", check=False).returncode == 1
+    minicontainer("unpause", "web")
+    assert look()["State"]["Status"] == "running"
+    minicontainer("pause", "web")
+    minicontainer("stop", "web")
+    assert look()["State"]["ExitCode"] == 7
+
+
+def test_kill_and_the_signal_s_number(shop: Shop) -> None:
+    run("demo", "sh", "-c", "trap 'echo got it' USR2; echo ready; while :; do sleep 0.05; done")
+    wait_for("ready")
+    minicontainer("kill", "-s", "SIGUSR2", "web")
+    wait_for("got it")
+    minicontainer("kill", "web")
+    assert minicontainer("wait", "web").stdout == "137\n"
+    assert minicontainer("kill", "web", check=False).returncode == 1
+
+
+def test_rename_rm_of_a_running_one_and_rm_f(shop: Shop) -> None:
+    run("demo", "sleep", "60")
+    pid = look()["State"]["Pid"]
+    minicontainer("rename", "web", "other")
+    done = minicontainer("rm", "other", check=False)
+    assert done.returncode == 1 and "running" in done.stderr and exists(pid)
+    minicontainer("rm", "-f", "other")
+    assert not exists(pid)
+    assert leftovers.none_within(shop.root, shop.suffix) == []
+
+
+def test_restart_on_failure_so_many_times(shop: Shop) -> None:
+    run("--restart", "on-failure:2", "demo", "sh", "-c", "echo once; exit 3")
+    until(lambda: look()["State"]["Status"] == "exited")
+    assert look()["RestartCount"] == 2 and look()["State"]["ExitCode"] == 3
+    assert said() == "once\n" * 3
+
+
+def test_restart_always_until_it_is_stopped(shop: Shop) -> None:
+    run("--restart", "always", "demo", "true")
+    until(lambda: look()["RestartCount"] >= 2)
+    minicontainer("stop", "web")
+    assert look()["State"]["Status"] == "exited"
+
+
+def test_restart_is_another_process(shop: Shop) -> None:
+    run("demo", "sh", "-c", LISTENS)
+    wait_for("ready")
+    before = look()["State"]["Pid"]
+    minicontainer("restart", "web")
+    assert look()["State"]["Pid"] != before and not exists(before)
+
+
+def test_a_client_that_is_killed_takes_nothing_with_it(shop: Shop) -> None:
+    """Nor does it hold up the output: a pipe's worth and more is written afterwards."""
+    client = subprocess.Popen(
+        [sys.executable, "-m", "minicontainer", "run", "--name", "web", "--network", "none", "demo",
+         "sh", "-c", "echo ready; read x </dev/null; seq 100000; echo done; sleep 60"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert client.stdout is not None and client.stdout.readline() == "ready\n"
+    client.kill()
+    client.communicate()
+    wait_for("done")
+    assert look()["State"]["Running"]
+
+
+def test_a_monitor_that_is_killed(shop: Shop) -> None:
+    """The kernel ends the container; the record tells the truth before any repair; `start` works again."""
+    run("demo", "sh", "-c", "echo x >>/kept; wc -l </kept; sleep 60")
+    pid = until(lambda: look()["State"]["Pid"])
+    wait_for("1")
+    os.kill(monitor_of(pid), signal.SIGKILL)
+    until(lambda: not exists(pid))
+    assert (look()["State"]["Status"], look()["State"]["ExitCode"]) == ("exited", 137)
+    minicontainer("start", "web")
+    wait_for("2")
+    minicontainer("rm", "-f", "web")
+    assert minicontainer("system", "check").stdout == "nothing is wrong\n"
+
+
+def test_after_a_reboot(shop: Shop) -> None:
+    """/run is empty then, and the processes have gone: here, with the monitor and the container's directory of /run."""
+    identifier = run("demo", "sleep", "60")
+    pid = look()["State"]["Pid"]
+    os.kill(monitor_of(pid), signal.SIGKILL)
+    until(lambda: not exists(pid))
+    for file in Path(f"/run/minicontainer{shop.suffix}/{identifier}").iterdir():
+        file.unlink()
+    Path(f"/run/minicontainer{shop.suffix}/{identifier}").rmdir()
+    assert look()["State"]["Status"] == "exited"
+    minicontainer("start", "web")
+    assert look()["State"]["Running"]
+
+
+def test_the_monitor_becomes_small(shop: Shop) -> None:
+    """A second after the start it is another program, and still the parent, the log's writer, the door."""
+    run("demo", "sh", "-c", LISTENS)
+    parent = monitor_of(look()["State"]["Pid"])
+    until(lambda: b"go_on" in Path(f"/proc/{parent}/cmdline").read_bytes())
+    assert monitor_of(look()["State"]["Pid"]) == parent
+    minicontainer("stop", "web")
+    assert look()["State"]["ExitCode"] == 7 and said() == "ready\nbye\n"
+
+
+def test_detach_and_attach_again(shop: Shop) -> None:
+    screen = Screen("-it", "--name", "web", "demo", "sh")
+    try:
+        screen.until("# ")
+        screen.type("x=41\n\x10\x11")
+        assert "read escape sequence" in screen.rest()
+        assert screen.wait() == 0
+        assert look()["State"]["Running"]
+        again = Screen.typing("attach", "web")
+        again.type("echo $((x + 1))\n")
+        again.until("42\r\n")
+        again.type("exit 5\n")
+        assert again.wait() == 5
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(screen.master)
+
+
+def test_attach_to_what_does_not_run(shop: Shop) -> None:
+    run("demo", "true")
+    minicontainer("wait", "web")
+    done = minicontainer("attach", "web", check=False)
+    assert done.returncode == 1 and "stopped container" in done.stderr
+
+
+def test_container_prune_spares_what_runs(shop: Shop) -> None:
+    run("demo", "sleep", "60")
+    ended = run("demo", "true", name="ended")
+    minicontainer("wait", "ended")
+    assert ended in minicontainer("container", "prune", "-f").stdout
+    assert minicontainer("container", "ls", "-aq").stdout.split() == [look()["Id"][:12]]
+
+
+def test_from_a_process_with_threads(shop: Shop) -> None:
+    """docker-py's words, in an interpreter that has threads: nothing is forked."""
+    program = """
+import threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+from minicontainer.engine.client import Client
+containers = Client().containers
+print(containers.run("demo", ["sh", "-c", "echo hello; echo oops >&2"], network_mode="none", remove=True))
+one = containers.run("demo", ["sh", "-c", "echo a; sleep 60"], network_mode="none", name="web", detach=True)
+print(one.status, one.name, [other.name for other in containers.list()])
+one.stop(timeout=0)
+print(one.wait(), one.logs())
+one.remove()
+print(containers.list(all=True))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "b'hello\\n'", "created web ['web']", "{'StatusCode': 137} b'a\\n'", "[]",
+    ]  # fmt: skip
+
+
+def test_events(shop: Shop) -> None:
+    run("--label", "colour=blue", "demo", "true")
+    minicontainer("wait", "web")
+    minicontainer("rm", "web")
+    events = [json.loads(line) for line in (shop.root / "events.jsonl").read_text().splitlines()]
+    ours = [event for event in events if event["Actor"]["Attributes"]["name"] == "web"][-4:]
+    assert [event["Action"] for event in ours] == ["create", "start", "die", "destroy"]
+    assert ours[2]["Actor"]["Attributes"] == {"colour": "blue", "image": "demo", "name": "web", "exitCode": "0"}
