@@ -85,14 +85,14 @@ def make_directory(path: str, mode: int = 0o755) -> None:
         os.chmod(path, mode)
 
 
-def lock(path: str, shared: bool = False, wait: bool = True) -> int:
-    """Open `path` (made if missing; a directory serves too) and flock(2) it. Returns the descriptor that holds it.
+def lock(path: str, shared: bool = False, wait: bool = True, make: bool = True) -> int:
+    """Open `path` (a directory, or a file, with `make` made if missing) and flock(2) it. Returns the descriptor.
 
     The lock belongs to the open file: every process that inherits the descriptor holds it, and it is gone when the
     last of them closed it or died. Raises BlockingIOError where `wait` is false and somebody else holds it.
     """
     directory = os.path.isdir(path)
-    flags = os.O_RDONLY | os.O_DIRECTORY if directory else os.O_RDWR | os.O_CREAT
+    flags = os.O_RDONLY | os.O_DIRECTORY if directory or not make else os.O_RDWR | os.O_CREAT
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))

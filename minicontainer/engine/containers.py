@@ -696,7 +696,7 @@ def lock_journal(directory: str, patience: float = 10.0) -> int:
     until = time.monotonic() + patience
     while True:
         try:
-            return files.lock(directory, wait=False)
+            return files.lock(directory, wait=False, make=False)
         except BlockingIOError:
             if time.monotonic() > until:
                 raise errors.Conflict(

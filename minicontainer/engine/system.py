@@ -47,7 +47,7 @@ class System:
         directory = self.containers.path(identifier)
         with files.locked(f"{self.containers.directory}.lock"):
             try:
-                lock = files.lock(directory, wait=False)
+                lock = files.lock(directory, wait=False, make=False)
             except (BlockingIOError, FileNotFoundError):
                 return ""
         try:
