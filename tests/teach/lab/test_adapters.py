@@ -35,3 +35,10 @@ def test_process_1_is_the_learners() -> None:
     assert (done.returncode, done.stdout) == (7, "2\norphan\n"), done.stderr
     plain = minicontainer("run", "--rm", "--network", "none", "busybox", "sh", "-c", script, check=False)
     assert (plain.returncode, plain.stdout) == (7, "1\n"), "without the lab, the orphan ends with process 1"
+
+
+def test_namespaces_are_made_by_the_learners() -> None:
+    done = run("namespaces", "hostname; echo $$; ls /sys/class/net", "--hostname", "mine", "--explain")
+    assert done.stdout == "mine\n1\nlo\n"
+    assert done.stderr.count("isolate(") == 2, "once by the parent, for pid, and once by the child"
+    assert "unshare(" not in done.stderr
