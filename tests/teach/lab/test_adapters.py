@@ -40,5 +40,11 @@ def test_process_1_is_the_learners() -> None:
 def test_namespaces_are_made_by_the_learners() -> None:
     done = run("namespaces", "hostname; echo $$; ls /sys/class/net", "--hostname", "mine", "--explain")
     assert done.stdout == "mine\n1\nlo\n"
-    assert done.stderr.count("isolate(") == 2, "once by the parent, for pid, and once by the child"
+    assert done.stderr.count("lab.isolate(") == 2, "once by the parent, for pid, and once by the child"
     assert "unshare(" not in done.stderr
+
+
+def test_the_root_is_the_learners_and_cannot_be_written() -> None:
+    places = "for file in /tmp/x /run/x /dev/shm/x /etc/x /etc/hosts /x; do echo x >$file && echo $file; done"
+    done = run("rootfs", f"({places}) 2>/dev/null; grep -c ' / / ' /proc/self/mountinfo")
+    assert done.stdout == "/tmp/x\n/run/x\n/dev/shm/x\n1\n", done.stderr
