@@ -46,13 +46,23 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
+AT_FDCWD = -100
 
-# Numbers that glibc has no function for. All but seccomp and bpf are the same on both machines (asm/unistd_64.h,
-# asm-generic/unistd.h).
+CLOSE_RANGE_CLOEXEC = 4  # close_range(2)
+
+# Numbers that glibc has no function for, or one that does more (asm/unistd_64.h, asm-generic/unistd.h).
 MACHINE = os.uname().machine
 NUMBERS = {
-    "x86_64": {"pivot_root": 155, "seccomp": 317, "bpf": 321, "capget": 125, "capset": 126, "keyctl": 250},
-    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "capget": 90, "capset": 91, "keyctl": 219},
+    "x86_64": {
+        "pivot_root": 155,
+        "seccomp": 317,
+        "bpf": 321,
+        "capget": 125,
+        "capset": 126,
+        "keyctl": 250,
+        "getcwd": 79,
+    },
+    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "capget": 90, "capset": 91, "keyctl": 219, "getcwd": 17},
 }.get(MACHINE, {})
 NUMBERS |= {"pidfd_send_signal": 424, "close_range": 436, "openat2": 437, "mount_setattr": 442}
 
@@ -151,6 +161,13 @@ def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolv
     return syscall("openat2", directory, os.fsencode(path), how, len(how))
 
 
+def getcwd() -> bytes:
+    """getcwd(2). A directory that is not below this process's root begins with "(unreachable)", which glibc hides."""
+    buffer = ctypes.create_string_buffer(4096)
+    length = syscall("getcwd", buffer, len(buffer))
+    return buffer.raw[: length - 1]
+
+
 def seccomp_load(program: bytes, flags: int = 0) -> None:
     """seccomp(2): SECCOMP_SET_MODE_FILTER with `program`, an array of 8-byte struct sock_filter."""
     buffer = ctypes.create_string_buffer(program, len(program))
@@ -204,5 +221,5 @@ def syncfs(descriptor: int) -> None:
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
-    """close_range(2); flag 4 (CLOSE_RANGE_CLOEXEC) marks instead of closing."""
+    """close_range(2); CLOSE_RANGE_CLOEXEC marks instead of closing."""
     syscall("close_range", first, last, flags)

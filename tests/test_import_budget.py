@@ -90,3 +90,29 @@ def test_a_whole_start_imports_nothing_dear(store: Path) -> None:
         imported = set(re.findall(r"^import time: .*\| +([\w.]+)$", done.stderr, re.MULTILINE))
         assert "minicontainer.runtime.init" in imported
         assert guilty(imported) == set(), network
+
+
+def test_exec_as_it_is_linked_imports_nothing_dear() -> None:
+    modules = set(python(*linked("import minicontainer.cli, minicontainer.cli.exec; print(*sys.modules)")).split())
+    assert "minicontainer.runtime.enter" in modules
+    assert guilty(modules) == set()
+
+
+@pytest.mark.root
+@pytest.mark.needs("overlay", "busybox", "libseccomp")
+def test_a_whole_exec_imports_nothing_dear(store: Path) -> None:
+    """The same of what `exec` really imports, in all of its processes."""
+    minicontainer("bootstrap", "busybox")
+    minicontainer("run", "-d", "--name", "web", "--network", "none", "busybox", "sleep", "60")
+    try:
+        start = "from minicontainer.cli import main; sys.exit(main(['exec', 'web', 'true']))"
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", *linked(start)],
+            capture_output=True, text=True, env=environment(), cwd="/",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        imported = set(re.findall(r"^import time: .*\| +([\w.]+)$", done.stderr, re.MULTILINE))
+        assert "minicontainer.runtime.enter" in imported
+        assert guilty(imported) == set()
+    finally:
+        minicontainer("rm", "-f", "web")

@@ -21,6 +21,7 @@ COMMANDS = {
     "unpause": ("unpause", "let paused containers go on"),
     "wait": ("wait", "until containers have ended: prints their exit codes"),
     "attach": ("attach", "be at a running container's terminal, or see its output"),
+    "exec": ("exec", "one more process in a running container"),
     "logs": ("logs", "what a container has written"),
     "ps": ("ps", "list containers"),
     "port": ("port", "where a container's published ports lead"),
@@ -135,6 +136,10 @@ def console() -> None:
 
 def exit_code(command: str, error: Exception) -> int:
     """Docker's exit code for an error of ours."""
+    if command == "exec" and isinstance(error, errors.KernelError | errors.NotFound):
+        if isinstance(error, errors.ContainerNotFound):
+            return 1
+        return 127 if isinstance(error, errors.CommandNotFound) else 126
     if command not in RUNS_A_COMMAND:
         return 125 if isinstance(error, UsageError) else 1
     if isinstance(error, errors.CommandNotFound):

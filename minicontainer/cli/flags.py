@@ -5,6 +5,7 @@ argparse would stop neither at the image's name nor at docker's wording, and its
 
 from __future__ import annotations
 
+import os
 from collections import namedtuple
 
 from ..errors import InvalidArgument
@@ -149,3 +150,28 @@ def number(flag: str, text: str, kind: type = int) -> Any:
         return kind(text)
     except ValueError:
         raise UsageError(f"invalid argument {text!r} for {flag}: a number") from None
+
+
+def environment(pairs: list[str], paths: list[str]) -> dict[str, str | None]:
+    """`-e` and `--env-file`, the former last. A bare NAME passes our own variable on, or unsets it if we have none."""
+    variables: dict[str, str | None] = {}
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+                lines = [line.rstrip("\r\n").lstrip() for line in file]
+        except OSError as error:
+            raise UsageError(f"--env-file {path}: {error.strerror}") from None
+        for line in lines:
+            name, given, value = line.partition("=")
+            if not line or line.startswith("#"):
+                continue
+            if not name or name != "".join(name.split()):
+                raise UsageError(f"--env-file {path}: {line!r} is no NAME=VALUE")
+            if given or name in os.environ:
+                variables[name] = value if given else os.environ[name]
+    for line in pairs:
+        name, given, value = line.partition("=")
+        if not name:
+            raise UsageError(f"invalid environment variable: {line!r}; write NAME=VALUE")
+        variables[name] = value if given else os.environ.get(name)
+    return variables

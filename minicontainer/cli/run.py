@@ -9,7 +9,7 @@ from .. import errors, host
 from ..engine import client, volumes
 from ..network import bridge, nat
 from . import UsageError, attached
-from .flags import Flag, Help, number, parse, size
+from .flags import Flag, Help, environment, number, parse, size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -213,31 +213,6 @@ def engine_options(values: dict[str, Any]) -> dict[str, Any]:
     if 0 < options.get("cpu_shares", 0) < 2:
         raise UsageError("the minimum of --cpu-shares is 2")
     return options
-
-
-def environment(pairs: list[str], paths: list[str]) -> dict[str, str | None]:
-    """`-e` and `--env-file`, the former last. A bare NAME passes our own variable on, or unsets it if we have none."""
-    variables: dict[str, str | None] = {}
-    for path in paths:
-        try:
-            with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
-                lines = [line.rstrip("\r\n").lstrip() for line in file]
-        except OSError as error:
-            raise UsageError(f"--env-file {path}: {error.strerror}") from None
-        for line in lines:
-            name, given, value = line.partition("=")
-            if not line or line.startswith("#"):
-                continue
-            if not name or name != "".join(name.split()):
-                raise UsageError(f"--env-file {path}: {line!r} is no NAME=VALUE")
-            if given or name in os.environ:
-                variables[name] = value if given else os.environ[name]
-    for line in pairs:
-        name, given, value = line.partition("=")
-        if not name:
-            raise UsageError(f"invalid environment variable: {line!r}; write NAME=VALUE")
-        variables[name] = value if given else os.environ.get(name)
-    return variables
 
 
 def pair(flag: str, text: str, empty: bool = False) -> tuple[str, str]:

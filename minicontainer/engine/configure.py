@@ -105,6 +105,38 @@ def command(options: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
     return [INIT_INSIDE, "--", *whole] if options["init"] else whole
 
 
+def described(options: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+    """The container as an image's config would describe it: the image's own, and over it what `run` was told.
+
+    This is what `exec` goes by, and what `commit` makes an image's config of.
+    """
+    defaults = image.get("config") or {}
+    variables = dict(line.split("=", 1) for line in defaults.get("Env") or [] if "=" in line)
+    for key, value in options["environment"].items():
+        if value is None:
+            variables.pop(key, None)
+        else:
+            variables[key] = value
+    entrypoint, words = defaults.get("Entrypoint"), options["command"]
+    if options["entrypoint"] is not None:
+        entrypoint = [options["entrypoint"]] if options["entrypoint"] else None
+    elif not words:
+        words = defaults.get("Cmd")
+    volumes_of = [mount.target for mount in options["mounts"] if mount.source in options["anonymous"]]
+    ports = [f"{port.container}/{port.protocol}" for port in options["ports"]]
+    return {
+        **defaults,
+        "Env": [f"{key}={value}" for key, value in variables.items()],
+        "Cmd": words or None,
+        "Entrypoint": entrypoint,
+        "WorkingDir": options["working_dir"] or defaults.get("WorkingDir") or "",
+        "User": options["user"] or defaults.get("User") or "",
+        "Labels": {**(defaults.get("Labels") or {}), **options["labels"]},
+        "Volumes": {**(defaults.get("Volumes") or {}), **{target: {} for target in volumes_of}},
+        "ExposedPorts": {**(defaults.get("ExposedPorts") or {}), **{port: {} for port in ports}},
+    }
+
+
 def environment(options: dict[str, Any], defaults: dict[str, Any], home: str) -> list[str]:
     """PATH, HOSTNAME, TERM with a terminal, HOME; then the image's; then the user's: the last one named wins."""
     variables = dict([spec.PATH.split("=", 1)])

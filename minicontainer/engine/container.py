@@ -286,7 +286,7 @@ class Container:
                 except (TimeoutError, errors.ContainerNotFound):
                     continue
         try:
-            self.engine.remove(self.id, v)
+            self.engine.remove(self.id, v, killed=force)
         except errors.ContainerNotFound:
             if not self.record["remove"]:  # a --rm is removed by its monitor when it ends
                 raise

@@ -108,6 +108,7 @@ class Containers:
             "image_id": found.id,
             "layers": found.chain_ids,
             "args": config["process"]["args"],
+            "config": configure.described(options, found.config),
             "labels": options["labels"],
             "remove": options["remove"],
             "hostname": options["hostname"],
@@ -573,13 +574,13 @@ class Containers:
             if any(mount["kind"] == "volume" and mount["source"] == volume for mount in record["mounts"])
         ]
 
-    def remove(self, name: str, volumes_too: bool = False) -> str:
+    def remove(self, name: str, volumes_too: bool = False, killed: bool = False) -> str:
         """Remove a container that does not run; `volumes_too`, its anonymous volumes go with it. Returns its id.
 
-        Raises ContainerNotFound, Conflict.
+        One that has just been `killed` may be on its way out: that is waited for. Raises ContainerNotFound, Conflict.
         """
         record = self.find(name)
-        if record["status"] in (*LIVE, "starting"):
+        if not killed and record["status"] in (*LIVE, "starting"):
             raise errors.Conflict(
                 f"You cannot remove a {record['status']} container {record['id']}. "
                 "Stop the container before attempting removal or force remove"

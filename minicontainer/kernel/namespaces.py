@@ -9,6 +9,8 @@ makes for itself.
 
 from __future__ import annotations
 
+import os
+
 from .. import errors, steps, syscalls
 
 TYPE_CHECKING = False
@@ -69,3 +71,33 @@ def new(namespaces: list[dict[str, Any]], kind: str) -> bool:
 def path(pid: int, kind: str) -> str:
     """The file of a process's namespace: `/proc/PID/ns/net`."""
     return f"/proc/{pid}/ns/{FILES.get(kind, kind)}"
+
+
+def foreign(pid: int) -> int:
+    """The CLONE_NEW* flags of those namespaces of a process that are not our own. Raises KernelError."""
+    flags = 0
+    for kind, flag in FLAGS.items():
+        try:
+            theirs = os.readlink(path(pid, kind))
+            ours = os.readlink(f"/proc/self/ns/{FILES.get(kind, kind)}")
+        except FileNotFoundError:
+            if os.path.exists(f"/proc/{pid}"):
+                continue  # a kind that this kernel does not have
+            raise errors.Conflict("the container has just ended") from None
+        except OSError as error:
+            hint = "the container belongs to another user"
+            raise errors.KernelError(error.errno or 0, "readlink", (path(pid, kind),), hint) from None
+        flags |= flag if theirs != ours else 0
+    return flags
+
+
+def join(process: int, flags: int) -> None:
+    """setns(2) into several namespaces of one process, which a pidfd names (Linux 5.8); all of them, or none.
+
+    Afterwards our root and working directory are those of its mount namespace. Its pid namespace is our children's.
+    """
+    try:
+        syscalls.setns(process, flags)
+    except errors.KernelError as error:
+        error.hint = "is it the container of another user, or of a user namespace that is not ours? Enter it from there"
+        raise

@@ -3,6 +3,7 @@
     {"reached": "namespaces"}        the sender has come to this point
     {"step": n, "began", "ended"}    its n-th step is done; seconds of the monotonic clock, the same in all processes
     {"error": …}                     an exception, to be raised again on the other side as the same class
+    one byte                         the errno of the last execve, from threshold.py's program: {"errno": n}
 
 What a client and the monitor of a running container say is in attach.py. The end of the stream means that the other
 side is gone. json is imported by whoever speaks first, for an idle monitor is small without it; engine and init have it
@@ -15,6 +16,7 @@ import _socket as socket  # its C half: 0.3 ms of every start, not 2
 import array
 
 from .. import errors
+from . import threshold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -50,6 +52,8 @@ def parse(data: bytes) -> dict[str, Any]:
 def receive(end: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """The next message and the descriptors beside it (two at most); None at the end of the stream."""
     data, descriptors = receive_packet(end)
+    if len(data) == 1:
+        return {"errno": data[0]}, descriptors
     return (parse(data) if data else None), descriptors
 
 
@@ -113,7 +117,7 @@ def wait(end: socket.socket, point: str, values: dict[str, Any]) -> None:
     Waiting for "execve" ends with the stream: the other end is close-on-exec. But only after a last word, "command",
     for a process that is killed closes it too.
     """
-    last_word = False
+    last_word: dict[str, Any] = {}
     while True:
         message, descriptors = receive(end)
         if descriptors:
@@ -124,11 +128,13 @@ def wait(end: socket.socket, point: str, values: dict[str, Any]) -> None:
             raise Gone(f"the other process was killed before it reached {point!r}")
         if "error" in message:
             raise revive(message["error"])
+        if "errno" in message:
+            raise threshold.refusal(message["errno"], last_word["name"], last_word["architecture"])
         if "step" in message and "report" in values:
             values["report"](message)
         if message.get("reached") == point:
             return
-        last_word = message.get("reached") == "command"
+        last_word = message if message.get("reached") == "command" else {}
 
 
 def last_words(end: socket.socket) -> Exception | None:
@@ -143,9 +149,9 @@ def last_words(end: socket.socket) -> Exception | None:
         return None
 
 
-def tell(end: socket.socket, point: str) -> None:
-    """Say that we have come to this point."""
+def tell(end: socket.socket, point: str, **more: Any) -> None:
+    """Say that we have come to this point, and whatever `more` there is to say."""
     try:
-        send(end, {"reached": point})
+        send(end, {"reached": point, **more})
     except BrokenPipeError:
         raise Gone(f"the other process was killed before we reached {point!r}") from None

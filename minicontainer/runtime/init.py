@@ -15,9 +15,9 @@ import stat
 
 import _prctl  # type: ignore[import-not-found]  # the C half of python-prctl: 0.3 ms, not 3
 
-from .. import errors, steps, syscalls
+from .. import errors, files, steps, syscalls
 from ..kernel import capabilities, cgroups, mounts, namespaces, rootfs, seccomp, terminal
-from . import channel
+from . import channel, threshold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -30,7 +30,7 @@ CHANNEL = steps.Symbol("channel")
 # The annotation that an image's architecture becomes (OCI image specification, conversion.md).
 ARCHITECTURE = "org.opencontainers.image.architecture"
 
-CLOSE_RANGE_CLOEXEC = 4  # close_range(2)
+THRESHOLD = steps.Symbol("threshold")
 
 
 def plan(config: dict[str, Any], root: str, stdin: bool) -> Iterator[steps.Step]:
@@ -38,7 +38,12 @@ def plan(config: dict[str, Any], root: str, stdin: bool) -> Iterator[steps.Step]
     process, linux = config["process"], config["linux"]
     spaces = linux["namespaces"]
 
-    yield steps.call(begin, stdin, why="a session of its own; if the parent dies, so does it")
+    yield steps.call(
+        begin,
+        CHANNEL,
+        stdin,
+        why="a session of its own, with nothing open but what it is given; if the parent dies, so does it",
+    )
     yield from steps.about("cgroups", cgroups.enter(linux["cgroupsPath"], linux.get("resources", {})))
     yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("mount", "uts", "ipc", "network", "cgroup")))
     if namespaces.new(spaces, "network"):
@@ -69,16 +74,29 @@ def plan(config: dict[str, Any], root: str, stdin: bool) -> Iterator[steps.Step]
             why="a terminal of its own, relayed to ours",
         )._replace(concept="terminal")
     yield from steps.about("rootfs", rootfs.hide(linux.get("maskedPaths", []), linux.get("readonlyPaths", [])))
-    yield steps.mkdir(process["cwd"], why="a working directory that the image lacks is made, as docker does")
+    yield steps.call(
+        make_directory, process["cwd"], why="a working directory that the image lacks is made, as docker does"
+    )
     if config["root"].get("readonly"):
         yield from steps.about("rootfs", rootfs.readonly())
-    yield from identity(process, linux.get("seccomp"))
+    yield from command(process, linux.get("seccomp"), config.get("annotations", {}).get(ARCHITECTURE, ""))
+
+
+def command(process: dict[str, Any], profile: dict[str, Any] | None, architecture: str) -> Iterator[steps.Step]:
+    """From a process inside to the command, for `run` and `exec` alike."""
+    yield steps.call(
+        threshold.prepare,
+        why="what /proc/self/exe will lead to, should the command ask: not our Python",
+        result="threshold",
+    )
+    yield from identity(process, profile)
     yield steps.call(
         execute,
         process["args"],
         process["env"],
         CHANNEL,
-        config.get("annotations", {}).get(ARCHITECTURE, ""),
+        THRESHOLD,
+        architecture,
         why="become the command: same process, new program",
     )
 
@@ -124,8 +142,8 @@ def fork(child_plan: list[steps.Step], ours: socket.socket, theirs: socket.socke
         os._exit(127)  # whatever happens: a child never goes on as if it were its parent
 
 
-def perform(child_plan: list[steps.Step], end: socket.socket, report: bool) -> None:
-    """Execute the plan in the child; any error goes up the channel."""
+def perform(child_plan: list[steps.Step], end: socket.socket, report: bool, **bound: Any) -> None:
+    """Execute the plan in the child, its symbols `bound`; any error goes up the channel."""
     count = 0
 
     def observe(step: steps.Step, began: float, ended: float) -> None:
@@ -134,13 +152,18 @@ def perform(child_plan: list[steps.Step], end: socket.socket, report: bool) -> N
         count += 1
 
     try:
-        steps.execute(child_plan, {CHANNEL.name: end}, observe if report else None)
+        steps.execute(child_plan, {CHANNEL.name: end, **bound}, observe if report else None)
     except BaseException as error:
         channel.send(end, {"error": channel.describe(error)})
 
 
-def begin(stdin: bool) -> None:
-    """A new session, a parent whose death is ours, the signals as a fresh program expects them."""
+def begin(end: socket.socket, stdin: bool) -> None:
+    """A new session, a parent whose death is ours, the signals as a fresh program expects them.
+
+    What our parent has open is closed: a directory of the host's that is open here is a way out of the new root
+    (CVE-2024-21626: a working directory of /proc/self/fd/N).
+    """
+    keep_open(end.fileno())
     _prctl.prctl(_prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
     os.umask(0o022)
@@ -152,6 +175,32 @@ def begin(stdin: bool) -> None:
         null = os.open("/dev/null", os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
+
+
+def keep_open(*descriptors: int) -> None:
+    """Close all descriptors but the standard ones and these."""
+    first = 3
+    for descriptor in sorted(descriptors):
+        if descriptor > first:
+            syscalls.close_range(first, descriptor - 1)
+        first = descriptor + 1
+    syscalls.close_range(first)
+
+
+def make_directory(path: str) -> None:
+    """The directory and its parents, below our root whatever links are on the way, those of /proc included."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.close(files.make_inside(root, path, directory=True))
+    except OSError as error:
+        raise errors.KernelError(
+            error.errno or 0, "mkdir", (path,), MAGIC if error.errno == errno.ELOOP else ""
+        ) from None
+    finally:
+        os.close(root)
+
+
+MAGIC = "it leads through a magic link of /proc, which may lead out of the container"
 
 
 def give_terminal(end: socket.socket, uid: int, rows: int, columns: int) -> None:
@@ -192,57 +241,36 @@ def become(uid: int, gid: int, groups: list[int]) -> None:
 
 
 def enter_directory(path: str) -> None:
-    """chdir(2) to the working directory, which was made with the mounts if the image lacked it."""
+    """fchdir(2) to the working directory, and a look whether it is one of the container's (CVE-2024-21626)."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.chdir(path)
+        directory = files.inside(root, path, os.O_PATH | os.O_DIRECTORY)
+        os.fchdir(directory)
+        os.close(directory)
     except OSError as error:
-        raise errors.KernelError(
-            error.errno or 0, "chdir", (path,), "is it a directory that the user may enter?"
-        ) from None
+        hint = MAGIC if error.errno == errno.ELOOP else "is it a directory that the user may enter?"
+        raise errors.KernelError(error.errno or 0, "chdir", (path,), hint) from None
+    finally:
+        os.close(root)
+    if not syscalls.getcwd().startswith(b"/"):
+        raise errors.KernelError(errno.EXDEV, "chdir", (path,), "it lies outside of the container's root")
 
 
-def execute(arguments: list[str], environment: list[str], end: socket.socket, architecture: str = "") -> NoReturn:
-    """execve(2), looking the command up in the container's PATH.
+def execute(
+    arguments: list[str], environment: list[str], end: socket.socket, sealed: int, architecture: str = ""
+) -> NoReturn:
+    """execve(2), looking the command up in the container's PATH, by way of threshold.py's program.
 
     Raises CommandNotFound (exit code 127) or CommandNotExecutable (126), worded as runc words it: other engines read
-    that text.
+    that text. So does the other side of the channel, for what the kernel refuses last.
     """
-    channel.tell(end, "command")
+    variables = dict(line.split("=", 1) for line in environment if "=" in line)
+    path = threshold.find(arguments[0], variables)
+    channel.tell(end, "command", name=arguments[0], architecture=architecture)
     end.setblocking(False)
     try:
         if end.recv(1) == b"":
             os._exit(127)  # the parent died while no signal was set to tell
     except BlockingIOError:
         pass
-    syscalls.close_range(3, flags=CLOSE_RANGE_CLOEXEC)
-    variables = dict(line.split("=", 1) for line in environment if "=" in line)
-    name = arguments[0]
-    if "/" in name:
-        candidates = [name]
-    else:
-        candidates = [f"{directory or '.'}/{name}" for directory in variables.get("PATH", os.defpath).split(":")]
-    refusal: OSError | None = None
-    for path in candidates:
-        try:
-            os.execve(path, arguments, variables)
-        except OSError as error:
-            if not isinstance(error, FileNotFoundError | NotADirectoryError):
-                refusal = error
-                break
-    if refusal is not None:
-        hint = "is it a directory, or a file without permission to execute (chmod +x)?"
-        if refusal.errno == errno.ENOEXEC:
-            hint = not_for_this_machine(architecture)
-        raise errors.CommandNotExecutable(refusal.errno or 0, "execve", (name,), hint)
-    hint = "name a file that the image has; for a script, its interpreter (`#!`) must be there, too"
-    if "/" not in name:
-        hint = f"executable file not found in $PATH ({variables.get('PATH', os.defpath)})"
-    raise errors.CommandNotFound(errno.ENOENT, "execve", (name,), hint)
-
-
-def not_for_this_machine(architecture: str) -> str:
-    """What to do about ENOEXEC; `architecture` is the image's, as the OCI writes it."""
-    here = {"x86_64": "amd64", "aarch64": "arm64"}.get(syscalls.MACHINE, syscalls.MACHINE)
-    if architecture in ("", here):
-        return f"it is no program for this machine ({here}), nor a script that begins with `#!`"
-    return f"the image is made for {architecture} and this machine is {here}: load the image's variant for {here}"
+    threshold.cross(sealed, end.fileno(), path, arguments, variables)

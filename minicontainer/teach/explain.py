@@ -61,6 +61,7 @@ FLAGS: dict[str, dict[int, dict[str, int]]] = {
     "umount_all": {1: UMOUNT},
     "unshare": {0: CLONE},
     "setns": {1: CLONE},
+    "namespaces.join": {1: CLONE},
     "mounts.attach": {4: MOUNT},
     "mounts.bind": {3: MOUNT, 4: MOUNT},
     "mounts.cgroup_tree": {3: MOUNT},
@@ -69,6 +70,9 @@ FLAGS: dict[str, dict[int, dict[str, int]]] = {
     "capabilities.set_capabilities": {0: CAPABILITIES, 1: CAPABILITIES, 2: CAPABILITIES},
     "capabilities.set_ambient": {0: CAPABILITIES},
 }
+
+# Functions whose first argument is the plan of another process, and what that is called.
+FORKS = {"init.fork": "child", "enter.send": "joiner", "enter.fork": "command"}
 
 # The optional arguments of a verb, by name; those that say nothing are left out.
 NAMED = {
@@ -94,7 +98,7 @@ def tell(verb: str, arguments: Iterable[Any]) -> Told:
         words = words[1:]
     if verb == "nft":
         return Told(call, [netlink.nft_text(command) for command in words])
-    if call == "init.fork":
+    if call in FORKS:
         return Told(call, [f"<the child's plan, {len(words[0])} steps>", *map(plain, words[1:])])
     flags = FLAGS.get(call, {})
     return Told(call, [flag_names(word, flags[n]) if n in flags else plain(word) for n, word in enumerate(words)])
@@ -127,8 +131,9 @@ def processes(plan: Iterable[steps.Step], process: str = "parent") -> Iterator[t
     """Every step with the process that takes it: a fork's plan follows the fork."""
     for step in plan:
         yield process, step
-        if step.verb == "call" and shell.name_of(step.arguments[0]) == "init.fork":
-            yield from processes(step.arguments[1], "child")
+        forks = FORKS.get(shell.name_of(step.arguments[0])) if step.verb == "call" else None
+        if forks:
+            yield from processes(step.arguments[1], forks)
 
 
 # ----------------------------------------------------------------------------------------------------------- renderings
@@ -185,7 +190,8 @@ def wants_colour(descriptor: int) -> bool:
 
 # ECMA-48, Select Graphic Rendition
 STYLES = {
-    "parent": "1;36", "child": "1;33", "teardown": "1;35", "title": "1", "why": "3;38;5;245", "quiet": "38;5;245",
+    "parent": "1;36", "keeper": "1;36", "child": "1;33", "joiner": "1;33", "command": "1;32", "teardown": "1;35",
+    "title": "1", "why": "3;38;5;245", "quiet": "38;5;245",
     "slow": "1;31", "call": "1;32", "bar": "36",
 }  # fmt: skip
 INDENT = 12  # where calls begin: behind the duration

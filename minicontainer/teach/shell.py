@@ -738,7 +738,7 @@ def link(sheet: Sheet, root: str, target: str, path: str) -> None:
     sheet.add(f"link {sheet.word(target)} {sheet.word(path)}")
 
 
-def begin(sheet: Sheet, stdin: bool) -> None:
+def begin(sheet: Sheet, *_: Any) -> None:
     sheet.add("umask 022  # (the rest where it was started: setsid, --pdeathsig)")
 
 
@@ -881,7 +881,9 @@ CALLS: dict[str, Callable[..., None]] = {
     "init.fork": fork,
     "init.set_limit": set_limit,
     "init.become": become,
+    "init.make_directory": one("mkdir -p {0}"),
     "init.enter_directory": one("directory={0}"),
+    "threshold.prepare": none("a program in memory, between us and the command (runtime/threshold.py)"),
     "init.execute": execute,
     "init.give_terminal": none("the terminal: a program has to sit behind it (script(1) is one)"),
     "channel.tell": tell,
