@@ -4,6 +4,8 @@ python -m minicontainer.teach.course kernelspec         .venv/share/jupyter/kern
 python -m minicontainer.teach.course start [ARG…]       JupyterLab on ~/minicontainer-course (./dev notebooks)
 python -m minicontainer.teach.course execute [NN…]      every cell of them, headlessly
 python -m minicontainer.teach.course html [NN…]         build/notebooks/*.html
+
+Where everything is slow, as in emulation: COURSE_TIME_LIMIT, seconds that one cell may take (60).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from . import sandbox
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NOTEBOOKS = f"{CHECKOUT}/notebooks"
 KERNEL = "minicontainer"
+TIME_LIMIT = int(os.environ.get("COURSE_TIME_LIMIT", "60"))  # seconds for a cell, and for the kernel to answer at first
 
 
 def originals(words: list[str] | None = None) -> list[str]:
@@ -167,7 +170,7 @@ def end_with_us() -> None:
     syscalls.prctl(sandbox.PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def execute(path: str, course: str, answers: dict[str, Any] | None = None, timeout: int = 60) -> Any:
+def execute(path: str, course: str, answers: dict[str, Any] | None = None) -> Any:
     """Run every cell of a notebook in our kernel, with `course` as its folder; returns it with its outputs.
 
     nbclient.exceptions.CellExecutionError at the first cell that raises. `answers` are put into the learner's cells.
@@ -186,7 +189,8 @@ def execute(path: str, course: str, answers: dict[str, Any] | None = None, timeo
             connection = {"transport": "ipc", "connection_file": f"{more['JUPYTER_RUNTIME_DIR']}/kernel.json"}
             client = nbclient.NotebookClient(
                 notebook, kernel_name=KERNEL, config=Config({"KernelManager": connection}),
-                timeout=timeout, startup_timeout=60, resources={"metadata": {"path": course}},
+                timeout=TIME_LIMIT, startup_timeout=TIME_LIMIT, resources={"metadata": {"path": course}},
+                coalesce_streams=True,  # what was printed in several writes is one output, as JupyterLab shows it
             )  # fmt: skip
             client.execute()
         finally:

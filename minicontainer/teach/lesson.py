@@ -252,13 +252,23 @@ def traces() -> set[str]:
         found |= {f"the mount {line.split()[4]} (number {line.split()[0]})" for line in file}
     with open("/proc/net/dev") as file:
         found |= {f"the network device {line.split(':')[0].strip()}" for line in file if ":" in line}
-    for point in set(cgroups.detect().mounts.values()):
-        ours = cgroups.parent(f"minicontainer{host.suffix()}")
-        for path in (ours, f"{os.path.dirname(ours).rstrip('/')}/{current().name}"):
-            found |= {f"the cgroup {point}{path}"} if os.path.isdir(f"{point}{path}") else set()
+    ours = cgroups.parent(f"minicontainer{host.suffix()}")
+    if any(os.path.isdir(point + ours) for point in cgroups.detect().mounts.values()):
+        found.add(f"the cgroup {ours}")
+    found |= {f"the cgroup {path}" for path in cgroups_by_hand(current().name)}
     for child in processes():
         found.add(f"the process {child}")
     return found
+
+
+def cgroups_by_hand(name: str) -> list[str]:
+    """The paths of the cgroups that a lesson's cells made themselves: named as the lesson, or so beginning."""
+    above = os.path.dirname(cgroups.parent(name)).rstrip("/")
+    found = set()
+    for point in cgroups.detect().mounts.values():
+        if os.path.isdir(point + above):
+            found |= {f"{above}/{entry}" for entry in os.listdir(point + above) if entry.startswith(name)}
+    return sorted(found)
 
 
 def processes() -> list[str]:

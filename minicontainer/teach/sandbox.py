@@ -216,6 +216,7 @@ def main(words: list[str]) -> int:
             raise errors.Unsupported(mend)
         if wants_scope():
             return scope()
+        make_room()
         return front(Places(connection_file), command)
     except (errors.MiniContainerError, OSError) as error:
         print(f"minicontainer: the notebooks' kernel: {error}", file=sys.stderr)
@@ -251,6 +252,14 @@ def scope() -> int:
         os.execvp(words[0], [*words, "--", *again])
     except FileNotFoundError:
         os.execv(sys.executable, again)
+
+
+def make_room() -> None:
+    """In a cgroup that is delegated to us, go one level down: a cgroup with processes of its own hands no controllers
+    to its children (v2), and the cells, which see only their own pid namespace, could not move us out of their way."""
+    if not host.is_root() and cgroups.version() == 2 and cgroups.usable():
+        layout = cgroups.detect()
+        cgroups.move_to_leaf(layout.mounts[""] + layout.own.removesuffix(f"/{cgroups.LEAF}"))
 
 
 def front(places: Places, command: list[str]) -> int:
@@ -307,10 +316,12 @@ def keep(places: Places, command: list[str], alive: int) -> int:
 def clean(places: Places) -> None:
     """Nobody runs any more. What lessons kept on disk and in cgroups goes; all else went with the namespaces."""
     from ..engine import system
+    from . import lesson
 
     for name in os.listdir(places.scratch):
-        if name.startswith("lesson") and cgroups.usable():
-            steps.execute(cgroups.remove(f"{os.path.dirname(cgroups.parent(name)).rstrip('/')}/{name}"), {})
+        if name.startswith("lesson"):
+            for path in lesson.cgroups_by_hand(name):
+                steps.execute(cgroups.remove(path), {})
         store = f"{places.scratch}/{name}/store"
         if os.path.isdir(store):
             os.environ["MINICONTAINER_ROOT"] = store

@@ -237,3 +237,33 @@ def test_a_user_without_delegation_is_refused_by_name(student: dict[str, str]) -
     assert "controller `memory`" in done.stderr and "systemd-run --user --scope -p Delegate=yes" in done.stderr
     done = as_student(student, *run, "busybox", "echo", "without a limit", delegate=False)
     assert done.stdout == "without a limit\n", done.stderr
+
+
+IN_A_CELL = """
+import os
+from minicontainer import files, steps
+from minicontainer.kernel import cgroups
+
+path = os.path.dirname(cgroups.parent("lesson")) + "/lesson"
+steps.execute(cgroups.create(path, {"pids": {"limit": 10}}), {})
+print(files.read(f"/sys/fs/cgroup{path}/pids.max").decode(), path)
+steps.execute(cgroups.remove(path), {})
+"""
+
+
+def test_a_notebooks_cells_limit_what_systemd_delegates(student: dict[str, str]) -> None:
+    """The cells have a pid namespace, out of which nobody is moved to a leaf: who is outside must have gone before."""
+    home = Path(student["HOME"])
+    launch = (
+        'mkdir -p course run; echo \'{"transport": "ipc"}\' >run/kernel.json; '
+        f'exec {COMMAND[0]} -m minicontainer.teach.sandbox run/kernel.json {COMMAND[0]} -c "$0"'
+    )
+    done = subprocess.run(
+        ["setpriv", "--reuid", "1234", "--regid", "1234", "--init-groups", "sh", "-euc", launch, IN_A_CELL],
+        env={**student, "MINICONTAINER_COURSE": str(home / "course"), "PYTHONPATH": os.getcwd()}, cwd=home,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    limit, path = done.stdout.split()
+    assert limit == "10"
+    assert path.startswith("/user.slice/user-1234.slice/user@1234.service/") and path.endswith(".scope/lesson")

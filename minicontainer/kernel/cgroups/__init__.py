@@ -557,6 +557,11 @@ def move_to_leaf(directory: str) -> None:
         pids = files.read(f"{directory}/cgroup.procs").split()
         if not pids:
             return
+        if b"0" in pids:  # how the kernel writes who is not in our pid namespace
+            raise errors.KernelError(
+                errno.EBUSY, "write", (f"{leaf}/cgroup.procs",),
+                f"{directory} holds processes from outside this pid namespace, which cannot be moved from in here",
+            )  # fmt: skip
         for pid in pids:
             try:
                 files.put(f"{leaf}/cgroup.procs", pid.decode())
