@@ -99,12 +99,18 @@ def kernelspec(prefix: str) -> str:
     }  # fmt: skip
     with open(f"{directory}/kernel.json", "w") as file:
         json.dump(document, file, indent=1)
-    # What JupyterLab would ask each learner first: whether it may fetch news. There is no network to fetch from.
+    # What JupyterLab would ask each learner first: whether it may fetch news. There is no network to fetch from. And
+    # code is folded at the window's edge, as text is, rather than scrolled to.
     settings = f"{prefix}/share/jupyter/lab/settings"
     os.makedirs(settings, exist_ok=True)
     with open(f"{settings}/overrides.json", "w") as file:
         quiet = {"fetchNews": "false", "checkForUpdates": False}
-        json.dump({"@jupyterlab/apputils-extension:notification": quiet}, file, indent=1)
+        folded = {"codeCellConfig": {"lineWrap": True}}
+        overrides = {
+            "@jupyterlab/apputils-extension:notification": quiet,
+            "@jupyterlab/notebook-extension:tracker": folded,
+        }
+        json.dump(overrides, file, indent=1)
     return directory
 
 
@@ -154,8 +160,11 @@ def start(arguments: list[str]) -> int:
             f"--MultiKernelManager.default_kernel_name={KERNEL}",
             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None",
             "--LabApp.extension_manager=readonly", "--Application.log_level=WARN",  # an address, not forty lines
+            f"--KernelSpecManager.allowed_kernelspecs={KERNEL}",  # in another kernel, most cells would fail
             *root, *arguments,
         ]  # fmt: skip
+        # In JupyterLab's terminal, `minicontainer` is this checkout's.
+        more["PATH"] = f"{sys.prefix}/bin:{os.environ.get('PATH', os.defpath)}"
         server = subprocess.Popen(words, env={**os.environ, **more}, cwd=course, preexec_fn=end_with_us)  # noqa: PLW1509 (one thread)
         signal.signal(signal.SIGTERM, lambda *_: server.terminate())
         while True:
@@ -273,6 +282,15 @@ def execute_all(words: list[str], html: bool) -> int:
     return 1 if failed else 0
 
 
+# A page has no bar to scroll a cell by that would also be there on paper: long lines go on in the next one. Tables and
+# text are as wide as is good to read.
+WRAPPED = """<style>
+.jp-InputArea-editor pre, .jp-OutputArea-output pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.jp-Notebook { max-width: 64rem; margin: 0 auto; }
+</style>
+"""
+
+
 def page(notebook: Any, path: str) -> str:
     """The executed notebook as one HTML file that needs nothing else, below build/notebooks; returns its path."""
     import nbconvert
@@ -283,7 +301,7 @@ def page(notebook: Any, path: str) -> str:
     directory = f"{CHECKOUT}/build/notebooks"
     os.makedirs(directory, exist_ok=True)
     with open(f"{directory}/{short(path)}.html", "w") as file:
-        file.write(text)
+        file.write(text.replace("</head>", f"{WRAPPED}</head>", 1))
     return f"{directory}/{short(path)}.html"
 
 
