@@ -210,10 +210,7 @@ def panels(title: str, groups: Sequence[Panel], alt: str | None = None, letters:
 def draw_bars(axes: Axes, group: Panel, letters: float) -> None:
     """The bars of one panel, the first on top."""
     found = {label: measure.summary(samples) for label, samples in group.series.items() if samples}
-    reach = max(summary.high for summary in found.values())
-    most = max(summary.most for summary in found.values())
-    edge = most if most <= 1.6 * reach else 1.35 * reach  # one run that went astray must not flatten all others
-    edge = edge or 1.0
+    edge = last_shown(group)
     for row, (label, summary) in enumerate(found.items()):
         samples = group.series[label]
         light = label == group.reference
@@ -243,6 +240,19 @@ def draw_bars(axes: Axes, group: Panel, letters: float) -> None:
         axes.set_title(group.title, loc="left", fontsize=letters + 1, fontweight="bold")
 
 
+def last_shown(group: Panel) -> float:
+    """Where a panel's axis ends. One run that went astray must not flatten all others: it is only pointed to."""
+    found = [measure.summary(samples) for samples in group.series.values() if samples]
+    reach = max(summary.high for summary in found)
+    most = max(summary.most for summary in found)
+    return (most if most <= 1.6 * reach else 1.35 * reach) or 1.0
+
+
+def cut(group: Panel) -> bool:
+    """Whether some run of a panel lies beyond its axis."""
+    return any(value > last_shown(group) for samples in group.series.values() for value in samples)
+
+
 def scattered(row: int, count: int) -> list[float]:
     """Heights for dots that would lie on one another: up and down within the bar, in their order."""
     return [row + 0.2 * ((number * 0.618) % 1 - 0.5) * 2 for number in range(count)]
@@ -262,6 +272,7 @@ def caption(groups: Sequence[Panel]) -> str:
     runs = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     said = f"bar: median of {runs} runs · whisker: its interval, {measure.sureness(min(counts)):.0%} sure"
     said += " · dot: one run"
+    said += " · ▶ more runs further out" * any(map(cut, groups))
     references = {group.reference for group in groups if group.reference}
     return said + (f"\n(× …): times {references.pop()}" if len(references) == 1 else "")
 
