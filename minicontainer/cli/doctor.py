@@ -323,12 +323,12 @@ def notebooks() -> Iterator[Fact]:
     obstacles = {word: in_the_sandbox(word) for word in ("overlay", "network", "cgroups", "idmap")}
     whole = [f"{number:02}" for number, topic in lesson.TOPICS.items() if not any(obstacles[w][0] for w in topic.wants)]
     who = "root of the machine, without a user namespace" if host.is_root() else "in a sandbox of your own"
-    yield Fact("notebooks", "ok", f"{' '.join(whole)} run whole, {who}")
-    for number, topic in lesson.TOPICS.items():
-        for word in topic.wants:
-            said, mend = obstacles[word]
-            if said:
-                yield Fact(f"notebook {number:02}", "warn", f"teaches, but shows less: {said}", mend)
+    if whole:
+        yield Fact("notebooks", "ok", f"{' '.join(whole)} run whole, {who}")
+    for word, (said, mend) in obstacles.items():
+        less = [f"{number:02}" for number, topic in lesson.TOPICS.items() if said and word in topic.wants]
+        if less:
+            yield Fact("notebooks", "warn", f"{' '.join(less)} show less: {said}", mend)
 
 
 def in_the_sandbox(word: str) -> tuple[str, str]:

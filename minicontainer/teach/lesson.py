@@ -35,19 +35,19 @@ class Topic(NamedTuple):
 
 
 TOPICS = {
-    1: Topic("A process and its exit code", "01_process", 30),
-    2: Topic("Namespaces: what a process sees", "02_namespaces", 40),
-    3: Topic("The root file system: chroot, its escape, pivot_root", "03_rootfs", 45),
-    4: Topic("An image is a tarball with metadata", "04_archive", 40),
-    5: Topic("Layers and whiteouts", "05_layers", 40),
+    1: Topic("A process and its exit code", "01_process", 30, ("overlay",)),
+    2: Topic("Namespaces: what a process sees", "02_namespaces", 40, ("overlay",)),
+    3: Topic("The root file system: chroot, its escape, pivot_root", "03_rootfs", 45, ("overlay",)),
+    4: Topic("An image is a tarball with metadata", "04_archive", 40, ("overlay",)),
+    5: Topic("Layers and whiteouts", "05_layers", 40, ("overlay",)),
     6: Topic("Overlay and copy-on-write", "06_overlay", 45, ("overlay",)),
-    7: Topic("Network namespaces, veth, bridge", "07_bridge", 45, ("network",)),
+    7: Topic("Network namespaces, veth, bridge", "07_bridge", 45, ("overlay", "network")),
     8: Topic("NAT and published ports", "08_nat", 45, ("network",)),
     9: Topic("cgroups: how much a process may use", "09_cgroups", 45, ("cgroups",)),
-    10: Topic("Volumes and bind mounts", "10_mounts", 40),
-    11: Topic("Capabilities and seccomp: what root may do", "11_security", 45),
-    12: Topic("User namespaces: root that is nobody", "12_idmap", 45, ("idmap",)),
-    16: Topic("What it costs: the comparison with native", "16_measure", 45),
+    10: Topic("Volumes and bind mounts", "10_mounts", 40, ("overlay",)),
+    11: Topic("Capabilities and seccomp: what root may do", "11_security", 45, ("overlay",)),
+    12: Topic("User namespaces: root that is nobody", "12_idmap", 45, ("overlay", "idmap")),
+    16: Topic("What it costs: the comparison with native", "16_measure", 45, ("overlay", "network")),
 }
 
 
@@ -57,13 +57,9 @@ TOPICS = {
 @functools.cache
 def obstacle(word: str) -> tuple[str, str]:
     """Why this kernel cannot do what `word` names, and the mend; two empty texts if it can."""
-    if word == "root":
-        if host.is_root():
-            return "", ""
-        return "you are root of this notebook's user namespace, not of the machine", "sudo ./dev notebooks"
     if word == "cgroups":
         said, _, mend = cgroups.obstacle().partition("; ")
-        return said, mend
+        return said, mend if host.is_root() or not said else "sudo ./dev notebooks"
     if word == "network":
         if host.owns_network() and host.privileged():
             return "", ""
@@ -82,7 +78,6 @@ WORDS = {
     "cgroups": "cgroups: limits can be set",
     "network": "network: devices, addresses, rules",
     "overlay": "overlay: layers can be mounted",
-    "root": "root of the machine",
     "idmap": "several user ids",
 }
 
@@ -98,7 +93,7 @@ class Here:
         self.scratch = f"{directory}/scratch"
 
     def can(self, word: str) -> bool:
-        """Whether "cgroups", "network", "overlay", "root" or "idmap" can be had here."""
+        """Whether "cgroups", "network", "overlay" or "idmap" can be had here."""
         return not obstacle(word)[0]
 
 
@@ -122,10 +117,10 @@ def begin(number: int) -> Here:
             "* ✗ This Python is an ordinary user without a namespace of its own, and most cells will fail. "
             "Choose the kernel *minicontainer* (menu Kernel, Change Kernel)."
         )
-    for word, meaning in WORDS.items():
+    for word in topic.wants:
         said, mend = obstacle(word)
-        wanted = " **This notebook is about it: cells that need it say what you would see.**" * (word in topic.wants)
-        lines.append(f"* ✓ {meaning}" if not said else f"* – {meaning}: {said}. To have it: `{mend}`.{wanted}")
+        lack = f"{said}. **This notebook shows less here.** To have it: `{mend}`."
+        lines.append(f"* – {WORDS[word]}: {lack}" if said else f"* ✓ {WORDS[word]}")
     show("\n".join(lines), {"lesson": {"name": here.name, "suffix": host.suffix()}})
     before = traces()
     from ..engine import client

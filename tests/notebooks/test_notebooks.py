@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,47 @@ def test_three_questions_wait_for_an_answer(written: dict[str, Any]) -> None:
     assert set(course.instructor_answers(str(written["path"]))) == waiting
 
 
+def test_what_it_wants_of_the_host_stands_in_the_table(written: dict[str, Any]) -> None:
+    """`doctor` and the first cell go by it."""
+    whole = "\n".join(map(text, written["cells"]))
+    used = set(re.findall(r'here\.can\("(\w+)"\)', whole)) | ({"overlay"} if "lesson.run(" in whole else set())
+    assert used <= set(lesson.TOPICS[int(written["path"].name[:2])].wants)
+
+
+def test_what_every_notebook_has(written: dict[str, Any]) -> None:
+    """Aims and time first, predictions, the package's own source, a picture; it ends at its lab."""
+    first = text(written["cells"][0])
+    number = f"{int(written['path'].name[:2]):02}"
+    assert f"# {number} · " in first and "able to\n\n* " in first
+    assert f"**Time:** {lesson.TOPICS[int(number)].minutes} minutes." in first
+    whole = "\n".join(map(text, written["cells"]))
+    assert "*Predict" in whole and "inspect.getsource(" in whole and "plot." in whole
+    last = written["cells"][-1]
+    assert last["cell_type"] == "markdown" and text(last).startswith(f"## Lab {number}")
+    assert f"minicontainer lab start {number} " in text(last) and f"minicontainer lab check {number} " in text(last)
+
+
+def test_diagrams_are_not_folded(written: dict[str, Any]) -> None:
+    """JupyterLab in a window of 1280 pixels, the list of files open beside it, has room for so many letters."""
+    for cell in written["cells"]:
+        for drawing in re.findall(r"```text\n(.*?)```", text(cell), re.S) if cell["cell_type"] == "markdown" else ():
+            assert max(map(len, drawing.splitlines())) <= 87, drawing
+
+
 def test_images_have_words_for_who_does_not_see_them(written: dict[str, Any]) -> None:
     for cell in written["cells"]:
         assert not re.search(r"!\[\s*\]\(", text(cell)), text(cell)
         for tag in re.findall(r"<img[^>]*>", text(cell)):
             assert re.search(r'alt="[^"]+"', tag), tag
+
+
+def test_a_page_folds_long_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbformat.v4 as v4
+
+    monkeypatch.setattr(course, "CHECKOUT", str(tmp_path))
+    page = course.page(v4.new_notebook(cells=[v4.new_code_cell("1 + " * 200 + "1")]), "01_process.ipynb")
+    head = Path(page).read_text().partition("</head>")[0]
+    assert page == f"{tmp_path}/build/notebooks/01_process.html" and head.endswith(course.WRAPPED)
 
 
 # -------------------------------------------------------------------------------------------------------------- run
@@ -133,6 +170,9 @@ def run(path: Path, folder: Path) -> None:
     answers = course.instructor_answers(str(path))
     notebook = course.execute(str(path), str(folder), answers)
     assert course.problems(notebook) == []
+    for cell in notebook.cells:  # what one cell printed in a row is one output
+        names = [output.get("name") for output in cell.get("outputs", ())]
+        assert all(one is None or one != two for one, two in pairwise(names)), cell.source
     said = "".join(
         output.text for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "stream"
     )
