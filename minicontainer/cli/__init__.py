@@ -102,8 +102,9 @@ def main(arguments: list[str] | None = None) -> int:
         code: int = module.main(rest)
         return code
     except BrokenPipeError:
-        # Whoever read our output has left: not an error of ours, and no message can reach them.
-        sys.stderr.close()
+        # Whoever read our output has left: not an error of ours, and no message can reach them. What is still to be
+        # flushed goes nowhere.
+        os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
         return 141
     except KeyboardInterrupt:
         return 130

@@ -35,7 +35,8 @@ def main(arguments: list[str]) -> int:
         return 0
     rows = []
     for identifier, record in zip(identifiers, records, strict=True):
-        command = " ".join(record["args"]).replace("\n", " ")
+        words = [f"'{word}'" if " " in word else word for word in record["args"]]
+        command = " ".join(words).replace("\n", " ")
         if not values["no_trunc"] and len(command) > 20:
             command = command[:19] + "…"
         created = f"{table.ago(table.seconds_since(record['created']))} ago"

@@ -151,6 +151,8 @@ def begin(containers: Any, planned: Any, values: dict[str, Any], explain: bool, 
             except errors.MiniContainerError:
                 if explain:
                     teller.flush()  # as far as it came
+                if values["detach"] and os.path.exists(containers.path(planned.record["id"])):
+                    print(planned.record["id"])  # it is there, Created
                 raise
             if values["detach"]:
                 print(planned.record["id"])

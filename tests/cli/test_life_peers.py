@@ -1,0 +1,142 @@
+"""The life of containers, typed to us and to a real docker side by side: the same exit codes, the same output.
+
+Normalised, and nothing else: ids, how long ago something was, blanks between columns, and the words of refusals, of
+which only that there are some is compared.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import engine_fixtures
+from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+LISTENS = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
+
+# One line each, as typed behind `docker` or `minicontainer`. `@ready NAME` waits until it has written that word.
+TRANSCRIPT = [
+    ["run", "--rm", "demo", "sh", "-c", "echo out; echo err >&2; exit 3"],
+    ["run", "--rm", "demo", "nosuch"],
+    ["run", "--rm", "demo", "/etc"],
+    ["run", "--name", "failed", "demo", "nosuch"],
+    ["ps", "-a"],
+    ["rm", "failed"],
+    ["run", "-d", "--name", "web", "--network", "none", "demo", "sh", "-c", LISTENS],
+    ["@ready", "web"],
+    ["ps"],
+    ["ps", "-q"],
+    ["container", "ls", "-a"],
+    ["logs", "web"],
+    ["logs", "--tail", "0", "web"],
+    ["logs", "--tail", "1", "-t", "web"],
+    ["logs", "nosuch"],
+    ["port", "web"],
+    ["rename", "web", "other"],
+    ["rename", "web", "again"],
+    ["pause", "other"],
+    ["pause", "other"],
+    ["ps"],
+    ["start", "other"],
+    ["unpause", "other"],
+    ["unpause", "other"],
+    ["kill", "-s", "WINCH", "other"],
+    ["kill", "-s", "NOSUCH", "other"],
+    ["rm", "other"],
+    ["stop", "other"],
+    ["stop", "other"],
+    ["kill", "other"],
+    ["pause", "other"],
+    ["attach", "other"],
+    ["ps"],
+    ["ps", "-a"],
+    ["logs", "other"],
+    ["start", "other"],
+    ["start", "other"],
+    ["restart", "-t", "5", "other"],
+    ["stop", "-t", "5", "other"],
+    ["wait", "other"],
+    ["wait", "nosuch"],
+    ["logs", "other"],
+    ["start", "nosuch"],
+    ["rm", "other"],
+    ["create", "--name", "kept", "demo", "sh", "-c", "echo x >>/kept; wc -l </kept"],
+    ["ps", "-a"],
+    ["start", "-a", "kept"],
+    ["start", "-a", "kept"],
+    ["start", "-ai", "kept"],
+    ["logs", "kept"],
+    ["run", "-d", "--name", "kept", "demo", "true"],
+    ["run", "-d", "--rm", "--name", "brief", "--network", "none", "demo", "sleep", "60"],
+    ["rm", "-f", "brief"],
+    ["run", "-d", "--name", "failing", "demo", "nosuch"],
+    ["run", "-d", "--name", "again", "--restart", "on-failure:1", "demo", "sh", "-c", "echo run; exit 3"],
+    ["run", "--rm", "--restart", "always", "demo", "true"],
+    ["run", "-d", "--restart", "sometimes", "demo", "true"],
+    ["rm", "nosuch"],
+    ["rm", "-f", "nosuch"],
+    ["stop", "nosuch"],
+    ["kill", "nosuch"],
+    ["attach", "nosuch"],
+    ["@ready", "again"],
+    ["container", "prune", "-f"],
+    ["ps", "-aq"],
+]  # fmt: skip
+
+
+@pytest.fixture
+def docker_with_demo(docker: list[str], tmp_path: Path) -> Iterator[list[str]]:
+    """docker with the same image."""
+    archive = tmp_path / "images.tar"
+    archive.write_bytes(engine_fixtures.archive(engine_fixtures.images()))
+    subprocess.run([*docker, "load", "-q", "-i", archive], check=True, capture_output=True)
+    yield docker
+    left = subprocess.run([*docker, "ps", "-aq"], capture_output=True, text=True).stdout.split()
+    if left:
+        subprocess.run([*docker, "rm", "-f", "-v", *left], capture_output=True)
+
+
+def typed(engine: list[str], words: list[str]) -> tuple[int, str, bool]:
+    """Exit code, normalised output, and whether there were complaints."""
+    if words[0] == "@ready":
+        end = "ready" if words[1] == "web" else None
+        with subprocess.Popen([*engine, "logs", "-f", words[1]], stdout=subprocess.PIPE, text=True) as follower:
+            assert follower.stdout is not None
+            assert end is None or any(end in line for line in follower.stdout)
+            if end:
+                follower.kill()
+        if end is None:
+            subprocess.run([*engine, "wait", words[1]], capture_output=True)
+        return 0, "", False
+    done = subprocess.run([*engine, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    return done.returncode, normal(done.stdout), bool(done.stderr)
+
+
+def normal(text: str) -> str:
+    """Without what differs from start to start."""
+    text = re.sub(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b", "ID", text)
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
+    text = re.sub(r"(Less than a second|About a minute|\d+ seconds?)", "AGE", text)
+    text = re.sub(r"Total reclaimed space: .*", "Total reclaimed space: SIZE", text)
+    return re.sub(r" {2,}", "  ", text)
+
+
+def test_the_transcripts_are_the_same(shop: Shop, docker_with_demo: list[str]) -> None:
+    ours = [sys.executable, "-m", "minicontainer"]
+    different = []
+    try:
+        for words in TRANSCRIPT:
+            theirs, here = typed(docker_with_demo, words), typed(ours, words)
+            if theirs != here:
+                different.append((" ".join(words), theirs, here))
+    finally:
+        shop.end_all()
+        left = subprocess.run([*ours, "ps", "-aq"], capture_output=True, text=True).stdout.split()
+        if left:
+            subprocess.run([*ours, "rm", "-f", "-v", *left], capture_output=True)
+    assert not different, "\n".join(f"{words}\n  {theirs}\n  {here}" for words, theirs, here in different)
