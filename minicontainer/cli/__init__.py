@@ -24,6 +24,7 @@ COMMANDS = {
     "exec": ("exec", "one more process in a running container"),
     "logs": ("logs", "what a container has written"),
     "ps": ("ps", "list containers"),
+    "events": ("events", "what happens to containers"),
     "port": ("port", "where a container's published ports lead"),
     "rename": ("rename", "call a container otherwise"),
     "rm": ("rm", "remove containers"),
@@ -36,8 +37,8 @@ COMMANDS = {
     "notebook": ("notebook", "list, reset NN: the course's notebooks; a reset keeps your copy"),
     "lab": ("lab", "list, start NN, check NN, reset NN, progress: the course's labs"),
     "doctor": ("doctor", "what this machine can do, and the mend for what it cannot"),
-    "system": ("system", "check [--repair], reset: the store and the kernel's objects"),
-    "bench": ("bench", "measure: start, load"),
+    "system": ("system", "check [--repair], start, enable, disable, reset: the store as a whole, and after a boot"),
+    "bench": ("bench", "measure: start, life, load, and native beside container"),
 }
 LONGER = {
     **{

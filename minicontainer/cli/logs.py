@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 
 from ..engine import client
 from ..runtime import log
-from . import UsageError
+from . import UsageError, moments
 from .flags import Flag, Help, parse
 
 FLAGS = [
@@ -19,8 +18,6 @@ FLAGS = [
     Flag("-t --timestamps", "timestamps", "bool", "with each line's time"),
     Flag("--details", "details", "bool", "taken, as docker does; there are none to show"),
 ]
-
-SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def main(arguments: list[str]) -> int:
@@ -49,34 +46,5 @@ def main(arguments: list[str]) -> int:
 
 def moment(flag: str, values: dict[str, str]) -> str:
     """The time that a flag names, as the log writes times; empty if it is not there."""
-    text = values.get(flag.removeprefix("--"), "")
-    if not text:
-        return ""
-    try:
-        return log.timestamp(int((time.time() - duration(text)) * 1e9))
-    except ValueError:
-        pass
-    try:
-        return log.timestamp(max(1, int(float(text) * 1e9)))
-    except ValueError:
-        pass
-    import datetime
-
-    try:
-        then = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"invalid value {text!r} for {flag}: 2025-01-31T12:00:00Z, or 10m") from None
-    return log.timestamp(max(1, int(then.timestamp() * 1e9)))
-
-
-def duration(text: str) -> float:
-    """`1h30m` in seconds, as Go writes durations. Raises ValueError."""
-    total, rest = 0.0, text
-    while rest:
-        digits = next((index for index, letter in enumerate(rest) if letter not in "0123456789."), len(rest))
-        unit = rest[digits : digits + 1]
-        if unit not in SECONDS:
-            raise ValueError(text)
-        total += float(rest[:digits]) * SECONDS[unit]
-        rest = rest[digits + 1 :]
-    return total
+    found = moments.nanoseconds(flag, values.get(flag.removeprefix("--"), ""))
+    return log.timestamp(found) if found else ""

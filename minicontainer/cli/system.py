@@ -9,14 +9,17 @@ from .flags import Flag, Help, parse
 
 FLAGS = {
     "check": [Flag("--repair", "repair", "bool", "mend what is found")],
+    "start": [],
+    "enable": [],
+    "disable": [],
     "reset": [Flag("-f --force", "force", "bool", "do not ask")],
 }
 
-USAGE = "system check [--repair] | system reset [-f]"
+USAGE = "system check [--repair] | system start | system enable | system disable | system reset [-f]"
 
 
 def main(arguments: list[str]) -> int:
-    """system check [--repair] | reset [-f]"""
+    """system check [--repair] | start | enable | disable | reset [-f]"""
     verb = arguments[0] if arguments else ""
     if verb in ("-h", "--help"):
         print(USAGE)
@@ -33,6 +36,14 @@ def main(arguments: list[str]) -> int:
     store = system.System(host.root())
     if verb == "reset":
         return reset(store, values["force"])
+    if verb == "start":
+        return start(store)
+    if verb == "enable":
+        print(f"{store.enable()}: starts containers with --restart always or unless-stopped at each boot")
+        return 0
+    if verb == "disable":
+        store.disable()
+        return 0
     problems = store.check(values["repair"])
     for problem in problems:
         print(problem + (": mended" if values["repair"] else ""))
@@ -42,6 +53,16 @@ def main(arguments: list[str]) -> int:
     if not problems:
         print("nothing is wrong")
     return 0
+
+
+def start(store: system.System) -> int:
+    """What the unit runs at boot."""
+    began, failed = store.start()
+    for name in began:
+        print(name)
+    for sentence in failed:
+        print(f"minicontainer: {sentence}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def reset(store: system.System, force: bool) -> int:

@@ -189,10 +189,17 @@ class Container:
         if timeout is None:
             timeout = self.record["stop_timeout"] if self.record["stop_timeout"] is not None else 10
         number = containers.signal_number(signal) if signal else self.record["stop_signal"]
-        try:
-            opened = self.monitor()
-        except errors.Conflict:
+        if self.record["status"] not in containers.LIVE:
             return
+        try:
+            self.end(number, timeout)
+        except (errors.Conflict, channel.Gone):
+            pass  # it has ended meanwhile, or its monitor was killed: it does not run
+        events.write(self.engine.root, "stop", self.record)
+
+    def end(self, number: int, timeout: float) -> None:
+        """Send the signal, and after `timeout` seconds SIGKILL; return when it has ended."""
+        opened = self.monitor()
         try:
             opened.ask({"signal": number, "stop": True})
             if self.record["status"] == "paused":
@@ -202,11 +209,8 @@ class Container:
             except TimeoutError:
                 opened.ask({"signal": SIGKILL, "stop": True})
                 opened.until("exited")
-        except channel.Gone:
-            pass  # it has ended meanwhile, or its monitor was killed: it does not run
         finally:
             opened.close()
-        events.write(self.engine.root, "stop", self.record)
 
     def restart(self, timeout: float | None = None, signal: str = "") -> None:
         """`stop`, and `start`."""

@@ -163,7 +163,9 @@ class Containers:
         options = {key: record["modes"][kind] for kind, key in SHARED.items()} | {"network_mode": record["network"]}
         config["linux"]["namespaces"] = configure.spaces(options, self.joined(options))
         config["process"]["consoleSize"] = dict(zip(("height", "width"), size, strict=True))
-        noted = steps.call(change, directory, {"status": "starting", **fields}, why="we are at it, and who we are")
+        noted = steps.call(
+            change, directory, {"status": "starting", "stopped": False, **fields}, why="we are at it, and who we are"
+        )
         plan += [noted._replace(concept="engine")]
         links = self.images.layer_links(self.images.get(record["image_id"]))
         plan += self.start(record, config, links, explain=False)
@@ -301,11 +303,17 @@ class Containers:
     # Taking down
 
     def teardown(
-        self, record: Record, remove: bool, ended: Record | None = None, volumes_too: bool = True
+        self,
+        record: Record,
+        remove: bool,
+        ended: Record | None = None,
+        volumes_too: bool = True,
+        again: bool = False,
     ) -> Iterator[steps.Step]:
         """The reverse of `start`, from the record alone; every step is idempotent.
 
-        With `remove`, nothing is left but, unless `volumes_too`, its anonymous volumes; else `ended` is noted.
+        With `remove`, nothing is left but, unless `volumes_too`, its anonymous volumes; else `ended` is noted. `again`,
+        it will be restarted: its monitor's door stays open.
         """
         identifier, directory = record["id"], self.path(record["id"])
         yield from steps.about("cgroups", cgroups.remove(record["cgroup"]))
@@ -313,7 +321,12 @@ class Containers:
             detach = bridge.detach(bridge.default(self.root), identifier, bool(record["ports"]), unplug=False)
             yield from steps.about("bridge", detach)
         yield from steps.about("overlay", overlay.umount(directory))
-        gone = steps.remove_tree(self.run_directory(identifier), why="no process any more")
+        place = self.run_directory(identifier)
+        gone = (
+            steps.unlink(f"{place}/state.json", why="no process now")
+            if again
+            else steps.remove_tree(place, why="no process any more")
+        )
         yield gone._replace(concept="engine")
         anonymous = record["anonymous"] if volumes_too else []
         last = self.forget(record, anonymous) if remove else self.remember(directory, ended or {})
@@ -371,11 +384,11 @@ class Containers:
             ended["finished"] = log.timestamp()
         return self.teardown(record, record["remove"], {**ended, "error": str(error)})
 
-    def after_end(self, record: Record, code: int, again: bool) -> steps.Plan:
-        """What to take down after the command has ended; `again`, it will be restarted."""
+    def after_end(self, record: Record, code: int, again: bool, stopped: bool) -> steps.Plan:
+        """What to take down after the command has ended; `again`, it will be restarted; `stopped`, it was asked to."""
         status = "restarting" if again else "exited"
-        ended = {"status": status, "exit_code": code, "finished": log.timestamp(), "error": ""}
-        return self.teardown(record, record["remove"], ended)
+        ended = {"status": status, "exit_code": code, "finished": log.timestamp(), "error": "", "stopped": stopped}
+        return self.teardown(record, record["remove"], ended, again=again)
 
     def note_died(self, record: Record, code: int) -> None:
         """Note for who follows `events` that the command has ended."""
@@ -389,6 +402,11 @@ class Containers:
         return policy["name"] in ("always", "unless-stopped")
 
     # Running
+
+    def comes_back(self, record: Record) -> bool:
+        """Whether a container that does not run is to be started after a boot: docker's rule for its daemon's start."""
+        name = record["restart"]["name"]
+        return name == "always" or (name == "unless-stopped" and "started" in record and not record.get("stopped"))
 
     def perform(self, planned: Start, explain: bool = False, audience: bool = True) -> session.Session:
         """Perform a planned start in a monitor of its own. The session tells when it started and how it ended.

@@ -51,7 +51,9 @@ class Keeper:
             raise
         self.lock = values.get("lock", self.lock)
         self.since = time.monotonic()
-        self.stage.listen(engine.note_started(record, values))
+        place = engine.note_started(record, values)
+        if self.stage.listener < 0:
+            self.stage.listen(place)
         self.stage.began(values["pid"], values.get("master"), record["stdin"])
 
     def tend(self, renewed: bool) -> int:
@@ -68,17 +70,16 @@ class Keeper:
         record = engine.load(self.identifier)
         engine.note_died(record, code)
         again = not self.stage.stopping and engine.restarts(record, code)
-        monitor.take_down(engine.after_end(record, code, again), self.report)
+        monitor.take_down(engine.after_end(record, code, again, self.stage.stopping), self.report)
         if not again:
             return None
-        self.stage.listen(engine.run_directory(self.identifier))  # who wants to stop it can come in meanwhile
         self.stage.tell({"ended": code})
         if time.monotonic() - self.since >= STEADY:
             self.back_off = LEAST
         self.stage.idle(self.back_off)
         self.back_off = min(2 * self.back_off, MOST)
         if self.stage.stopping:
-            monitor.take_down(engine.after_end(engine.load(self.identifier), code, again=False), self.report)
+            monitor.take_down(engine.after_end(engine.load(self.identifier), code, False, True), self.report)
             return None
         return engine.plan_restart(self.identifier)
 

@@ -8,6 +8,7 @@ up. Kernel objects that bear the id of no directory at all cannot come from us; 
 from __future__ import annotations
 
 import os
+import sys
 
 from .. import errors, files, host, netlink, steps
 from ..kernel import cgroups
@@ -97,6 +98,43 @@ class System:
             found |= {name: f"{host.run_root()}/{name}" for name in os.listdir(host.run_root()) if len(name) == 64}
         return found
 
+    def start(self) -> tuple[list[str], list[str]]:
+        """Start what is to come back after a boot. The names of those that run now, and sentences about the others."""
+        began, failed = [], []
+        for record in reversed(self.containers.records()):
+            if record["status"] in ("created", "exited") and self.containers.comes_back(record):
+                try:
+                    self.containers.get(record["id"]).start()
+                    began.append(record["name"])
+                except (errors.MiniContainerError, OSError) as error:
+                    failed.append(f"{record['name']}: {error}")
+        return began, failed
+
+    def enable(self) -> str:
+        """Have systemd start at each boot what is to come back. Returns the unit's path. Raises Unsupported."""
+        self.need_systemd()
+        path = f"{UNITS}/{unit_name()}"
+        files.write(path, unit(self.root).encode(), sync=True)
+        cgroups.systemd("systemctl", "daemon-reload")
+        cgroups.systemd("systemctl", "enable", unit_name())
+        return path
+
+    def disable(self) -> None:
+        """The reverse; containers that run go on. Raises Unsupported."""
+        self.need_systemd()
+        cgroups.systemd("systemctl", "disable", unit_name(), check=False)
+        files.unlink(f"{UNITS}/{unit_name()}")
+        cgroups.systemd("systemctl", "daemon-reload")
+
+    def need_systemd(self) -> None:
+        """Raise Unsupported, with another way, where there is no systemd to ask."""
+        if not host.is_root():
+            raise errors.Unsupported("a unit for the machine's boot is root's to install: sudo")
+        if not os.path.isdir(cgroups.SYSTEMD):
+            raise errors.Unsupported(
+                "systemd is not process 1 here: have whatever starts this machine run `minicontainer system start`"
+            )
+
     def reset(self) -> None:
         """Take everything away: containers, images, volumes, the bridge, the table; ip_forward as it was.
 
@@ -116,6 +154,35 @@ class System:
             files.remove_tree(f"{self.root}/{name}")
         if not os.path.ismount(self.root):  # a disk of its own stays, empty
             files.remove_directory(self.root)
+
+
+UNITS = "/etc/systemd/system"
+
+
+def unit_name() -> str:
+    """The unit of this store."""
+    return f"minicontainer{host.suffix()}.service"
+
+
+def unit(root: str) -> str:
+    """The unit's text (systemd.service(5)): one command at boot. The monitors that it leaves behind are the service."""
+    return f"""\
+[Unit]
+Description=minicontainer: containers with --restart always or unless-stopped
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+Environment="MINICONTAINER_ROOT={root}"
+ExecStart="{sys.executable}" -m minicontainer system start
+# A monitor ends when its container does; who stops this service stops the monitors, and the kernel their containers.
+KillMode=control-group
+
+[Install]
+WantedBy=multi-user.target
+"""
 
 
 def nobody(identifier: str) -> containers.Record:

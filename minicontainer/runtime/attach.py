@@ -15,7 +15,8 @@ A client is a socket of sequenced packets (unix(7)): the one that asked for the 
     {"exited": code}       … has ended for good, and all is taken down
 
 A client that is slow slows the container down once a mebibyte waits for it, as a pipe would; one that has gone not.
-The monitor imports this into an interpreter that has little else: json only when somebody asks for something.
+The monitor imports this into an interpreter that has little else: channel and json come in when somebody
+asks for something, `files` and ctypes not at all. That is a third of an idle monitor's memory.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ import os
 import select
 import time
 
-from .. import files
-from . import channel, log
+from . import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+LARGEST = 1 << 17  # bytes of one packet
 CHUNK = 1 << 16  # bytes of one read, and of one packet
 ENOUGH = 1 << 20  # bytes that may wait for one client before the container does
 NAME = "monitor.sock"
@@ -124,10 +125,9 @@ class Stage:
 
     def listen(self, directory: str) -> None:
         """Let clients come by `monitor.sock` in `directory`, which is made if missing and only its owner may enter."""
-        if self.listener >= 0:
-            os.close(self.listener)
+        from .. import files
+
         files.make_directory(directory, 0o700)
-        files.unlink(f"{directory}/{NAME}")
         place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -267,7 +267,7 @@ class Stage:
 
     def hear(self, client: Client) -> None:
         """One packet from a client."""
-        packet = client.end.recv(channel.LARGEST)
+        packet = client.end.recv(LARGEST)
         if not packet:
             self.leave(client)
         elif packet[:1] == b"0":
@@ -275,10 +275,14 @@ class Stage:
                 self.typed += packet[1:]
                 self.feed()
         elif packet[:1] == b"{":
+            from . import channel
+
             self.obey(client, channel.parse(packet))
 
     def obey(self, client: Client, asked: dict[str, Any]) -> None:
         """Do what a client asks for."""
+        from . import channel
+
         if "attach" in asked:
             client.takes, client.gives = True, bool(asked["attach"])
             if self.process >= 0:
@@ -304,6 +308,8 @@ class Stage:
 
     def introduce(self, client: Client) -> None:
         """Tell an attached client of the container's process."""
+        from . import channel
+
         try:
             channel.send(client.end, {"started": self.pid, "terminal": self.terminal}, self.process)
         except OSError:
@@ -325,6 +331,8 @@ class Stage:
 
     def tell(self, message: dict[str, Any]) -> None:
         """Tell every client."""
+        from . import channel
+
         for client in list(self.clients):
             try:
                 client.send(channel.packet(message))

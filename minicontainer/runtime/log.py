@@ -6,7 +6,7 @@ One object a line. What is longer than 16 KiB is cut into several objects, all b
 docker does it; bytes that are no UTF-8 become U+FFFD. A file that would outgrow `max_size` is renamed to `.1`, older
 ones to `.2` and so on, `max_file` of them in all.
 
-The monitor imports this into an interpreter that has little else: nothing here imports json or re.
+The monitor imports this into an interpreter that has little else: nothing here imports json, or the house's `files`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from __future__ import annotations
 import os
 import time
 from _json import encode_basestring  # the C half of json, whose other half is a megabyte
-
-from .. import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +27,12 @@ def timestamp(now: int = 0) -> str:
     """Now, or `now` in nanoseconds since the epoch, in RFC 3339 with nanoseconds, as docker writes times."""
     now = now or time.time_ns()
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z"
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """write(2) until nothing is left."""
+    while content:
+        content = content[os.write(descriptor, content) :]
 
 
 class Writer:
@@ -75,18 +79,18 @@ class Writer:
         tail = f',"stream":"{STREAMS[stream]}","time":"{timestamp()}"}}\n'
         lines = [f'{{"log":{encode_basestring(entry.decode(errors="replace"))}{tail}'.encode() for entry in entries]
         if not self.max_size:
-            files.write_all(self.file, b"".join(lines))
+            write_all(self.file, b"".join(lines))
             return
         size = os.fstat(self.file).st_size
         batch: list[bytes] = []
         for line in lines:
             if size + len(line) > self.max_size and size:
-                files.write_all(self.file, b"".join(batch))
+                write_all(self.file, b"".join(batch))
                 self.rotate()
                 batch, size = [], 0
             batch.append(line)
             size += len(line)
-        files.write_all(self.file, b"".join(batch))
+        write_all(self.file, b"".join(batch))
 
     def rotate(self) -> None:
         """Begin a new file; the oldest goes."""

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from minicontainer.engine import system
 from tests import leftovers
 from tests.cli.test_terminal import Screen
 from tests.conftest import minicontainer
@@ -21,6 +24,7 @@ from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
 
 pytestmark = pytest.mark.root
 
+TIME = r"\d{4}-\d\d-\d\dT[\d:.]{18}Z"
 LISTENS = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
 
 
@@ -103,7 +107,7 @@ def test_the_log_has_both_streams_and_survives_the_end(shop: Shop) -> None:
     file = Path(look()["LogPath"])
     assert file.name == f"{identifier}-json.log"
     assert {json.loads(line)["stream"] for line in file.read_text().splitlines()} == {"stdout", "stderr"}
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]{18}Z err\n", minicontainer("logs", "-t", "--tail", "1", "web").stderr)
+    assert re.fullmatch(rf"{TIME} err\n", minicontainer("logs", "-t", "--tail", "1", "web").stderr)
     assert minicontainer("logs", "--since", "2020-01-01T00:00:00Z", "--until", "1h", "web").stdout == ""
 
 
@@ -267,6 +271,40 @@ def test_after_a_reboot(shop: Shop) -> None:
     assert look()["State"]["Running"]
 
 
+def test_what_comes_back_after_a_boot(shop: Shop) -> None:
+    """By docker's rule: `always`, and `unless-stopped` where nobody stopped it; not what has another policy."""
+    for name, policy in (("one", "always"), ("two", "unless-stopped"), ("three", "unless-stopped"), ("four", "no")):
+        run("--restart", policy, "demo", "sleep", "60", name=name)
+    minicontainer("stop", "-t", "0", "one", "three")
+    for name in ("two", "four"):
+        pid = look(name)["State"]["Pid"]
+        os.kill(monitor_of(pid), signal.SIGKILL)
+        until(lambda pid=pid: not exists(pid))  # type: ignore[misc]
+    assert minicontainer("system", "start").stdout.split() == ["one", "two"]
+    assert [look(name)["State"]["Running"] for name in ("one", "two", "three", "four")] == [True, True, False, False]
+    assert minicontainer("system", "start").stdout == ""
+
+
+def test_the_unit_is_what_systemd_takes(shop: Shop, tmp_path: Path) -> None:
+    """Its command is run as it stands there; systemd itself reads the unit where it is installed."""
+    unit = system.unit(str(shop.root))
+    command = shlex.split(re.findall("^ExecStart=(.*)$", unit, re.MULTILINE)[0])
+    name, value = shlex.split(re.findall("^Environment=(.*)$", unit, re.MULTILINE)[0])[0].split("=", 1)
+    assert subprocess.run(command, env={name: value}, capture_output=True).returncode == 0
+    if shutil.which("systemd-analyze"):
+        (tmp_path / "minicontainer.service").write_text(unit)
+        done = subprocess.run(
+            ["systemd-analyze", "verify", tmp_path / "minicontainer.service"], capture_output=True, text=True
+        )
+        assert "minicontainer.service" not in done.stderr, done.stderr
+
+
+@pytest.mark.skipif(os.path.isdir("/run/systemd/system"), reason="there is a systemd to ask")
+def test_enable_says_where_there_is_no_systemd(shop: Shop) -> None:
+    done = minicontainer("system", "enable", check=False)
+    assert done.returncode == 1 and "system start" in done.stderr
+
+
 def test_the_monitor_becomes_small(shop: Shop) -> None:
     """A second after the start it is another program, and still the parent, the log's writer, the door."""
     run("demo", "sh", "-c", LISTENS)
@@ -340,3 +378,31 @@ def test_events(shop: Shop) -> None:
     ours = [event for event in events if event["Actor"]["Attributes"]["name"] == "web"][-4:]
     assert [event["Action"] for event in ours] == ["create", "start", "die", "destroy"]
     assert ours[2]["Actor"]["Attributes"] == {"colour": "blue", "image": "demo", "name": "web", "exitCode": "0"}
+    asked = [
+        "events",
+        "--since",
+        "1h",
+        "--until",
+        "0s",
+        "-f",
+        "event=die",
+        "-f",
+        "event=start",
+        "-f",
+        "label=colour=blue",
+    ]
+    told = [json.loads(line) for line in minicontainer(*asked, "--format", "json").stdout.splitlines()]
+    assert told == ours[1:3]
+    assert re.fullmatch(
+        rf"{TIME} container start [0-9a-f]{{64}} \(.*name=web\)", minicontainer(*asked).stdout.split("\n")[0]
+    )
+
+
+def test_events_follow(shop: Shop) -> None:
+    command = [sys.executable, "-m", "minicontainer", "events", "-f", "label=told", "--since", "1h"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        run("--label", "told", "demo", "true")
+        actions = [follower.stdout.readline().split()[2] for _ in range(3)]
+        follower.kill()
+    assert actions == ["create", "start", "die"]

@@ -1,13 +1,18 @@
 """A start that is killed leaves nothing that `system check --repair` does not clean, and disturbs no other start."""
 
+import json
+import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,3 +126,75 @@ def test_repair_disturbs_no_running_start(store: Path) -> None:
         stop.set()
         repairer.join()
     is_clean(store)
+
+
+def kill_at_random_moments(store: Path, times: int) -> None:
+    """`run -d` on and on, and SIGKILL for the client, the monitor or process 1, a random time after the client began.
+
+    Every record must be true afterwards, without any repair; then a repair leaves nothing but records.
+    """
+    seed = random.randrange(2**32)
+    dice = random.Random(seed)
+    for number in range(times):
+        name = f"victim-{number}"
+        command = [*start()[:3], "run", "-d", "--name", name, "-p", "0:80", "busybox", "sleep", "1000"]
+        client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        whom = dice.choice(["client", "monitor", "init"])
+        if whom == "client":
+            try:
+                client.wait(dice.uniform(0, 0.12))
+            except subprocess.TimeoutExpired:
+                client.kill()
+        client.wait(30)
+        shown = state_of(name)
+        if whom != "client":
+            pid = shown["Pid"]
+            victim = pid if whom == "init" else int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            os.kill(victim, signal.SIGKILL)
+        else:  # a monitor that had been forked by then goes on to the end of the start
+            while shown and shown["Status"] == "created" and monitor_lives(store, name):
+                shown = state_of(name)
+        try:
+            if whom == "client":
+                alive = bool(shown) and shown["Running"]
+            else:
+                deadline = time.monotonic() + 20
+                while (shown := state_of(name))["Status"] != "exited":
+                    assert time.monotonic() < deadline, shown
+                assert shown["ExitCode"] == 137
+                alive = False
+            assert alive == (bool(shown) and shown["Pid"] > 0 and Path(f"/proc/{shown['Pid']}").exists())
+            if shown:
+                minicontainer("rm", "-f", name)
+            is_clean(store)
+        except BaseException as error:
+            error.add_note(f"{whom} killed, seed {seed}, number {number}")
+            raise
+
+
+def state_of(name: str) -> dict[str, Any]:
+    """What `inspect` says of its state; {} if there is no such container."""
+    found = json.loads(minicontainer("inspect", name, check=False).stdout)
+    state: dict[str, Any] = found[0]["State"] if found else {}
+    return state
+
+
+def monitor_lives(store: Path, name: str) -> bool:
+    """Whether the process that its record names as its monitor is there."""
+    try:
+        directory = store / "containers" / os.readlink(store / "containers/names" / name)
+        record = json.loads((directory / "record.json").read_text())
+    except FileNotFoundError:
+        return False
+    return Path(f"/proc/{record['monitor'][0]}").exists()
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_random_moments(store: Path) -> None:
+    kill_at_random_moments(store, 15)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_hundred_killed_at_random_moments(store: Path) -> None:
+    kill_at_random_moments(store, 100)

@@ -27,6 +27,7 @@ from .. import measure
 # What is typed → one line of help. The file has the same name.
 BENCHES = {
     "start": "`run --rm … true` on bridge, none and host, beside docker, podman, runc and crun",
+    "life": "containers that live on: `run -d`, `ps` of 500, an idle one's memory, the 300th start, beside docker",
     "load": "a Debian image from an archive, beside docker load and podman load",
     "cpu": "a fixed piece of arithmetic: native, in a container, and with --cpus 1",
     "memory": "copying memory: native and in a container",

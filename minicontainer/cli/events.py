@@ -1,0 +1,75 @@
+"""`events`: what happens to containers, as it happens; with `--since` also what has happened."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import Any
+
+from .. import host
+from ..engine import events
+from ..runtime import log
+from . import UsageError, moments
+from .flags import Flag, Help, parse
+
+FLAGS = [
+    Flag("--since", "since", "text", "from then on: 2025-01-31T12:00:00Z, seconds since 1970, or 10m ago"),
+    Flag("--until", "until", "text", "… until then, and end"),
+    Flag("-f --filter", "filters", "list", "container=, event=, image=, label=, type=: only those"),
+    Flag("--format", "format", "text", "json: one object a line"),
+]
+
+
+def main(arguments: list[str]) -> int:
+    """docker-events(1)."""
+    try:
+        values, rest = parse("events", FLAGS, arguments)
+    except Help as help:
+        print(help)
+        return 0
+    if rest:
+        raise UsageError(f"events takes no {rest[0]!r}")
+    if values.get("format", "json") not in ("json", "{{json .}}"):
+        raise UsageError(f"--format {values['format']}: json")
+    wanted = [condition(text) for text in values["filters"]]
+    since = moments.nanoseconds("--since", values.get("since", "")) or time.time_ns()
+    until = moments.nanoseconds("--until", values.get("until", ""))
+    with contextlib.suppress(KeyboardInterrupt):
+        for event in events.read(host.root(), follow=not until or until > time.time_ns()):
+            if event is None:
+                if until and time.time_ns() > until:
+                    break
+            elif since <= event["timeNano"] and (not until or event["timeNano"] <= until) and matches(event, wanted):
+                print(json.dumps(event) if "format" in values else line(event), flush=True)
+    return 0
+
+
+def condition(text: str) -> tuple[str, str]:
+    """One --filter."""
+    key, given, value = text.partition("=")
+    if not given or key not in ("container", "event", "image", "label", "type"):
+        raise UsageError(f"invalid filter {text!r}: container=, event=, image=, label=, type=")
+    return key, value
+
+
+def matches(event: dict[str, Any], wanted: list[tuple[str, str]]) -> bool:
+    """Filters of one key are alternatives, those of different keys conditions."""
+    return all(any(fits(event, key, value) for other, value in wanted if other == key) for key, _ in wanted)
+
+
+def fits(event: dict[str, Any], key: str, value: str) -> bool:
+    """Whether one filter lets an event through."""
+    attributes = event["Actor"]["Attributes"]
+    if key == "container":
+        return bool(value) and (event["Actor"]["ID"].startswith(value) or attributes["name"] == value)
+    if key == "label":
+        name, given, content = value.partition("=")
+        return name in attributes and (not given or attributes[name] == content)
+    return bool({"event": event["Action"], "image": attributes["image"], "type": event["Type"]}[key] == value)
+
+
+def line(event: dict[str, Any]) -> str:
+    """One line, as docker prints it."""
+    attributes = ", ".join(f"{key}={value}" for key, value in sorted(event["Actor"]["Attributes"].items()))
+    return f"{log.timestamp(event['timeNano'])} {event['Type']} {event['Action']} {event['Actor']['ID']} ({attributes})"
