@@ -18,7 +18,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
-from .. import netlink, steps
+from .. import netlink, steps, syscalls
 from ..kernel import capabilities
 from . import shell
 
@@ -40,16 +40,16 @@ NOTEBOOKS = {
 
 # ------------------------------------------------------------------------------------------ a step, as people write it
 
-MOUNT = {
-    "MS_RDONLY": 1, "MS_NOSUID": 2, "MS_NODEV": 4, "MS_NOEXEC": 8, "MS_REMOUNT": 32, "MS_NOATIME": 1024,
-    "MS_BIND": 4096, "MS_REC": 16384, "MS_PRIVATE": 1 << 18, "MS_SLAVE": 1 << 19, "MS_SHARED": 1 << 20,
-    "MS_RELATIME": 1 << 21, "MS_STRICTATIME": 1 << 24,
-}  # fmt: skip
+
+def constants(prefix: str) -> dict[str, int]:
+    """The flags of `syscalls` whose names so begin, by their bits."""
+    found = {name: value for name, value in vars(syscalls).items() if name.startswith(prefix)}
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+MOUNT = constants("MS_")
 UMOUNT = {"MNT_FORCE": 1, "MNT_DETACH": 2, "MNT_EXPIRE": 4, "UMOUNT_NOFOLLOW": 8}
-CLONE = {
-    "CLONE_NEWNS": 0x00020000, "CLONE_NEWUTS": 0x04000000, "CLONE_NEWIPC": 0x08000000, "CLONE_NEWPID": 0x20000000,
-    "CLONE_NEWNET": 0x40000000, "CLONE_NEWCGROUP": 0x02000000, "CLONE_NEWUSER": 0x10000000, "CLONE_NEWTIME": 0x80,
-}  # fmt: skip
+CLONE = constants("CLONE_")
 CAPABILITIES = {name: 1 << number for number, name in enumerate(capabilities.NAMES)}
 MODE: dict[str, int] = {}  # a number in octal
 
