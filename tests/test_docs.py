@@ -104,7 +104,7 @@ def test_every_command_exists_and_takes_its_flags(document: Path) -> None:
             table, rest = table[rest[0]], rest[1:]
         try:
             _, others = flags.parse(which, table, rest, stop=which in ("run", "exec"))
-        except flags.Help:
+        except cli.Help:
             continue
         except cli.UsageError as error:
             pytest.fail(f"minicontainer {' '.join(words)}: {error}")

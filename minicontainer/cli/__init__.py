@@ -102,6 +102,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code: int = module.main(rest)
         return code
+    except Help as help:
+        print(help)
+        return 0
     except BrokenPipeError:
         # Whoever read our output has left: not an error of ours, and no message can reach them. What is still to be
         # flushed goes nowhere.
@@ -153,6 +156,10 @@ def exit_code(command: str, error: Exception) -> int:
 
 class UsageError(errors.InvalidArgument):
     """A flag that does not exist, or a value that it cannot take."""
+
+
+class Help(errors.InvalidArgument):
+    """Somebody asked for --help: the message is the text to print. Raised by `flags.parse`."""
 
 
 def usage() -> str:

@@ -2,7 +2,7 @@
 
 from ..engine import client
 from . import UsageError, attached
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 FLAGS = [
     Flag("--no-stdin", "no_stdin", "bool", "only look on"),
@@ -13,11 +13,7 @@ FLAGS = [
 
 def main(arguments: list[str]) -> int:
     """docker-attach(1)."""
-    try:
-        values, names = parse("attach CONTAINER", FLAGS, ["--sig-proxy", *arguments])
-    except Help as help:
-        print(help)
-        return 0
+    values, names = parse("attach CONTAINER", FLAGS, ["--sig-proxy", *arguments])
     if len(names) != 1:
         raise UsageError('"minicontainer attach" needs one container; `minicontainer ps` lists them')
     container = client.Client().containers.get(names[0])

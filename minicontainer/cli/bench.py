@@ -7,7 +7,7 @@ import time
 
 from .. import errors
 from ..teach import bench, measure
-from . import UsageError, flags, table
+from . import Help, UsageError, flags, table
 
 FLAGS = [
     flags.Flag("-n --runs", "runs", "text", "rounds that count (default: what the bench thinks enough)"),
@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     """bench NAME [--runs N] [--json FILE] [--plot FILE] [--check]"""
     try:
         values, rest = flags.parse("bench NAME [FLAGS]", FLAGS, arguments)
-    except flags.Help as help:
+    except Help as help:
         print(help, "\n\n" + names(), sep="")
         return 0
     if not rest:

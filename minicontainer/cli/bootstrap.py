@@ -2,16 +2,12 @@
 
 from ..engine import client
 from . import UsageError
-from .flags import Help, parse
+from .flags import parse
 
 
 def main(arguments: list[str]) -> int:
     """bootstrap busybox|debian"""
-    try:
-        _, rest = parse("bootstrap busybox|debian", [], arguments)
-    except Help as help:
-        print(help)
-        return 0
+    _, rest = parse("bootstrap busybox|debian", [], arguments)
     if rest not in (["busybox"], ["debian"]):
         raise UsageError("bootstrap makes one of two images: `bootstrap busybox` or `bootstrap debian`")
     image = client.Client().images.bootstrap(rest[0])

@@ -4,7 +4,7 @@ import sys
 
 from ..engine import client
 from . import UsageError, table
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 FLAGS = {"prune": [Flag("-f --force", "force", "bool", "do not ask")]}
 
@@ -14,11 +14,7 @@ def main(arguments: list[str]) -> int:
     verb = arguments[0] if arguments else ""
     if verb not in FLAGS:
         raise UsageError("container prune [-f], and `container` before each command about containers: container ls")
-    try:
-        values, rest = parse("container prune", FLAGS[verb], arguments[1:])
-    except Help as help:
-        print(help)
-        return 0
+    values, rest = parse("container prune", FLAGS[verb], arguments[1:])
     if rest:
         raise UsageError(f"container prune takes no {rest[0]!r}")
     if not values["force"]:

@@ -2,7 +2,7 @@
 
 from ..engine import client
 from . import UsageError, run
-from .flags import Help, parse
+from .flags import parse
 
 NOT_OURS = ("--detach", "--detach-keys", "--sig-proxy", "--explain", "--plot", "--lab")
 FLAGS = [flag for flag in run.FLAGS if not set(flag.spellings.split()) & set(NOT_OURS)]
@@ -10,11 +10,7 @@ FLAGS = [flag for flag in run.FLAGS if not set(flag.spellings.split()) & set(NOT
 
 def main(arguments: list[str]) -> int:
     """docker-create(1)."""
-    try:
-        values, rest = parse("create [FLAGS] IMAGE [COMMAND …]", FLAGS, arguments, stop=True)
-    except Help as help:
-        print(help)
-        return 0
+    values, rest = parse("create [FLAGS] IMAGE [COMMAND …]", FLAGS, arguments, stop=True)
     if not rest:
         raise UsageError('"minicontainer create" needs an image; `minicontainer images` lists those that are here')
     containers = client.Client().containers

@@ -19,7 +19,7 @@ from .. import errors, host, netlink, syscalls
 from ..host import Fact
 from ..kernel import cgroups, idmap
 from ..network import nat
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 FLAGS = [Flag("--json", "json", "bool", "the same as JSON")]
 
@@ -30,11 +30,7 @@ Group = tuple[str, list[Fact]]
 
 def main(arguments: list[str]) -> int:
     """doctor [--json]"""
-    try:
-        values, rest = parse("doctor [--json]", FLAGS, arguments)
-    except Help as help:
-        print(help)
-        return 0
+    values, rest = parse("doctor [--json]", FLAGS, arguments)
     if rest:
         raise errors.InvalidArgument(f"doctor takes no {rest[0]!r}")
     groups = [

@@ -11,7 +11,7 @@ from .. import host
 from ..engine import events
 from ..runtime import log
 from . import UsageError, moments
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 FLAGS = [
     Flag("--since", "since", "text", "from then on: 2025-01-31T12:00:00Z, seconds since 1970, or 10m ago"),
@@ -23,11 +23,7 @@ FLAGS = [
 
 def main(arguments: list[str]) -> int:
     """docker-events(1)."""
-    try:
-        values, rest = parse("events", FLAGS, arguments)
-    except Help as help:
-        print(help)
-        return 0
+    values, rest = parse("events", FLAGS, arguments)
     if rest:
         raise UsageError(f"events takes no {rest[0]!r}")
     if values.get("format", "json") not in ("json", "{{json .}}"):

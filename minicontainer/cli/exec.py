@@ -7,7 +7,7 @@ import os
 from .. import errors
 from ..engine import client, entering
 from . import attached, sentence
-from .flags import Flag, Help, environment, parse
+from .flags import Flag, environment, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -29,11 +29,7 @@ FLAGS = [
 
 def main(arguments: list[str]) -> int:
     """docker-exec(1)."""
-    try:
-        values, rest = parse("exec [FLAGS] CONTAINER COMMAND …", FLAGS, arguments, stop=True)
-    except Help as help:
-        print(help)
-        return 0
+    values, rest = parse("exec [FLAGS] CONTAINER COMMAND …", FLAGS, arguments, stop=True)
     if len(rest) < 2:
         raise errors.InvalidArgument(
             '"minicontainer exec" needs a container and a command; see `minicontainer exec --help`'

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 from collections import namedtuple
 
-from ..errors import InvalidArgument
-from . import UsageError
+from . import Help, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -76,10 +75,6 @@ def parse(
                 take(command, table, spelling, letters.removeprefix("=") if letters else None, words, values)
                 letters = ""
     return values, rest
-
-
-class Help(InvalidArgument):
-    """Somebody asked for --help: the message is the text to print."""
 
 
 def find(command: str, table: dict[str, Flag], spelling: str, word: str) -> Flag:

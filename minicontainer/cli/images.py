@@ -2,7 +2,7 @@
 
 from ..engine import client
 from . import table
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 FLAGS = [
     Flag("-q --quiet", "quiet", "bool", "ids only"),
@@ -13,11 +13,7 @@ FLAGS = [
 
 def main(arguments: list[str]) -> int:
     """docker-images(1)."""
-    try:
-        values, rest = parse("images [NAME]", FLAGS, arguments)
-    except Help as help:
-        print(help)
-        return 0
+    values, rest = parse("images [NAME]", FLAGS, arguments)
     rows = []
     for image in client.Client().images.list():
         identifier = image.id if values["no_trunc"] else image.id[7:19]

@@ -9,7 +9,7 @@ from .. import errors, files
 from ..engine import client, containers
 from ..engine import container as nouns
 from . import UsageError
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 NEVER = "0001-01-01T00:00:00Z"  # docker's time for what has not happened
 
@@ -18,11 +18,7 @@ FLAGS = [Flag("--type", "type", "text", "container, image or volume")]
 
 def main(arguments: list[str]) -> int:
     """docker-inspect(1)."""
-    try:
-        values, names = parse("inspect NAME …", FLAGS, arguments)
-    except Help as help:
-        print(help)
-        return 0
+    values, names = parse("inspect NAME …", FLAGS, arguments)
     if not names:
         raise UsageError('"minicontainer inspect" needs a name or an id')
     engine = client.Client()

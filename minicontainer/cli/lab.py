@@ -3,7 +3,7 @@
 from ..teach import lab
 from ..teach.lab import copies
 from . import UsageError, table
-from .flags import Help, parse
+from .flags import parse
 
 SYNOPSIS = "lab list | start NN | check NN | reset NN | progress"
 
@@ -12,11 +12,7 @@ def main(arguments: list[str]) -> int:
     """lab list | start NN | check NN [FILE] [PYTEST'S FLAGS] | reset NN | progress"""
     if arguments[:1] == ["check"] and len(arguments) > 1 and not arguments[1].startswith("-"):
         return check(*arguments[1:])
-    try:
-        _, rest = parse(SYNOPSIS, [], arguments)
-    except Help as help:
-        print(help)
-        return 0
+    _, rest = parse(SYNOPSIS, [], arguments)
     if rest in ([], ["list"], ["progress"]):
         show()
         return 0

@@ -5,7 +5,7 @@ import sys
 
 from ..engine import client
 from . import UsageError
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 FLAGS = [
     Flag("-i --input", "input", "text", "read this file (default: standard input)"),
@@ -15,11 +15,7 @@ FLAGS = [
 
 def main(arguments: list[str]) -> int:
     """docker-load(1)."""
-    try:
-        values, rest = parse("load [-i FILE]", FLAGS, arguments)
-    except Help as help:
-        print(help)
-        return 0
+    values, rest = parse("load [-i FILE]", FLAGS, arguments)
     if rest:
         raise UsageError(f"load takes no {rest[0]!r}; name the archive by `-i {rest[0]}`")
     images = client.Client().images

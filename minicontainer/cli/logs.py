@@ -8,7 +8,7 @@ import sys
 from ..engine import client
 from ..runtime import log
 from . import UsageError, moments
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 FLAGS = [
     Flag("-f --follow", "follow", "bool", "and what it is going to write, until it ends"),
@@ -22,11 +22,7 @@ FLAGS = [
 
 def main(arguments: list[str]) -> int:
     """docker-logs(1)."""
-    try:
-        values, names = parse("logs CONTAINER", FLAGS, arguments)
-    except Help as help:
-        print(help)
-        return 0
+    values, names = parse("logs CONTAINER", FLAGS, arguments)
     if len(names) != 1:
         raise UsageError('"minicontainer logs" needs one container; `minicontainer ps -a` lists them')
     tail = values.get("tail", "all")

@@ -4,18 +4,14 @@ import os
 
 from ..teach import course, lesson
 from . import UsageError, table
-from .flags import Help, parse
+from .flags import parse
 
 SYNOPSIS = "notebook list | reset NN"
 
 
 def main(arguments: list[str]) -> int:
     """notebook list | reset NN"""
-    try:
-        _, rest = parse(SYNOPSIS, [], arguments)
-    except Help as help:
-        print(help)
-        return 0
+    _, rest = parse(SYNOPSIS, [], arguments)
     if rest in ([], ["list"]):
         show()
         return 0

@@ -3,18 +3,14 @@
 from .. import errors
 from ..engine import client
 from . import UsageError
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 FLAGS: list[Flag] = []
 
 
 def main(arguments: list[str]) -> int:
     """docker-port(1): port CONTAINER [PORT[/PROTOCOL]]"""
-    try:
-        _, words = parse("port CONTAINER [PORT[/PROTOCOL]]", FLAGS, arguments)
-    except Help as help:
-        print(help)
-        return 0
+    _, words = parse("port CONTAINER [PORT[/PROTOCOL]]", FLAGS, arguments)
     if not 1 <= len(words) <= 2:
         raise UsageError('"minicontainer port" needs a container, and may have one of its ports')
     found = client.Client().containers.get(words[0]).ports

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..engine import client, containers
 from . import table
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -19,11 +19,7 @@ FLAGS = [
 
 def main(arguments: list[str]) -> int:
     """docker-ps(1)."""
-    try:
-        values, _ = parse("ps", FLAGS, arguments)
-    except Help as help:
-        print(help)
-        return 0
+    values, _ = parse("ps", FLAGS, arguments)
     records = [
         record
         for record in client.Client().containers.records()

@@ -2,18 +2,14 @@
 
 from ..engine import client
 from . import UsageError
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 FLAGS: list[Flag] = []
 
 
 def main(arguments: list[str]) -> int:
     """docker-rename(1)."""
-    try:
-        _, names = parse("rename CONTAINER NAME", FLAGS, arguments)
-    except Help as help:
-        print(help)
-        return 0
+    _, names = parse("rename CONTAINER NAME", FLAGS, arguments)
     if len(names) != 2:
         raise UsageError('"minicontainer rename" needs a container and its new name')
     client.Client().containers.get(names[0]).rename(names[1])

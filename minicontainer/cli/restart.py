@@ -1,7 +1,7 @@
 """`restart`: stop containers and start them again."""
 
 from .each import each
-from .flags import Flag, Help, number, parse
+from .flags import Flag, number, parse
 
 FLAGS = [
     Flag("-t --time --timeout", "timeout", "text", "seconds until it is killed (10, or --stop-timeout); -1: never"),
@@ -11,10 +11,6 @@ FLAGS = [
 
 def main(arguments: list[str]) -> int:
     """docker-restart(1)."""
-    try:
-        values, names = parse("restart CONTAINER …", FLAGS, arguments)
-    except Help as help:
-        print(help)
-        return 0
+    values, names = parse("restart CONTAINER …", FLAGS, arguments)
     timeout = number("--time", values["timeout"]) if "timeout" in values else None
     return each("restart", names, lambda container: container.restart(timeout, values.get("signal", "")))

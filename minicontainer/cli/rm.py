@@ -5,7 +5,7 @@ import sys
 from .. import errors
 from ..engine import client
 from . import UsageError
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 FLAGS = [
     Flag("--explain", "explain", "bool", "print the steps that would be taken, and take none"),
@@ -16,11 +16,7 @@ FLAGS = [
 
 def main(arguments: list[str]) -> int:
     """docker-rm(1)."""
-    try:
-        values, names = parse("rm CONTAINER …", FLAGS, arguments)
-    except Help as help:
-        print(help)
-        return 0
+    values, names = parse("rm CONTAINER …", FLAGS, arguments)
     if not names:
         raise UsageError('"minicontainer rm" needs a container; `minicontainer ps -a` lists them')
     containers = client.Client().containers

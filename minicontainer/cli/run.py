@@ -9,7 +9,7 @@ from .. import errors, host
 from ..engine import client, volumes
 from ..network import bridge, nat
 from . import UsageError, attached
-from .flags import Flag, Help, environment, number, parse, size
+from .flags import Flag, environment, number, parse, size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -86,11 +86,7 @@ SIZES = {
 
 def main(arguments: list[str]) -> int:
     """docker-run(1)."""
-    try:
-        values, rest = parse("run [FLAGS] IMAGE [COMMAND …]", FLAGS, ["--sig-proxy", *arguments], stop=True)
-    except Help as help:
-        print(help)
-        return 0
+    values, rest = parse("run [FLAGS] IMAGE [COMMAND …]", FLAGS, ["--sig-proxy", *arguments], stop=True)
     if not rest:
         raise UsageError('"minicontainer run" needs an image; `minicontainer images` lists those that are here')
     explain = values.pop("explain", None)

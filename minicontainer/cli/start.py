@@ -5,7 +5,7 @@ import os
 from ..engine import client
 from . import UsageError, attached
 from .each import each
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 FLAGS = [
     Flag("-a --attach", "attach", "bool", "stay attached to its output, and take its exit code"),
@@ -17,11 +17,7 @@ FLAGS = [
 
 def main(arguments: list[str]) -> int:
     """docker-start(1)."""
-    try:
-        values, names = parse("start CONTAINER …", FLAGS, ["--sig-proxy", *arguments])
-    except Help as help:
-        print(help)
-        return 0
+    values, names = parse("start CONTAINER …", FLAGS, ["--sig-proxy", *arguments])
     if not (values["attach"] or values["interactive"]):
         return each("start", names, lambda container: container.start())
     if len(names) != 1:

@@ -1,7 +1,7 @@
 """`stop`: ask containers to end, and see to it that they do."""
 
 from .each import each
-from .flags import Flag, Help, number, parse
+from .flags import Flag, number, parse
 
 FLAGS = [
     Flag("-t --time --timeout", "timeout", "text", "seconds until it is killed (10, or --stop-timeout); -1: never"),
@@ -11,10 +11,6 @@ FLAGS = [
 
 def main(arguments: list[str]) -> int:
     """docker-stop(1)."""
-    try:
-        values, names = parse("stop CONTAINER …", FLAGS, arguments)
-    except Help as help:
-        print(help)
-        return 0
+    values, names = parse("stop CONTAINER …", FLAGS, arguments)
     timeout = number("--time", values["timeout"]) if "timeout" in values else None
     return each("stop", names, lambda container: container.stop(timeout, values.get("signal", "")))

@@ -5,7 +5,7 @@ import sys
 from .. import host
 from ..engine import system
 from . import UsageError
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 FLAGS = {
     "check": [Flag("--repair", "repair", "bool", "mend what is found")],
@@ -26,11 +26,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if verb not in FLAGS:
         raise UsageError(USAGE)
-    try:
-        values, rest = parse(f"system {verb}", FLAGS[verb], arguments[1:])
-    except Help as help:
-        print(help)
-        return 0
+    values, rest = parse(f"system {verb}", FLAGS[verb], arguments[1:])
     if rest:
         raise UsageError(f"system {verb} takes no {rest[0]!r}")
     store = system.System(host.root())

@@ -6,7 +6,7 @@ import sys
 from .. import errors
 from ..engine import client
 from . import UsageError, table
-from .flags import Flag, Help, parse
+from .flags import Flag, parse
 
 FLAGS = {
     "create": [
@@ -29,11 +29,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if verb not in FLAGS:
         raise UsageError(USAGE)
-    try:
-        values, names = parse(f"volume {verb}", FLAGS[verb], arguments[1:])
-    except Help as help:
-        print(help)
-        return 0
+    values, names = parse(f"volume {verb}", FLAGS[verb], arguments[1:])
     engine = client.Client()
     volumes = engine.volumes
     if verb == "create":

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from minicontainer import errors
+from minicontainer import cli, errors
 from minicontainer.cli import UsageError, flags, run
 
 FLAGS = [
@@ -91,7 +91,7 @@ def test_a_refusal_names_the_command_to_ask_for_help() -> None:
 
 
 def test_help_lists_every_flag() -> None:
-    with pytest.raises(flags.Help) as caught:
+    with pytest.raises(cli.Help) as caught:
         flags.parse("run", run.FLAGS, ["--help"])
     for flag in run.FLAGS:
         for spelling in flag.spellings.split():
@@ -219,3 +219,10 @@ def test_explain_is_ours_only_before_the_image(words: list[str], explain: str | 
     """And its value is optional, which none of docker's is."""
     values, left = flags.parse("run", run.FLAGS, words, stop=True)
     assert (values.get("explain"), left) == (explain, rest)
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_every_command_tells_of_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = {"container": ["prune"], "system": ["check"], "volume": ["ls"]}.get(command, [])
+    assert cli.main([command, *words, "--help"]) == 0
+    assert f"minicontainer {command}" in capsys.readouterr().out
