@@ -66,9 +66,8 @@ def arrange(root, wanted):
     """
     ### BEGIN SOLUTION
     places = [beneath(root, one["target"]) for one in wanted]
-    for place in places:
-        if places.count(place) > 1:
-            raise ValueError(f"two mounts at {place}")
+    if len(set(places)) < len(places):
+        raise ValueError("two mounts at one place")
     for place, one in sorted(zip(places, wanted, strict=True), key=lambda pair: pair[0].count("/")):
         bind(one["source"], place, one["options"])
     ### END SOLUTION
