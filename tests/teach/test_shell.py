@@ -25,7 +25,8 @@ from tests.conftest import CHECKOUT, minicontainer
 def called_functions() -> Iterator[tuple[str, str]]:
     """(where, "module.function") of every function that a `steps.call(…)` names in what a container's plan is made of.
 
-    The notebooks' sandbox and the labs' rooms (teach/, with kernel/idmap) and `exec` have plans of their own, which no script renders.
+    The notebooks' sandbox and the labs' rooms (teach/, with kernel/idmap) and `exec` have plans of their own, which no
+    script renders.
     """
     for path in sorted((CHECKOUT / "minicontainer").rglob("*.py")):
         if "teach" in path.parts or path.name in ("idmap.py", "enter.py"):
