@@ -48,3 +48,9 @@ def test_the_root_is_the_learners_and_cannot_be_written() -> None:
     places = "for file in /tmp/x /run/x /dev/shm/x /etc/x /etc/hosts /x; do echo x >$file && echo $file; done"
     done = run("rootfs", f"({places}) 2>/dev/null; grep -c ' / / ' /proc/self/mountinfo")
     assert done.stdout == "/tmp/x\n/run/x\n/dev/shm/x\n1\n", done.stderr
+
+
+def test_a_root_without_overlay() -> None:
+    done = run("layers", "head -n 1 /proc/self/mountinfo; echo kept >/new; cat /new")
+    assert " / / " not in done.stdout and " - overlay" not in done.stdout, done.stdout
+    assert done.stdout.endswith("\nkept\n")
