@@ -3,6 +3,7 @@
 The README tells the job. Yours to write is what raises NotImplementedError; add functions and imports as you need.
 """
 
+import contextlib
 import os
 import shutil
 import stat
@@ -37,6 +38,7 @@ def owner(layers, path):
 def squash(layers, target):
     """Write one layer, the tar file `target`, that does to whatever lies below it what these layers do, in their order.
 
-    It has no name twice, and no content that a later one of the layers has removed or replaced.
+    It has no name twice, no whiteout of a name that it has itself, and no content that a later one of the layers has
+    removed or replaced.
     """
     raise NotImplementedError

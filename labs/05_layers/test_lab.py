@@ -252,6 +252,8 @@ def test_one_layer_that_does_the_same(make_room, rng):
         room.prepare(write, layers)
         room.call("squash", archives(layers), "/tmp/squashed.tar")
         layer, _, _ = squashed(room, "squashed")
+        both = [name for name, kind, _ in layer if kind != "gone" and [name, "gone", ""] in layer]
+        assert not both, f"the squashed layer has a whiteout of {both}, and these names as well: one mark says both"
         everything = sorted({entry[0] for other in layers for entry in other})
         full = [[name, "directory", ""] for name in everything] + [[f"{name}/deep", "file", "x"] for name in everything]
         files = [[name, "file", "old"] for name in everything if "/" not in name]

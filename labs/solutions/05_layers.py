@@ -3,6 +3,7 @@
 The README tells the job. Yours to write is what raises NotImplementedError; add functions and imports as you need.
 """
 
+import contextlib
 import os
 import shutil
 import stat
@@ -124,7 +125,8 @@ def owner(layers, path):
 def squash(layers, target):
     """Write one layer, the tar file `target`, that does to whatever lies below it what these layers do, in their order.
 
-    It has no name twice, and no content that a later one of the layers has removed or replaced.
+    It has no name twice, no whiteout of a name that it has itself, and no content that a later one of the layers has
+    removed or replaced.
     """
     ### BEGIN SOLUTION
     entries, gone, opaque = {}, {}, {}
@@ -135,32 +137,31 @@ def squash(layers, target):
                 if name.startswith(f"{path}/") or (itself and name == path):
                     del kept[name]
 
-    archives = [tarfile.open(layer) for layer in layers]
-    for tar in archives:
-        members = tar.getmembers()
-        for member in members:
-            if is_mark(member.name):
-                path, inside = marked(member.name)
-                forget(path, not inside)
-                (opaque if inside else gone)[path] = True
-        for member in members:
-            name = member.name
-            if is_mark(name):
-                continue
-            if not member.isdir():
-                forget(name, True)
-            elif name in gone or (name in entries and not entries[name][1].isdir()):
-                forget(name, True)
-                opaque[name] = True  # a new directory, and not what may lie below under that name
-            entries[name] = (tar, member)
-    with tarfile.open(target, "w") as squashed:
-        for _, (tar, member) in sorted(entries.items()):
-            squashed.addfile(member, tar.extractfile(member) if member.isreg() else None)
-        for path in gone:
-            parent, base = os.path.split(path)
-            squashed.addfile(tarfile.TarInfo(os.path.join(parent, WHITEOUT + base)))
-        for path in opaque:
-            squashed.addfile(tarfile.TarInfo(f"{path}/{OPAQUE}"))
-    for tar in archives:
-        tar.close()
+    with contextlib.ExitStack() as stack:
+        archives = [stack.enter_context(tarfile.open(layer)) for layer in layers]
+        for tar in archives:
+            members = tar.getmembers()
+            for member in members:
+                if is_mark(member.name):
+                    path, inside = marked(member.name)
+                    forget(path, not inside)
+                    (opaque if inside else gone)[path] = True
+            for member in members:
+                name = member.name
+                if is_mark(name):
+                    continue
+                if not member.isdir():
+                    forget(name, True)
+                elif name in gone or (name in entries and not entries[name][1].isdir()):
+                    forget(name, True)
+                    opaque[name] = True  # a new directory, and not what may lie below under that name
+                entries[name] = (tar, member)
+        with tarfile.open(target, "w") as squashed:
+            for _, (tar, member) in sorted(entries.items()):
+                squashed.addfile(member, tar.extractfile(member) if member.isreg() else None)
+            for path in gone:
+                parent, base = os.path.split(path)
+                squashed.addfile(tarfile.TarInfo(os.path.join(parent, WHITEOUT + base)))
+            for path in opaque:
+                squashed.addfile(tarfile.TarInfo(f"{path}/{OPAQUE}"))
     ### END SOLUTION
