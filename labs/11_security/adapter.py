@@ -5,18 +5,13 @@ from minicontainer.kernel import capabilities
 
 
 def install(lab):
-    """From now on a root's capabilities go in one step; another user's, which setuid(2) takes part in, as before."""
-    bound, apply = capabilities.bound, capabilities.apply
+    """From now on a root's capabilities go in one step; those of another user, whom setuid(2) makes, as before."""
+    package = capabilities.apply
 
-    def rest(wanted, uid):
+    def apply(wanted, uid):
         if uid:
-            yield from bound(wanted)
-            yield from apply(wanted, uid)
+            yield from package(wanted, uid)
         else:
             yield steps.call(lab.keep, wanted.get("effective") or [], why="the learner's keep()")
 
-    def later(wanted):
-        if wanted.get("permitted"):
-            yield steps.call(capabilities.keep_capabilities, why="a change from uid 0 would clear the permitted set")
-
-    capabilities.bound, capabilities.apply = later, rest
+    capabilities.apply = apply
