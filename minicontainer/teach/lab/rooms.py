@@ -8,6 +8,7 @@
     room.read("/tmp/x")            a file in there; no link of the learner's leads out of the room
     room.write("/tmp/x", "text")   done by root of the room, without the learner's process; "" or "EROFS"
     room.look(function, …)         a function of the test's, run in its network namespace
+    room.socket(kind, pid)         a socket in its network, or in that of a process in there
     room.outside(7)                our pid of the process that is 7 in there
     room.reopen()                  its root has changed: look at the new one
 
@@ -22,6 +23,7 @@ import json
 import os
 import re
 import select
+import socket
 import stat
 import subprocess
 import sys
@@ -367,19 +369,11 @@ class Room:
         """
         assert not {"mount", "pid"} & set(kinds), "Python would import from the learner's files, or be traced"
         assert not (self.plain and kinds), "a plain room has no namespaces of its own: the test is not pure"
-        pid = pid or (0 if self.plain else self.pid)
         reader, writer = os.pipe()
         fork = os.fork()
         if fork == 0:
             try:
-                if os.geteuid() == 0:
-                    os.setgroups([])
-                for kind in () if self.plain else ("user", *kinds):
-                    syscalls.enter_namespace(namespaces.path(pid, kind), namespaces.FLAGS[kind])
-                if not self.plain or os.geteuid() == 0:
-                    who = self.uid if self.plain else 0
-                    os.setresgid(who, who, who)
-                    os.setresuid(who, who, who)
+                self.enter(kinds, pid)
                 try:
                     told = {"value": function(*arguments)}
                 except OSError as error:
@@ -396,6 +390,41 @@ class Room:
         if "error" in told:
             raise Failed(f"looking into the room failed: {told['error']}")
         return told["value"]
+
+    def enter(self, kinds: Sequence[str], pid: int | None) -> None:
+        """In a fork: become root of the room, or of the process `pid` in there, in its namespaces of these kinds."""
+        pid = pid or (0 if self.plain else self.pid)
+        if os.geteuid() == 0:
+            os.setgroups([])
+        for kind in () if self.plain else ("user", *kinds):
+            syscalls.enter_namespace(namespaces.path(pid, kind), namespaces.FLAGS[kind])
+        if not self.plain or os.geteuid() == 0:
+            who = self.uid if self.plain else 0
+            os.setresgid(who, who, who)
+            os.setresuid(who, who, who)
+
+    def socket(self, kind: int = socket.SOCK_DGRAM, pid: int | None = None) -> socket.socket:
+        """A socket of AF_INET that belongs to the room's network, or to that of the process `pid` in there: what it
+        sends and receives are real packets. A fork of ours goes in, opens it and hands it out (SCM_RIGHTS, unix(7)).
+        Whoever waits on it waits two seconds at most."""
+        ours, theirs = socket.socketpair()
+        fork = os.fork()
+        if fork == 0:
+            try:
+                self.enter(("network",), pid)
+                with socket.socket(socket.AF_INET, kind) as made:
+                    socket.send_fds(theirs, [b"here"], [made.fileno()])
+            finally:
+                os._exit(0)
+        theirs.close()
+        with ours:
+            _, descriptors, _, _ = socket.recv_fds(ours, 16, 1)
+        os.waitpid(fork, 0)
+        if not descriptors:
+            raise Failed("no socket could be opened in the room's network")
+        opened = socket.socket(fileno=descriptors[0])
+        opened.settimeout(2)
+        return opened
 
 
 MAKE = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
