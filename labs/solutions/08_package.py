@@ -1,0 +1,17 @@
+"""The package's own functions behind this lab's door: what they score shows how far copying gets."""
+
+from minicontainer import netlink, steps
+from minicontainer.network import Network, nat
+
+
+def masquerade(subnet, device):
+    network = Network("lab", "br0", subnet, subnet.replace(".0/24", ".1"), 1500)
+    netlink.nft(*nat.table_commands(), *nat.network_commands(network))
+
+
+def publish(ports, to, protocol, source):
+    steps.execute(nat.publish(f"{ports} {protocol}", nat.parse_ports([f"{ports}/{protocol}"])), {"address": to})
+
+
+def unpublish(ports, protocol):
+    steps.execute(nat.unpublish(f"{ports} {protocol}"), {})
