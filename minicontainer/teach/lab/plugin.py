@@ -37,6 +37,8 @@ __all__ = [
 
 Results = dict[str, dict[str, Any]]
 RESULTS = pytest.StashKey[Results]()
+PRINTED = pytest.StashKey[list[str]]()
+LINES = 20  # of what a learner's code has printed, behind a hint
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -95,7 +97,7 @@ def make_room(keeper: rooms.Keeper, request: pytest.FixtureRequest) -> Iterator[
     for word in [word for mark in request.node.iter_markers("needs") for word in mark.args]:
         if not plain and (lacking := obstacle(keeper, word)):
             pytest.skip(lacking)
-    yield from rooms.rooms(keeper, source(request), plain=plain)
+    yield from rooms.rooms(keeper, source(request), request.node.stash.setdefault(PRINTED, []), plain=plain)
 
 
 @functools.cache
@@ -148,6 +150,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Note each test's points and hint as soon as they are known; a run that is cut short keeps what it had."""
     report = yield
+    if report.when == "teardown" and item.name in item.config.stash[RESULTS]:
+        item.config.stash[RESULTS][item.name]["printed"] = "".join(item.stash.get(PRINTED, []))
     mark = item.get_closest_marker("points")
     if not isinstance(item, pytest.Function) or mark is None or (report.when != "call" and report.passed):
         return report
@@ -195,5 +199,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         if entry["hint"]:
             word = "  hint: " if sign == "✗" else "  not gradable here: "
             terminalreporter.write_line(f"      {word}{entry['hint']}")
+        for line in entry.get("printed", "").splitlines()[-LINES:] if sign == "✗" else ():
+            terminalreporter.write_line(f"        printed: {line}")
     gradable = [entry for entry in results if entry["outcome"] in ("passed", "failed")]
     terminalreporter.write_line(f"{sum(e['points'] for e in gradable)} of {sum(e['of'] for e in gradable)} points")

@@ -454,16 +454,20 @@ def parsed(line: str) -> Mount:
     )  # fmt: skip
 
 
-def rooms(keeper: Keeper, source: str, **wanted: Any) -> Iterator[Callable[[], Room]]:
-    """Make rooms on demand, one at a time, and close the last one: for a fixture."""
+def rooms(keeper: Keeper, source: str, printed: list[str], **wanted: Any) -> Iterator[Callable[[], Room]]:
+    """Make rooms on demand, one at a time, and close the last one: for a fixture. What was printed in each is kept."""
     current: list[Room] = []
 
-    def make() -> Room:
+    def close() -> None:
         if current:
-            current.pop().close()
+            room = current.pop()
+            room.close()
+            printed.append(room.printed)
+
+    def make() -> Room:
+        close()
         current.append(Room(keeper, source, **wanted))
         return current[0]
 
     yield make
-    if current:
-        current.pop().close()
+    close()

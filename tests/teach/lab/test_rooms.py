@@ -1,6 +1,8 @@
 """Rooms: what a learner's code can do in there, what the tests see of it, and what it cannot do to anybody."""
 
 import os
+import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from minicontainer.teach.lab import rooms
+from tests.conftest import CHECKOUT
 
 pytestmark = [pytest.mark.needs("user-namespace")]
 
@@ -288,3 +291,12 @@ def test_what_is_no_answer_in_a_plain_room(plain: Make) -> None:
     if os.geteuid() == 0:
         room = plain("def f(): return open('/etc/shadow').read()")
         assert room.attempt("f").raised == "PermissionError"
+
+
+def test_what_a_learner_prints_is_shown_below_the_hint(tmp_path: Path) -> None:
+    lab = tmp_path / "lab.py"
+    lab.write_text("import os\ndef stack(layers, top): print('I was here'); os.system('echo and a program')\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "labs/06_overlay", f"--lab-file={lab}"]
+    done = subprocess.run([*command, "-k", "seen_as_one"], capture_output=True, text=True, cwd=CHECKOUT)
+    assert "printed: I was here" in done.stdout
+    assert "printed: and a program" in done.stdout
