@@ -151,7 +151,7 @@ def pytest_runtest_makereport(
     """Note each test's points and hint as soon as they are known; a run that is cut short keeps what it had."""
     report = yield
     if report.when == "teardown" and item.name in item.config.stash[RESULTS]:
-        item.config.stash[RESULTS][item.name]["printed"] = "".join(item.stash.get(PRINTED, []))
+        item.config.stash[RESULTS][item.name]["printed"] = "".join(item.stash.setdefault(PRINTED, []))
     mark = item.get_closest_marker("points")
     if not isinstance(item, pytest.Function) or mark is None or (report.when != "call" and report.passed):
         return report
