@@ -3,6 +3,7 @@
     bars(title, unit, {label: [samples]}, reference=None, alt=None)   medians with intervals, and each single run
     panels(title, [Panel(...), ...])                                  several such, one below the other
     lines(title, x_label, y_label, {label: [(x, y, low, high)]})      how one quantity follows another
+    histogram(title, unit, {label: [shares]})                         how many reached how much, for each label
     timeline(steps)                                                   a start, step by step, coloured by concept
     save(figure, path)                                                as PNG (or SVG, PDF), with its alternative text
 
@@ -57,7 +58,7 @@ except ImportError as missing:
     ) from None
 
 __all__ = [
-    "Moment", "Panel", "Picture", "bars", "lines", "panels", "recorded", "save", "timeline",
+    "Moment", "Panel", "Picture", "bars", "histogram", "lines", "panels", "recorded", "save", "timeline",
 ]  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------------------- style
@@ -364,6 +365,50 @@ def name_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
             fontweight="bold", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": RULE, "lw": 0.8} if x != right or abs(height - y) > 1e-9 else None,
         )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------ histogram
+
+TENTHS = ["0–9 %", *(f"{10 * tenth}–{10 * tenth + 9} %" for tenth in range(1, 9)), "90–99 %", "100 %"]
+
+
+def histogram(title: str, unit: str, series: Mapping[str, Sequence[float]], alt: str | None = None) -> Picture:
+    """For each label, how many of its values (shares between 0 and 1) lie in each tenth; 1 stands alone."""
+    counts = {
+        label: [sum(min(int(value * 10 + 1e-9), 10) == tenth for value in values) for tenth in range(11)]
+        for label, values in series.items()
+        if values
+    }
+    if not counts:
+        raise errors.InvalidArgument("there is nothing to plot: no values")
+    with matplotlib.rc_context(STYLE | {"font.size": 10}):
+        figure = blank(title, WIDTH, 0.9 + 1.5 * len(counts))
+        for number, axes in enumerate(figure.subplots(len(counts), 1, squeeze=False, sharex=True)[:, 0]):
+            label, heights = list(counts.items())[number]
+            axes.bar(range(11), heights, width=0.86, color=OURS, edgecolor=INK, linewidth=0.6)
+            for place, height in enumerate(heights):
+                if height:
+                    axes.annotate(
+                        str(height),
+                        (place, height),
+                        xytext=(0, 2),
+                        textcoords="offset points",
+                        ha="center",
+                        va="bottom",
+                    )
+            axes.set_title(label, loc="left", fontsize=11, fontweight="bold")
+            axes.set_ylim(0, 1.25 * max(heights))
+            axes.yaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
+            axes.grid(False, axis="x")
+            axes.set_xticks(range(11), TENTHS, fontsize=8.5)
+            axes.tick_params(axis="x", length=0)
+        figure.supxlabel(unit, fontsize=10)
+    told = (
+        f"{label}: " + ", ".join(f"{height} with {TENTHS[place]}" for place, height in enumerate(heights) if height)
+        for label, heights in counts.items()
+    )
+    figure.alt = alt or f"Histogram. {title}, {unit}. {'; '.join(told)}."
+    return figure
 
 
 # ------------------------------------------------------------------------------------------------------------- timeline

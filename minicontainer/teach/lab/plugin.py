@@ -11,6 +11,7 @@
         --seed TEXT           the same inputs as a run that printed this seed
         --tier pure           only tests marked `pure`, in plain rooms: no namespaces, no mounts (Gradescope)
         --results FILE        a line of JSON for each test, written as soon as it is known
+        --cell UID            for marks: in a container of ours, as this user (minicontainer grade)
 
 labs/conftest.py imports this module's names, so that pytest finds them; a learner's own conftest.py is no part of it.
 """
@@ -42,12 +43,13 @@ LINES = 20  # of what a learner's code has printed, behind a hint
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--lab-file, --seed, --tier, --results."""
+    """--lab-file, --seed, --tier, --results, --cell."""
     group = parser.getgroup("labs")
     group.addoption("--lab-file", help="the learner's file (default: the lab.py beside the tests)")
     group.addoption("--seed", default=secrets.token_hex(4), help="what the tests' inputs are drawn from")
     group.addoption("--tier", choices=("room", "pure"), default="room", help="pure: where nobody may make namespaces")
     group.addoption("--results", help="write a line of JSON for each test into this file")
+    group.addoption("--cell", type=int, metavar="UID", help="for marks: in a container of ours, as this user")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -83,9 +85,15 @@ def tier(chosen: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def keeper() -> Iterator[rooms.Keeper]:
+def keeper(request: pytest.FixtureRequest) -> Iterator[rooms.Keeper]:
     """The process that makes rooms; one for all tests of a lab."""
-    made = rooms.local()
+    uid = request.config.option.cell
+    if uid:
+        from ..grade import cell  # the engine: who only checks a lab does not wait for it
+
+        made = cell.keeper(uid)
+    else:
+        made = rooms.local()
     yield made
     made.close()
 
@@ -97,7 +105,8 @@ def make_room(keeper: rooms.Keeper, request: pytest.FixtureRequest) -> Iterator[
     for word in [word for mark in request.node.iter_markers("needs") for word in mark.args]:
         if not plain and (lacking := obstacle(keeper, word)):
             pytest.skip(lacking)
-    yield from rooms.rooms(keeper, source(request), request.node.stash.setdefault(PRINTED, []), plain=plain)
+    printed = request.node.stash.setdefault(PRINTED, [])
+    yield from rooms.rooms(keeper, source(request), printed, uid=request.config.option.cell or rooms.NOBODY, plain=plain)
 
 
 @functools.cache

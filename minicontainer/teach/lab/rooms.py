@@ -37,6 +37,7 @@ from ...kernel import namespaces
 from .. import child
 
 PATIENCE = 5.0  # seconds that a learner's function may take
+NOBODY = 65534
 PLAIN_UID = 60600  # and 499 more: nobody's, neither by Debian's policy nor by systemd's table of users
 OWN = r"/(?:tmp|var/tmp|run)"  # what a room has of its own
 READ_AT_MOST = 1 << 24  # bytes of a learner's file
@@ -128,7 +129,7 @@ class Room:
     """A room with a learner's code in it. The code is loaded by the first call, after all preparations."""
 
     def __init__(
-        self, keeper: Keeper, source: str, uid: int = 65534, writable: Sequence[str] = (), plain: bool = False
+        self, keeper: Keeper, source: str, uid: int = NOBODY, writable: Sequence[str] = (), plain: bool = False
     ) -> None:
         self.keeper = keeper
         self.source = source
