@@ -85,6 +85,14 @@ class Container:
         """Look again. Raises ContainerNotFound if it has gone."""
         self.record = self.engine.find(self.id)
 
+    def settle(self, patience: float = 10.0) -> None:
+        """Look again, once a start that is under way has come to its end."""
+        until = time.monotonic() + patience
+        self.reload()
+        while self.record["status"] == "starting" and time.monotonic() < until:
+            time.sleep(0.005)
+            self.reload()
+
     def monitor(self) -> session.Session:
         """A session with its monitor. Raises Conflict where it does not run."""
         try:
@@ -129,7 +137,7 @@ class Container:
 
         With `attach`, the session that gets its output, not started yet. Raises Conflict, what `run` raises.
         """
-        self.reload()
+        self.settle()
         if self.record["status"] in ("running", "restarting"):
             return self.attach() if attach else None
         if self.record["status"] == "paused":
@@ -152,11 +160,13 @@ class Container:
             raise errors.Conflict("You cannot attach to a stopped container, start it first")
         opened = self.monitor()
         opened.ask({"attach": stdin})
+        events.write(self.engine.root, "attach", self.record)
         return opened
 
     def kill(self, signal: str | int = "KILL") -> None:
         """Send it a signal. The one that `stop` would send, and SIGKILL, also end a restart policy. Raises Conflict."""
         number = containers.signal_number(str(signal))
+        self.settle()
         with_stop = number in (SIGKILL, self.record["stop_signal"])
         if not self.send(number, with_stop):
             raise errors.Conflict(f"Cannot kill container: {self.name}: container {self.id} is not running")
@@ -185,7 +195,7 @@ class Container:
 
         Returns when it has ended and all is taken down. A negative timeout waits for ever.
         """
-        self.reload()
+        self.settle()
         if timeout is None:
             timeout = self.record["stop_timeout"] if self.record["stop_timeout"] is not None else 10
         number = containers.signal_number(signal) if signal else self.record["stop_signal"]
@@ -237,7 +247,7 @@ class Container:
 
     def pause(self) -> None:
         """Hold all its processes still (cgroup freezer). Raises Conflict."""
-        self.reload()
+        self.settle()
         if self.record["status"] == "paused":
             raise errors.Conflict(f"Container {self.id} is already paused")
         if self.record["status"] != "running":
@@ -283,6 +293,7 @@ class Container:
     def remove(self, v: bool = False, force: bool = False) -> None:
         """Remove it; with `v` its anonymous volumes, too; with `force` it is killed first. Raises Conflict."""
         if force:
+            self.settle()
             until = time.monotonic() + 10
             while self.send(SIGKILL, stop=True) and time.monotonic() < until:
                 try:

@@ -365,6 +365,7 @@ class Containers:
             "start_time": state.start_time(pid),
             "address": values.get("address", ""),
             "started": now,
+            "ports": [port._asdict() for port in nat.chosen([nat.Port(**port) for port in record["ports"]], values)],
         }
         files.make_directory(place, 0o700)
         files.write(f"{place}/state.json", json.dumps(running).encode())

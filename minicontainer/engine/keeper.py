@@ -10,6 +10,7 @@ interpreter imports this, too: the engine comes in when the container has ended,
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # the C half: without enum, which is most of a megabyte
 import os
 import time
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
 
     from . import containers
 
+GRACE = 10  # seconds between the stop signal and SIGKILL, where the monitor itself is asked to end
 PATIENCE = 1.0  # seconds that a container must have run before its monitor is worth replacing by a smaller one
 LEAST, MOST = 0.1, 60.0  # seconds until a restart: the first back-off, and the one that doubling ends at
 STEADY = 10.0  # who has run so many seconds begins at the first one again
@@ -34,9 +36,12 @@ class Keeper:
         self.identifier = identifier
         self.stage = stage
         self.lock = lock
+        self.ports: list[int] = []  # descriptors that keep published ports, opened by the interpreter before this one
         self.report: socket.socket | None = None  # who wants to hear of each step
         self.back_off = LEAST
         self.since = 0.0  # when it started, on the monotonic clock
+        self.stop_signal = int(signal.SIGTERM)
+        self.leaving = False  # the machine goes down, or our service: end it, and let it come back another time
 
     def begin(self, engine: containers.Containers, planned: containers.Start) -> None:
         """Perform a start. What went wrong is raised, with all taken down: the container is Created then, or gone."""
@@ -50,6 +55,7 @@ class Keeper:
                 monitor.take_down(engine.after_failure(record, error), self.report)
             raise
         self.lock = values.get("lock", self.lock)
+        self.stop_signal = record["stop_signal"]
         self.since = time.monotonic()
         place = engine.note_started(record, values)
         if self.stage.listener < 0:
@@ -58,18 +64,38 @@ class Keeper:
 
     def tend(self, renewed: bool) -> int:
         """Until the command has ended: its exit code. An interpreter that is not `renewed` yet is, after a while."""
+        before = signal.signal(signal.SIGTERM, self.leave)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         status = self.stage.serve(-1 if renewed or self.report else PATIENCE)
+        signal.signal(signal.SIGTERM, before)
+        signal.alarm(0)
         if status is None:
-            os.set_inheritable(self.lock, True)
-            own = {"stage": self.stage.state(), "lock": self.lock, "back_off": self.back_off, "since": self.since}
+            from ..network import nat
+
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # execve keeps that, and what comes meanwhile
+            ports = nat.held(self.identifier)
+            for descriptor in (self.lock, *ports):
+                os.set_inheritable(descriptor, True)
+            own = {"stage": self.stage.state(), "lock": self.lock, "ports": ports}
+            own |= {"back_off": self.back_off, "since": self.since, "stop_signal": self.stop_signal}
             monitor.renew(__name__, "go_on", self.identifier, own)
         return monitor.exit_code(status)
+
+    def leave(self, *_: object) -> None:
+        """SIGTERM to the monitor: ask its container to end; kill it after as long as `stop` waits."""
+        self.leaving = True
+        signal.signal(signal.SIGALRM, lambda *_: self.stage.send_signal(signal.SIGKILL))
+        signal.alarm(GRACE)
+        self.stage.send_signal(self.stop_signal)
 
     def end(self, engine: containers.Containers, code: int) -> containers.Start | None:
         """Take down what has ended. The start that follows where it is to be restarted, else None."""
         record = engine.load(self.identifier)
         engine.note_died(record, code)
-        again = not self.stage.stopping and engine.restarts(record, code)
+        for descriptor in self.ports:
+            os.close(descriptor)
+        self.ports = []
+        again = not (self.stage.stopping or self.leaving) and engine.restarts(record, code)
         monitor.take_down(engine.after_end(record, code, again, self.stage.stopping), self.report)
         if not again:
             return None
@@ -129,8 +155,10 @@ def go_on(identifier: str, descriptor: str) -> None:
     """The small interpreter: the same monitor, with little but its descriptors."""
     own = monitor.handed(int(descriptor))
     keeper = Keeper(identifier, attach.restored(own["stage"]), own["lock"])
-    keeper.back_off, keeper.since = own["back_off"], own["since"]
-    os.set_inheritable(keeper.lock, False)
+    keeper.back_off, keeper.since, keeper.stop_signal = own["back_off"], own["since"], own["stop_signal"]
+    keeper.ports = own["ports"]
+    for kept in (keeper.lock, *keeper.ports):
+        os.set_inheritable(kept, False)
     try:
         go_round(keeper, None, renewed=True)
     finally:

@@ -177,8 +177,9 @@ Type=oneshot
 RemainAfterExit=yes
 Environment="MINICONTAINER_ROOT={root}"
 ExecStart="{sys.executable}" -m minicontainer system start
-# A monitor ends when its container does; who stops this service stops the monitors, and the kernel their containers.
-KillMode=control-group
+# Stopping it asks the monitors to end: each asks its container to, and waits ten seconds for that.
+KillMode=mixed
+TimeoutStopSec=15
 
 [Install]
 WantedBy=multi-user.target

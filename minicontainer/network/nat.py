@@ -308,6 +308,17 @@ def published(container_id: str = "") -> list[tuple[str, Port]]:
     return found
 
 
+def held(container_id: str) -> list[int]:
+    """The descriptors that keep the container's ports, for a process that goes on as another program (execve(2))."""
+    return [opened.fileno() for opened in _held.get(container_id, [])]
+
+
+def chosen(ports: list[Port], values: dict[str, object]) -> list[Port]:
+    """The ports as `publish` bound them: where any would do, the one that it took is in `values`."""
+    numbers = [values.get(f"port_{position}", port.host) for position, port in enumerate(ports)]
+    return [port._replace(host=number, host_end=number) for port, number in zip(ports, numbers, strict=True)]
+
+
 def withdraw(container_id: str) -> None:
     """Delete all elements that bear the container's id, forget their UDP clients, and let go of the ports."""
     found = published(container_id)

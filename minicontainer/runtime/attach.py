@@ -302,9 +302,13 @@ class Stage:
             self.resize(*asked["resize"])
         elif "signal" in asked:
             self.stopping = self.stopping or asked["stop"]
-            if self.pid > 0:
-                os.kill(self.pid, asked["signal"])
+            self.send_signal(asked["signal"])
             client.send(channel.packet({"signalled": self.pid > 0}))
+
+    def send_signal(self, number: int) -> None:
+        """Signal the container's init, if there is one: it is our child, so its pid is nobody else's."""
+        if self.pid > 0:
+            os.kill(self.pid, number)
 
     def introduce(self, client: Client) -> None:
         """Tell an attached client of the container's process."""

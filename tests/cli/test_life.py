@@ -305,6 +305,41 @@ def test_enable_says_where_there_is_no_systemd(shop: Shop) -> None:
     assert done.returncode == 1 and "system start" in done.stderr
 
 
+def listener(port: int) -> bool:
+    """Whether a socket listens on that port here (/proc/net/tcp, proc_net(5))."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines)
+
+
+@pytest.mark.needs("bridge", "veth", "nftables")
+def test_a_published_port_is_shown_and_held_by_the_smaller_monitor_too(shop: Shop) -> None:
+    minicontainer("run", "-d", "--name", "web", "-p", "0:80", "demo", "sh", "-c", LISTENS)
+    port = int(minicontainer("port", "web", "80").stdout.rpartition(":")[2])
+    assert f"0.0.0.0:{port}->80/tcp" in minicontainer("ps").stdout and listener(port)
+    parent = monitor_of(look()["State"]["Pid"])
+    until(lambda: b"go_on" in Path(f"/proc/{parent}/cmdline").read_bytes())
+    assert listener(port)
+    minicontainer("restart", "web")
+    again = int(minicontainer("port", "web", "80").stdout.rpartition(":")[2])
+    assert listener(again)
+    minicontainer("stop", "web")
+    assert not listener(port) and not listener(again)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_monitor_that_is_asked_to_end_ends_its_container_first(shop: Shop, late: bool) -> None:
+    """As at a shutdown: not by SIGKILL, and an `unless-stopped` comes back."""
+    run("--restart", "unless-stopped", "demo", "sh", "-c", LISTENS)
+    wait_for("ready")
+    parent = monitor_of(look()["State"]["Pid"])
+    if late:
+        until(lambda: b"go_on" in Path(f"/proc/{parent}/cmdline").read_bytes())
+    os.kill(parent, signal.SIGTERM)
+    until(lambda: look()["State"]["Status"] == "exited")
+    assert look()["State"]["ExitCode"] == 7
+    assert minicontainer("system", "start").stdout == "web\n"
+
+
 def test_the_monitor_becomes_small(shop: Shop) -> None:
     """A second after the start it is another program, and still the parent, the log's writer, the door."""
     run("demo", "sh", "-c", LISTENS)
