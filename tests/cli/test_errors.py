@@ -183,6 +183,7 @@ def test_a_start_that_fails_leaves_no_cidfile(shop: Shop, tmp_path: Path) -> Non
 
 def test_without_rm_a_failed_start_leaves_a_container_that_is_created(shop: Shop) -> None:
     """And nothing in the kernel. As docker does it."""
+    before = sorted((shop.root / "volumes").glob("*"))
     done = shop.run(
         "--name", "failed", "--memory", "64m", "-v", "/anonymous", "demo", "nosuch", remove=False, check=False
     )
