@@ -22,6 +22,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from types import TracebackType
 
 from ... import errors, files, host
@@ -178,8 +179,8 @@ def capabilities() -> list[str]:
     return [*CAPABILITIES, *(["SYS_ADMIN"] if restricted else [])]
 
 
-def command(name: str, writable: tuple[str, ...] = ()) -> list[str]:
-    """The command line that runs a keeper in a cell of that name; `writable` directories are lent to it."""
+def command(name: str, lent: Mapping[str, str]) -> list[str]:
+    """The command line that runs a keeper in a cell of that name; `lent` are directories to write to: {ours: its}."""
     package = os.path.join(keeping.child_path(), "minicontainer")
     read = ["/usr", package, sys.prefix, sys.base_prefix]
     read += [f"/{name}" for name in MERGED if os.path.isdir(f"/{name}") and not os.path.islink(f"/{name}")]
@@ -191,8 +192,8 @@ def command(name: str, writable: tuple[str, ...] = ()) -> list[str]:
         words += ["--security-opt", option]
     for path in outermost(read):
         words += ["-v", f"{path}:{path}:ro"]
-    for path in writable:
-        words += ["-v", f"{path}:{path}"]
+    for path, inside in lent.items():
+        words += ["-v", f"{path}:{inside}"]
     return [*words, IMAGE, sys.executable, "-I", "-m", "minicontainer.teach.lab.keeper"]
 
 
@@ -207,8 +208,8 @@ def name(uid: int) -> str:
     return f"cell-{uid}"
 
 
-def keeper(uid: int, writable: tuple[str, ...] = ()) -> rooms.Keeper:
-    """A keeper in a cell, in the store of `Place`; its rooms are to be this user's."""
+def keeper(uid: int, lent: Mapping[str, str]) -> rooms.Keeper:
+    """A keeper in a cell, in the store of `Place`; its rooms are to be this user's. For `lent`, see `command`."""
     containers = client.Client().containers
     found: list[int] = []
 
@@ -220,7 +221,7 @@ def keeper(uid: int, writable: tuple[str, ...] = ()) -> rooms.Keeper:
             found.append(running["pid"])
         return found[0]
 
-    return rooms.Keeper(command(name(uid), writable), pid)
+    return rooms.Keeper(command(name(uid), lent), pid)
 
 
 def end(name: str) -> None:

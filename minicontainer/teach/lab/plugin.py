@@ -29,10 +29,10 @@ from typing import Any
 import pytest
 
 from ... import errors, files
-from . import rooms
+from . import lending, rooms
 
 __all__ = [
-    "keeper", "make_room", "pytest_addoption", "pytest_collection_modifyitems", "pytest_configure",
+    "cgroup", "keeper", "lent", "make_room", "pytest_addoption", "pytest_collection_modifyitems", "pytest_configure",
     "pytest_report_header", "pytest_runtest_makereport", "pytest_terminal_summary", "rng", "room",
 ]  # fmt: skip
 
@@ -85,13 +85,35 @@ def tier(chosen: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def keeper(request: pytest.FixtureRequest) -> Iterator[rooms.Keeper]:
+def lent(request: pytest.FixtureRequest) -> Iterator[lending.Lent | None]:
+    """A cgroup for the rooms of a lab that says LENT = True at its top; None for the others."""
+    if not getattr(request.module, "LENT", False):
+        yield None
+        return
+    if said := lending.obstacle():
+        pytest.skip(said)
+    cell = request.config.option.cell
+    made = lending.Lent(rooms.uid(cell or rooms.NOBODY), "/cgroup" if cell else "")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def cgroup(lent: lending.Lent, room: rooms.Room) -> Iterator[lending.Lent]:
+    """The lent cgroup, empty, for this test's room; its version and its directories are what a test passes on."""
+    lent.admit(room.pid)
+    yield lent
+    lent.clear()
+
+
+@pytest.fixture(scope="module")
+def keeper(lent: lending.Lent | None, request: pytest.FixtureRequest) -> Iterator[rooms.Keeper]:
     """The process that makes rooms; one for all tests of a lab."""
     uid = request.config.option.cell
     if uid:
         from ..grade import cell  # the engine: who only checks a lab does not wait for it
 
-        made = cell.keeper(uid)
+        made = cell.keeper(uid, lent.binds if lent else {})
     else:
         made = rooms.local()
     yield made
@@ -99,14 +121,17 @@ def keeper(request: pytest.FixtureRequest) -> Iterator[rooms.Keeper]:
 
 
 @pytest.fixture
-def make_room(keeper: rooms.Keeper, request: pytest.FixtureRequest) -> Iterator[Callable[..., rooms.Room]]:
+def make_room(
+    keeper: rooms.Keeper, lent: lending.Lent | None, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., rooms.Room]]:
     """A room each time it is called; the one before is closed. For tests that let the learner's code run twice."""
     plain = request.config.option.tier == "pure"
     for word in [word for mark in request.node.iter_markers("needs") for word in mark.args]:
         if not plain and (lacking := obstacle(keeper, word)):
             pytest.skip(lacking)
     printed = request.node.stash.setdefault(PRINTED, [])
-    yield from rooms.rooms(keeper, source(request), printed, uid=request.config.option.cell or rooms.NOBODY, plain=plain)
+    uid, writable = request.config.option.cell or rooms.NOBODY, tuple(lent.binds.values()) if lent else ()
+    yield from rooms.rooms(keeper, source(request), printed, uid=uid, plain=plain, writable=writable)
 
 
 @functools.cache
@@ -160,7 +185,8 @@ def pytest_runtest_makereport(
     """Note each test's points and hint as soon as they are known; a run that is cut short keeps what it had."""
     report = yield
     if report.when == "teardown" and item.name in item.config.stash[RESULTS]:
-        item.config.stash[RESULTS][item.name]["printed"] = "".join(item.stash.setdefault(PRINTED, []))
+        said = item.stash.setdefault(PRINTED, [])
+        item.config.stash[RESULTS][item.name]["printed"] = "".join(said)
     mark = item.get_closest_marker("points")
     if not isinstance(item, pytest.Function) or mark is None or (report.when != "call" and report.passed):
         return report
