@@ -16,6 +16,7 @@ Marks need a cgroup that limits memory and processes: root, or root of a user na
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from ... import errors, files, host
-from ...engine import client, system
+from ...engine import bootstrap, client, system
 from ...image import archive, reference
 from ...kernel import cgroups, seccomp
 from ..lab import keeper as keeping
@@ -138,7 +139,7 @@ def clear(folder: str) -> None:
 
 
 def make_image(to: client.Client) -> None:
-    """An image with nothing in it but empty directories, two names in /etc, and /usr's links: a few hundred bytes."""
+    """An image of empty directories, the links into /usr, and root and nobody in /etc; nothing else."""
     with to.images.store.job() as job:
         path = job.path("tar")
         with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
@@ -151,6 +152,10 @@ def make_image(to: client.Client) -> None:
                     entry = tarfile.TarInfo(name)
                     entry.type, entry.linkname = tarfile.SYMTYPE, os.readlink(f"/{name}")
                     tar.addfile(entry)
+            for name, text in (("passwd", bootstrap.PASSWD), ("group", bootstrap.GROUP)):
+                entry = tarfile.TarInfo(f"etc/{name}")
+                entry.size, entry.mode = len(text), 0o644
+                tar.addfile(entry, io.BytesIO(text.encode()))
         config = {"architecture": reference.host_platform()[0], "os": "linux", "config": {"Env": [f"PATH={PATH}"]}}
         archive.make(job, config, [path], IMAGE)
 

@@ -36,19 +36,18 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path / "root"
     assert not Path(f"{tmp_path}/root-grade").exists()
     assert [line for line in leftovers.mounts() if f" {tmp_path}/" in line] == []
-    assert of_a_cell() == []
+    assert at_work(tmp_path / "root") == []
 
 
-def of_a_cell() -> list[str]:
-    """Every process of a cell that is there."""
+def at_work(root: Path) -> list[str]:
+    """Every process that was started for a store below there: pytest, the clients and monitors of cells."""
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
-            keeper = b"minicontainer.teach.lab.keeper" in Path(f"/proc/{name}/cmdline").read_bytes()
-            if keeper and "/minicontainer-" in Path(f"/proc/{name}/cgroup").read_text():
-                found.append(name)
+            if f"MINICONTAINER_ROOT={root}-grade/".encode() in Path(f"/proc/{name}/environ").read_bytes():
+                found.append(Path(f"/proc/{name}/cmdline").read_text())
         except OSError:
-            continue
+            continue  # it has ended
     return found
 
 
@@ -132,6 +131,7 @@ def test_what_a_cell_is_to_the_kernel(tmp_path: Path, root: Path) -> None:
         while not worker and time.monotonic() < deadline:
             worker = sleeper()
         assert worker, "the student's code was never seen running"
+        assert len(at_work(root)) >= 3, "what the fixture looks for is there while it runs"
         status = dict(
             line.split(":", 1) for line in Path(f"/proc/{worker}/status").read_text().splitlines() if ":" in line
         )
@@ -294,6 +294,23 @@ def test_marks_need_root_or_a_cgroup_and_say_so(tmp_path: Path) -> None:
     assert "sudo minicontainer grade" in done.stderr and "lab check" in done.stderr
     assert not os.path.exists("/tmp/nobodys/results")
     shutil.rmtree("/tmp/nobodys", ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_labs_reference_gets_all_its_points_in_a_cell(tmp_path: Path, root: Path) -> None:
+    """What a lab needs, a cell has: /usr, its own /proc, mounts, system calls, a cgroup where one is lent."""
+    known = [lab for lab in labs.every() if os.path.exists(lab.solution)]
+    files = {f"{lab.name}/lab.py": proof.solution(lab).encode() for lab in known}
+    out = tmp_path / "out"
+    folder = hand_in(tmp_path / "in", [generated.Student("reference", files, 0)])
+    minicontainer("grade", str(folder), "--out", str(out), timeout=280)
+    found = records.Records(str(out)).all()
+    assert [one.lab for one in found] == [lab.name for lab in known]
+    lost = [f"{one.lab}: {test['hint']}" for one in found for test in one.tests if test["outcome"] == "failed"]
+    assert lost == []
+    here = {one.lab: sum(test["outcome"] == "not gradable here" for test in one.tests) for one in found}
+    assert here == {lab.name: proof.score(lab, proof.solution(lab)).left_out for lab in known}, "gradable out here, too"
 
 
 @pytest.mark.slow
