@@ -34,7 +34,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(words: list[str], code: int
 
 
 @pytest.mark.userns
-@pytest.mark.parametrize("name", ["start", "load"])
+@pytest.mark.parametrize("name", ["start", "load", "grade"])
 def test_an_ordinary_user_is_told_why_not(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     done = minicontainer("bench", name, "--runs", "1", "--json", os.devnull, check=False)
