@@ -516,9 +516,8 @@ class Containers:
             return []
 
     def load(self, identifier: str) -> Record:
-        """A record as it was written last. Raises FileNotFoundError."""
-        record: Record = json.loads(files.read(f"{self.path(identifier)}/record.json"))
-        return record
+        """A record as it was written last, whole even if an earlier version wrote it. Raises FileNotFoundError."""
+        return {**EARLIER, **json.loads(files.read(f"{self.path(identifier)}/record.json"))}
 
     def change(self, identifier: str, **fields: Any) -> None:
         """Note something in a record."""
@@ -639,6 +638,13 @@ SHARED = {"pid": "pid_mode", "ipc": "ipc_mode", "uts": "uts_mode"}
 
 # A log is bounded where nobody says otherwise: three files of ten megabytes.
 LOG = {"driver": "json-file", "max_size": 10 * 10**6, "max_file": 3}
+
+# What holds of a container whose record has no such field: it was made when containers had no monitor, log or restart.
+EARLIER: Record = {
+    "monitor": (0, 0), "config": {}, "hostname": "", "stdin": False, "tty": False, "modes": dict.fromkeys(SHARED, ""),
+    "log": {**LOG, "driver": "none"}, "restart": {"name": "no", "maximum": 0}, "restart_count": 0, "stop_signal": 15,
+    "stop_timeout": None,
+}  # fmt: skip
 
 
 def defaults_of(image: dict[str, Any]) -> dict[str, Any]:

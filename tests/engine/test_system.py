@@ -1,5 +1,6 @@
 """`system reset` leaves the machine as it was; `system check` sees what does not belong."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import leftovers
+from tests.conftest import minicontainer
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("bridge", "veth", "nftables")]
 
@@ -43,3 +45,23 @@ def test_reset_leaves_the_machine_as_it_was(tmp_path: Path, monkeypatch: pytest.
     assert not Path(f"/run/minicontainer{leftovers.suffix(root)}").exists()
     for point in leftovers.HIERARCHIES:
         assert not Path(f"{point}/minicontainer{leftovers.suffix(root)}").exists()
+
+
+# What the first version that kept containers wrote.
+FIRST = (
+    "id", "name", "created", "image", "image_id", "layers", "args", "labels", "remove", "network", "ports", "mounts",
+    "anonymous", "cgroup", "status", "exit_code", "started",
+)  # fmt: skip
+
+
+@pytest.mark.needs("overlay", "busybox", "libseccomp")
+def test_a_record_of_an_earlier_version_stands_in_nobodys_way(tmp_path: Path) -> None:
+    with leftovers.store_with_busybox(tmp_path / "store") as root:
+        identifier = minicontainer("create", "--name", "old", "--network", "none", "busybox", "true").stdout.strip()
+        path = root / "containers" / identifier / "record.json"
+        record = {**json.loads(path.read_text()), "status": "running", "started": "2020-01-01T00:00:00.000000000Z"}
+        path.write_text(json.dumps({field: record[field] for field in FIRST}))
+        assert "Exited (137)" in minicontainer("ps", "-a").stdout
+        assert json.loads(minicontainer("inspect", "old").stdout)[0]["State"]["Status"] == "exited"
+        minicontainer("system", "reset", "--force")
+        assert leftovers.find(root, leftovers.suffix(root)) == []
