@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .. import errors
-from ..teach import lab
+from ..teach import lab, measure
 from ..teach.bench import leave
 from ..teach.grade import cell, elsewhere, outputs, page, records, submissions, work
 from . import UsageError, flags, table
@@ -113,9 +113,9 @@ def report(kept: records.Records, roster: str) -> None:
     rows = []
     for name in sorted({one.lab for one in graded}):
         results = [one for one in graded if one.lab == name]
-        reached = sorted(one.points for one in results)
+        reached = measure.median([one.points for one in results])
         unfinished = sum(not one.whole for one in results)
-        row = [name, str(len(results)), f"{reached[len(reached) // 2]:g} of {max(one.possible for one in results):g}"]
+        row = [name, str(len(results)), f"{reached:g} of {max(one.possible for one in results):g}"]
         rows.append([*row, str(unfinished) if unfinished else ""])
     print(table.show(["LAB", "STUDENTS", "MEDIAN", "NOT WHOLLY GRADED"], rows))
     for sentence in problems:
