@@ -35,7 +35,7 @@ COMMANDS = {
     "bootstrap": ("bootstrap", "make an image on the spot: busybox or debian"),
     "volume": ("volume", "create, ls, inspect, rm: directories that outlive containers"),
     "notebook": ("notebook", "list, reset NN: the course's notebooks; a reset keeps your copy"),
-    "lab": ("lab", "list, start NN, check NN, reset NN, progress: the course's labs"),
+    "lab": ("lab", "list, start NN, check NN, reset NN, progress, bundle: the course's labs"),
     "grade": ("grade", "the labs of a whole class, for marks: each submission in a container"),
     "doctor": ("doctor", "what this machine can do, and the mend for what it cannot"),
     "system": ("system", "check [--repair], start, enable, disable, reset: the store as a whole, and after a boot"),

@@ -82,7 +82,7 @@ def test_students_get_no_line_of_the_solution(lab: labs.Lab) -> None:
 
 
 def test_students_get_no_solution_at_all() -> None:
-    given = bundle.student()
+    given = bundle.given(LABS)
     assert {f"{lab.name}/lab.py" for lab in LABS} <= set(given)
     assert [path for path in given if "solution" in path or "package" in path or "instructor" in path] == []
     assert [path for path, content in given.items() if stub.BEGIN.encode() in content and path.endswith(".py")] == []
