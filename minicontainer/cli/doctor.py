@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
         ("limits", list(limits())),
         ("images and the store", [*host.store_facts(), *image_programs()]),
         ("more", list(extras())),
-        ("the course", list(notebooks())),
+        ("the course", [*notebooks(), *labs()]),
     ]
     missing = sum(fact.state == "missing" for _, facts in groups for fact in facts)
     if values["json"]:
@@ -325,6 +325,31 @@ def notebooks() -> Iterator[Fact]:
         less = [f"{number:02}" for number, topic in lesson.TOPICS.items() if said and word in topic.wants]
         if less:
             yield Fact("notebooks", "warn", f"{' '.join(less)} show less: {said}", mend)
+
+
+def labs() -> Iterator[Fact]:
+    """Which labs can be checked here, and the mend for each that cannot, or not whole."""
+    from ..teach import lab, sandbox
+
+    if importlib.util.find_spec("pytest") is None:
+        yield Fact("labs", "warn", "none can be checked: pytest not installed", "./dev setup")
+        return
+    forbidden = sandbox.obstacle()
+    if forbidden:
+        said = forbidden.partition(". Allow it:  ")[0]
+        yield Fact(
+            "labs", "warn", f"none can be checked as this user: {said}", "sudo minicontainer lab check NN lab.py"
+        )
+        return
+    wants = {one.number: one.wants() for one in lab.every()}
+    obstacles = {word: in_the_sandbox(word) for word in sorted(set().union(*wants.values()))}
+    whole = [number for number, words in wants.items() if not any(obstacles[word][0] for word in words)]
+    yield Fact("labs", "ok", f"{' '.join(whole)} can be checked whole, as this user")
+    for word, (said, mend) in obstacles.items():
+        less = [number for number, words in wants.items() if said and word in words]
+        if less:
+            mend = mend.replace("./dev notebooks", f"minicontainer lab check {less[0]} lab.py")
+            yield Fact("labs", "warn", f"{' '.join(less)}: not every test: {said}", mend)
 
 
 def in_the_sandbox(word: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from minicontainer import host, syscalls
 from minicontainer.cli import doctor
 from minicontainer.host import Fact
+from minicontainer.teach import lab
 from tests.conftest import missing
 
 
@@ -192,3 +194,10 @@ def test_it_reads_well() -> None:
         "Ready: `run` will work. 1 thing could be better, see →."
     )
     assert "\x1b[31mmissing\x1b[0m" in doctor.shown(groups, colour=True)
+
+
+def test_every_lab_is_spoken_of() -> None:
+    """In one line or another: it can be checked whole, or not every test of it, with the mend."""
+    lines = [line for line in minicontainer("doctor", check=False).stdout.splitlines() if " labs " in line]
+    told = {word for line in lines for word in re.findall(r"\b\d\d\b", line)}
+    assert told == {one.number for one in lab.every()}

@@ -41,6 +41,15 @@ class Lab(NamedTuple):
         """The reference; not in a learner's copy."""
         return f"{SOLUTIONS}/{self.name}.py"
 
+    def wants(self) -> set[str]:
+        """What a host must be able to do for all of its tests, in the words of teach.lesson; read, not run."""
+        with open(f"{self.directory}/test_lab.py") as file:
+            text = file.read()
+        words = {
+            word for marks in re.findall(r"mark\.needs\(([^)]*)\)", text) for word in re.findall(r'"(\w+)"', marks)
+        }
+        return words | ({"cgroups"} if re.search(r"^LENT = True", text, re.M) else set())
+
 
 def every(labs: str = LABS) -> list[Lab]:
     """All labs, by number. The title is the first line of the README."""
