@@ -348,7 +348,7 @@ def labs() -> Iterator[Fact]:
     for word, (said, mend) in obstacles.items():
         less = [number for number, words in wants.items() if said and word in words]
         if less:
-            mend = mend.replace("./dev notebooks", f"minicontainer lab check {less[0]} lab.py")
+            mend = mend.replace("./dev notebooks", f"minicontainer lab check {less[0]} FILE")
             yield Fact("labs", "warn", f"{' '.join(less)}: not every test: {said}", mend)
 
 

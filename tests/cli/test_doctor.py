@@ -15,7 +15,7 @@ from minicontainer import host, syscalls
 from minicontainer.cli import doctor
 from minicontainer.host import Fact
 from minicontainer.teach import lab
-from tests.conftest import missing
+from tests.conftest import minicontainer, missing
 
 
 def facts(**environment: str) -> tuple[int, dict[str, Any]]:
