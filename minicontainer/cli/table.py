@@ -14,6 +14,16 @@ def show(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
+def wide(rows: list[list[str]]) -> str:
+    """Columns at least twenty wide and three blanks apart, as `docker top` prints them."""
+    widths = [max(20, 3 + max(len(row[column]) for row in rows)) for column in range(len(rows[0]) - 1)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)]
+        lines.append("".join(cells) + row[-1])
+    return "\n".join(lines)
+
+
 def size(count: int) -> str:
     """1234567 as `1.23MB`: docker's decimal units, three significant digits."""
     value, unit = float(count), "B"

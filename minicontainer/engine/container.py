@@ -22,6 +22,12 @@ from ..kernel import cgroups
 from ..runtime import channel, session
 from . import containers, events, logs, names
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..image import store
+
 SIGKILL = 9  # signal(7)
 
 
@@ -289,6 +295,52 @@ class Container:
         containers.drop_name(self.engine.directory, old, self.id)
         self.record = renamed
         events.write(self.engine.root, "rename", renamed, oldName=f"/{old}")
+
+    def diff(self) -> list[dict[str, Any]]:
+        """What it has changed over its image: {"Path", "Kind"}, kind 0 for changed, 1 for added, 2 for deleted."""
+        from . import committing
+
+        kinds = {"C": 0, "A": 1, "D": 2}
+        found = committing.diff(self.engine, self.record)
+        return [{"Path": os.fsdecode(change.path), "Kind": kinds[change.kind]} for change in found]
+
+    def export(self) -> Iterator[bytes]:
+        """Its files as a tar stream, in chunks; without what is mounted there. Raises Conflict."""
+        from ..image import pack, tar
+        from . import trees
+
+        self.reload()
+        with trees.rootfs(self.engine, self.record) as tree:
+            yield from pack.Packer().below(tree.root, b"")
+            yield tar.END
+
+    def commit(
+        self, repository: str = "", tag: str = "", message: str = "", author: str = "", pause: bool = True,
+        changes: str | list[str] = "",
+    ) -> store.Image:  # fmt: skip
+        """An image of it as it is now, with `changes` (lines of a Dockerfile) in its config; held still meanwhile."""
+        from . import committing
+
+        name = f"{repository}:{tag}" if repository and tag else repository
+        lines = changes.splitlines() if isinstance(changes, str) else changes
+        self.reload()
+        hold = pause and self.record["status"] == "running"
+        if hold:
+            self.pause()
+        try:
+            return committing.commit(self.engine, self.record, name, author, message, lines)
+        finally:
+            if hold:
+                self.reload()
+                self.unpause()
+
+    def top(self, ps_args: str = "") -> dict[str, list[Any]]:
+        """Its processes as ps(1) would list them: {"Titles", "Processes"}. Raises Conflict, InvalidArgument."""
+        from . import processes
+
+        self.reload()
+        titles, rows = processes.listed(self.engine, self.record, ps_args)
+        return {"Titles": titles, "Processes": rows}
 
     def remove(self, v: bool = False, force: bool = False) -> None:
         """Remove it; with `v` its anonymous volumes, too; with `force` it is killed first. Raises Conflict."""

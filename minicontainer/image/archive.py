@@ -436,6 +436,30 @@ def make(job: store.Job, config: dict[str, Any], tars: list[str], name: str) -> 
     return job.store.add(manifest, name)
 
 
+def extend(job: store.Job, base: store.Image, config: dict[str, Any], tar: str, *names: str) -> store.Image:
+    """An image of one layer more than `base`: the tar file in the job's folder, which becomes the blob.
+
+    `config` lacks only its `rootfs`. Raises InvalidImage where the file is no layer.
+    """
+    descriptors = []
+    for layer in base.manifest["layers"]:  # under the OCI's names, whoever wrote them
+        media = str(layer.get("mediaType"))
+        ending = "+gzip" if media.endswith("gzip") else "+zstd" if media.endswith("zstd") else ""
+        descriptors.append({"mediaType": oci.LAYER + ending, "digest": layer["digest"], "size": layer["size"]})
+    directory = job.new_layer()
+    with open(tar, "rb", buffering=0) as file:
+        unpacked = layers.unpack(file.read, directory, lower=_below(job, [*base.chain_ids, ""]))
+        os.fsync(file.fileno())
+    diff_ids = [*base.config["rootfs"]["diff_ids"], unpacked.diff_id]
+    chain = oci.chain_ids(diff_ids)[-1]
+    job.keep_blob(tar, unpacked.digest)
+    descriptors.append(_descriptor(_keep(job, directory, chain, unpacked)))
+    content = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": diff_ids}}, separators=(",", ":")).encode()
+    manifest = _manifest(job.put(content), len(content), descriptors)
+    job.commit()
+    return job.store.add(manifest, *names)
+
+
 def _manifest(config: str, size: int, descriptors: list[dict[str, Any]]) -> bytes:
     manifest = {
         "schemaVersion": 2,

@@ -1,7 +1,8 @@
-"""tar: a stream of bytes in, the members of an archive out, one after the other, in a single pass.
+"""tar: a stream of bytes in, the members of an archive out, one after the other, in a single pass; and the way back.
 
 Offers: `entries`, `Entry`, and `Stream`, from which an entry's data is read. Understood are POSIX ustar and pax, GNU
-long names, large numbers and sparse files in their four spellings, and v7.
+long names, large numbers and sparse files in their four spellings, and v7. And `header`, what stands before a member's
+data in an archive of ours: ustar, and pax records for what has no room there (pack.py makes archives of it).
 
 A member is a header of one block (512 bytes), then its data, filled up to whole blocks. What the header has no room
 for stands before it, as the data of a member of its own: GNU's `L` and `K` are the next one's name and link, pax's `x`
@@ -14,6 +15,7 @@ Sources: tar(5), POSIX pax; GNU tar manual, "Sparse Formats".
 """
 
 import zlib
+from collections import namedtuple
 from collections.abc import Iterator
 
 from .. import errors
@@ -336,3 +338,109 @@ def _set_holes(entry: Entry, numbers: list[int]) -> None:
         end = offset + size
     if sum(numbers[1::2]) != entry.size:
         raise errors.InvalidImage("a sparse file whose pieces do not add up to its data")
+
+
+# Writing ------------------------------------------------------------------------------------------------------------
+
+END = bytes(2 * BLOCK)  # an archive's last blocks
+
+
+class Member(namedtuple("Member", "name kind mode uid gid size mtime link major minor xattrs pieces")):
+    """What `header` describes. `mtime` is in nanoseconds; `size` that of the file, of which only `pieces`, a list of
+    (offset, size), is in the archive if they are given: a sparse file, whose map then stands before its data."""
+
+    name: bytes
+    kind: bytes
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime: int
+    link: bytes
+    major: int
+    minor: int
+    xattrs: dict[str, bytes]
+    pieces: list[tuple[int, int]] | None
+
+
+def header(member: Member) -> bytes:
+    """All blocks before the member's data, which the caller then fills up to whole ones (`padding`)."""
+    records: dict[bytes, bytes] = {}
+    name, size, data_map = member.name, member.size, b""
+    if member.pieces is not None:
+        data_map, size, name = _sparse_records(member, records)
+    short = _fit(b"path", name, 100, records)
+    link = _fit(b"linkpath", member.link, 100, records)
+    seconds, rest = divmod(member.mtime, 1_000_000_000)
+    if rest or not 0 <= seconds < 1 << 33:
+        records[b"mtime"] = _decimal_time(member.mtime)
+    numbers = {b"uid": (member.uid, 1 << 21), b"gid": (member.gid, 1 << 21), b"size": (size, 1 << 33)}
+    for key, (number, bound) in numbers.items():
+        if number >= bound:
+            records[key] = b"%d" % number
+    for attribute, value in member.xattrs.items():
+        records[(_XATTR + attribute).encode("utf-8", "surrogateescape")] = value
+    blocks = b""
+    if records:
+        text = b"".join(_record(key, records[key]) for key in sorted(records))
+        extended = b"PaxHeaders/" + short.rpartition(b"/")[2]
+        blocks = _block(extended[:100], b"x", 0o644, 0, 0, len(text), 0) + text + padding(len(text))
+    blocks += _block(
+        short, member.kind, member.mode, member.uid, member.gid, size, seconds, link, member.major, member.minor
+    )
+    return blocks + data_map
+
+
+def padding(size: int) -> bytes:
+    """Zeros, from so many bytes of data to the next block's border."""
+    return bytes(-size % BLOCK)
+
+
+def _fit(key: bytes, text: bytes, room: int, records: dict[bytes, bytes]) -> bytes:
+    """The text, if the field has room for it; else its beginning, and a record."""
+    if len(text) > room:
+        records[key] = text
+    return text[:room]
+
+
+def _sparse_records(member: Member, records: dict[bytes, bytes]) -> tuple[bytes, int, bytes]:
+    """GNU's format 1.0: the map, the size of map and data together, the name for who does not understand it."""
+    pieces = member.pieces or []
+    lines = [len(pieces), *(number for piece in pieces for number in piece)]
+    text = b"".join(b"%d\n" % number for number in lines)
+    data_map = text + padding(len(text))
+    records[b"GNU.sparse.major"], records[b"GNU.sparse.minor"] = b"1", b"0"
+    records[b"GNU.sparse.name"] = member.name
+    records[b"GNU.sparse.realsize"] = b"%d" % member.size
+    return data_map, len(data_map) + sum(size for _, size in pieces), b"GNUSparseFile.0/" + member.name
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """`LENGTH KEY=VALUE\\n`; the length counts itself."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    length = rest + len(str(length))
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+def _decimal_time(nanoseconds: int) -> bytes:
+    sign = b"-" if nanoseconds < 0 else b""
+    seconds, rest = divmod(abs(nanoseconds), 1_000_000_000)
+    return sign + (b"%d.%09d" % (seconds, rest)).rstrip(b"0").rstrip(b".")
+
+
+def _block(
+    name: bytes, kind: bytes, mode: int, uid: int, gid: int, size: int, mtime: int,
+    link: bytes = b"", major: int = 0, minor: int = 0,
+) -> bytes:  # fmt: skip
+    """One ustar header. A number that has no room is 0 here: its pax record overrides it."""
+
+    def octal(value: int, digits: int) -> bytes:
+        return b"%0*o\0" % (digits, value if 0 <= value < 8**digits else 0)
+
+    fields = [
+        name.ljust(100, b"\0"), octal(mode, 7), octal(uid, 7), octal(gid, 7), octal(size, 11), octal(mtime, 11),
+        b" " * 8, kind, link.ljust(100, b"\0"), b"ustar\x0000", bytes(64), octal(major, 7), octal(minor, 7), bytes(167),
+    ]  # fmt: skip
+    block = b"".join(fields)
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]

@@ -1,0 +1,153 @@
+"""What a container has changed: told (`diff`), and made an image of (`commit`).
+
+The layer is the container's writable layer; the config is the image's, with what `run` was told and what `commit` is
+told laid over it. With SOURCE_DATE_EPOCH in the environment the same container gives the same image twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from .. import errors, files
+from ..image import archive, changes, reference, store
+from ..runtime import log
+from . import containers, trees
+
+
+def diff(engine: containers.Containers, record: containers.Record) -> list[changes.Change]:
+    """Every change of the container's files over its image, in the order of their names."""
+    with trees.upper(engine, record) as upper, trees.lower(engine, record) as lower:
+        return list(changes.walk(upper, lower, mount_points(engine, record)))
+
+
+def mount_points(engine: containers.Containers, record: containers.Record) -> frozenset[bytes]:
+    """Where a start makes empty files and directories for mounts of ours. Those for the user's count as changes."""
+    config = json.loads(files.read(f"{engine.path(record['id'])}/config.json"))
+    theirs = {os.path.normpath(mount["target"]) for mount in record["mounts"]}
+    places = {os.path.normpath(mount["destination"]) for mount in config["mounts"]} - theirs
+    return frozenset(os.fsencode(path) for place in places for path in (place, os.path.dirname(place)))
+
+
+def commit(
+    engine: containers.Containers, record: containers.Record, name: str = "", author: str = "", comment: str = "",
+    instructions: list[str] | None = None,
+) -> store.Image:  # fmt: skip
+    """An image of the container as it is, under `name` if there is one. `instructions` are lines of a Dockerfile.
+
+    A container that runs should be held still meanwhile. Raises InvalidArgument, ImageNotFound where its own is gone.
+    """
+    if name and reference.parse(name).digest:
+        raise errors.InvalidArgument(f"{name!r} has a digest: an image's name is a repository and a tag")
+    described = described_as(record, instructions or [])
+    base = engine.images.get(record["image_id"])
+    epoch = source_date_epoch()
+    with engine.images.job() as job:
+        path = job.path("layer")
+        with trees.upper(engine, record) as upper, trees.lower(engine, record) as lower, open(path, "xb") as file:
+            for chunk in changes.pack(upper, changes.walk(upper, lower, mount_points(engine, record)), epoch):
+                file.write(chunk)
+        created = log.timestamp(epoch * 10**9) if epoch else log.timestamp()
+        entry = {"created": created, "created_by": " ".join(record["args"]), "author": author, "comment": comment}
+        history = [*(base.config.get("history") or []), {key: value for key, value in entry.items() if value}]
+        config = {key: base.config[key] for key in ("architecture", "os", "variant") if base.config.get(key)}
+        config |= {"created": created, "config": described, "history": history}
+        if author:
+            config["author"] = author
+        return archive.extend(job, base, config, path, *([name] if name else []))
+
+
+def source_date_epoch() -> int | None:
+    """$SOURCE_DATE_EPOCH, seconds (reproducible-builds.org), or None."""
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal()) or int(text) >= 1 << 33:
+        raise errors.InvalidArgument(f"SOURCE_DATE_EPOCH={text!r} is no number of seconds since 1970")
+    return int(text)
+
+
+def described_as(record: containers.Record, instructions: list[str]) -> dict[str, Any]:
+    """The container's part of the image's config (OCI image specification, config.md), what is empty left out."""
+    described: dict[str, Any] = json.loads(json.dumps(record["config"]))
+    for line in instructions:
+        word, _, rest = line.strip().partition(" ")
+        change = CHANGES.get(word.upper())
+        if change is None:
+            raise errors.InvalidArgument(f"{word.lower()} is not a valid change command: {', '.join(CHANGES)} are")
+        if not rest.strip():
+            raise errors.InvalidArgument(f"{word.upper()} needs an argument")
+        change(described, rest.strip())
+    return {key: value for key, value in sorted(described.items()) if value not in (None, "", [], {})}
+
+
+def words_of(text: str) -> list[str]:
+    """A command in JSON, or for a shell."""
+    if text.startswith("["):
+        try:
+            words = json.loads(text)
+        except ValueError:
+            words = None
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise errors.InvalidArgument(f"{text} is no list of strings in JSON")
+        return words
+    return ["/bin/sh", "-c", text]
+
+
+def pairs_of(text: str) -> dict[str, str]:
+    """`A=1 B="two words"`, or the old form `A everything behind it`."""
+    import shlex
+
+    first = text.split(maxsplit=1)[0]
+    if "=" not in first:
+        return {first: text[len(first) :].strip()}
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise errors.InvalidArgument(f"{text}: {error}") from None
+    if not all("=" in word for word in words):
+        raise errors.InvalidArgument(f"{text}: write NAME=VALUE")
+    return dict(word.split("=", 1) for word in words)
+
+
+def set_environment(described: dict[str, Any], text: str) -> None:
+    """ENV"""
+    variables = dict(line.split("=", 1) for line in described.get("Env") or []) | pairs_of(text)
+    described["Env"] = [f"{key}={value}" for key, value in variables.items()]
+
+
+def set_ports(described: dict[str, Any], text: str) -> None:
+    """EXPOSE"""
+    ports: dict[str, Any] = {port if "/" in port else f"{port}/tcp": {} for port in text.split()}
+    described["ExposedPorts"] = {**(described.get("ExposedPorts") or {}), **ports}
+
+
+def set_labels(described: dict[str, Any], text: str) -> None:
+    """LABEL"""
+    described["Labels"] = {**(described.get("Labels") or {}), **pairs_of(text)}
+
+
+def set_volumes(described: dict[str, Any], text: str) -> None:
+    """VOLUME"""
+    paths = words_of(text) if text.startswith("[") else text.split()
+    described["Volumes"] = {**(described.get("Volumes") or {}), **{path: {} for path in paths}}
+
+
+def set_directory(described: dict[str, Any], text: str) -> None:
+    """WORKDIR"""
+    described["WorkingDir"] = os.path.normpath(os.path.join("/", described.get("WorkingDir") or "", text))
+
+
+# What `commit --change` takes: docker's list (moby builder/dockerfile, validCommitCommands).
+CHANGES = {
+    "CMD": lambda described, text: described.update(Cmd=words_of(text)),
+    "ENTRYPOINT": lambda described, text: described.update(Entrypoint=words_of(text)),
+    "ENV": set_environment,
+    "EXPOSE": set_ports,
+    "LABEL": set_labels,
+    "ONBUILD": lambda described, text: described.update(OnBuild=[*(described.get("OnBuild") or []), text]),
+    "USER": lambda described, text: described.update(User=text),
+    "VOLUME": set_volumes,
+    "WORKDIR": set_directory,
+}
