@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from .. import errors
 from ..teach import lab, measure
 from ..teach.bench import leave
-from ..teach.grade import cell, elsewhere, outputs, page, records, submissions, work
+from ..teach.grade import cell, elsewhere, outputs, page, records, slurm, submissions, work
 from . import UsageError, flags, table
 
 SYNOPSIS = "grade [SUBMISSIONS] --out RESULTS [FLAGS]"
@@ -23,6 +23,8 @@ FLAGS = [
     flags.Flag("--limit", "limit", "text", f"seconds for one student in one lab (default: {work.LIMIT:g})"),
     flags.Flag("--roster", "roster", "text", "Canvas's gradebook as CSV: canvas.csv is that with the points"),
     flags.Flag("--only", "only", "list", "grade this student anew, on the same inputs"),
+    flags.Flag("--executor", "executor", "text", "local (default), or slurm: spread over its nodes by a job array"),
+    flags.Flag("--task", "task", "text", "LIST: in a job array, grade what its element's line of LIST names"),
     flags.Flag("--override", "override", "bool", "STUDENT LAB POINTS: decide a result by hand; needs --reason"),
     flags.Flag("--reason", "reason", "text", "why; the student reads it, too"),
     flags.Flag("--merge", "merge", "list", "results graded elsewhere: a folder of STUDENT.json, or such files"),
@@ -51,13 +53,27 @@ def main(arguments: list[str]) -> int:
         jobs = flags.number("--jobs", values.get("jobs", str(len(os.sched_getaffinity(0)))))
         if not (0 < jobs <= work.SLOTS and limit > 0):
             raise UsageError(f"--jobs is 1 to {work.SLOTS}, --limit more than 0")
-        if lacking := cell.obstacle():
+        if values.get("executor") != "slurm" and (lacking := cell.obstacle()):
             raise errors.Unsupported(lacking)
         found, left_out = submissions.every(rest[0])
         for sentence in left_out:
             print(f"left out: {sentence}", file=sys.stderr)
+        executor = values.get("executor", "local")
+        if executor not in ("local", "slurm"):
+            raise UsageError(f"--executor {executor}: local or slurm")
+        if "task" in values:
+            student, which, number = slurm.element(values["task"])
+            own = [pair for pair in work.pairs(kept, found, wanted, [student]) if pair.lab.name == which]
+            with cell.Place() as place, progress(1) as tell:
+                work.Run(place, kept, limit).all(own, 1, tell, number % work.SLOTS)
+            return 0
         pairs = work.pairs(kept, found, wanted, values["only"])
-        if pairs:
+        if pairs and executor == "slurm":
+            words = [os.path.abspath(rest[0]), "--out", kept.out, "--limit", f"{limit:g}"]
+            words += ["--labs", ",".join(one.number for one in wanted)]
+            with progress(len(pairs)) as tell:
+                slurm.carry_out(kept, pairs, words, jobs, tell)
+        elif pairs:
             with cell.Place() as place, progress(len(pairs)) as tell:
                 work.Run(place, kept, limit).all(pairs, jobs, tell)
     report(kept, values.get("roster", ""))

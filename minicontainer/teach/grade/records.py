@@ -83,6 +83,7 @@ class Records:
         """Drawn once; whoever is first to make the link has drawn it."""
         path = f"{self.out}/secret"
         if not os.path.exists(path):
+            files.make_directory(self.out, 0o700)
             drawn = f"{path}.{secrets.token_hex(4)}"
             files.write(drawn, secrets.token_hex(16).encode(), 0o600)
             try:
@@ -107,6 +108,10 @@ class Records:
         """The last line; from now on it counts, in place of what was there."""
         append(part, {"finished": now(), **footer})
         os.rename(part, f"{self.path(student, lab)}.jsonl")
+
+    def forget(self, student: str, lab: str) -> None:
+        """It is not finished any more; its seed stays, for it is made from the secret."""
+        files.unlink(f"{self.path(student, lab)}.jsonl")
 
     def graded(self, student: str, lab: str, overrides: dict[tuple[str, str], Any]) -> Graded:
         """A finished result, completed by what the lab's outline knows of tests that left no line."""

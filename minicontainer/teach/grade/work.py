@@ -165,13 +165,16 @@ class Run:
         for process in list(self.working):
             self.interrupt(process)
 
-    def all(self, pairs: Sequence[Pair], jobs: int, tell: Callable[[Pair], None]) -> None:
-        """Grade many, `jobs` at a time; `tell` hears of each when it is finished, on this thread."""
+    def all(self, pairs: Sequence[Pair], jobs: int, tell: Callable[[Pair], None], first: int = 0) -> None:
+        """Grade many, `jobs` at a time; `tell` hears of each when it is finished, on this thread.
+
+        `first` is the first slot: where several runs share a machine, each should have users of its own.
+        """
         for lab in {pair.lab.name: pair.lab for pair in pairs}.values():
-            self.outline(lab)
+            self.outline(lab, first)
         slots: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for slot in range(jobs):
-            slots.put(slot)
+        for slot in range(first, first + jobs):
+            slots.put(slot % SLOTS)
 
         def one(pair: Pair) -> Pair:
             slot = slots.get()
