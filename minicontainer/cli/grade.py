@@ -30,6 +30,8 @@ FLAGS = [
     flags.Flag("--merge", "merge", "list", "results graded elsewhere: a folder of STUDENT.json, or such files"),
 ]
 
+BAR = "{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt}, {elapsed} gone, {remaining} to go{postfix}"
+
 
 def main(arguments: list[str]) -> int:
     """grade SUBMISSIONS --out RESULTS [--labs 05,06] [--jobs N] [--roster FILE]; --only, --override, --merge."""
@@ -103,7 +105,7 @@ def progress(count: int) -> Iterator[Callable[[work.Pair], None]]:
         if sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
             from tqdm import tqdm
 
-            with tqdm(total=count, unit=" graded", dynamic_ncols=True) as bar:
+            with tqdm(total=count, dynamic_ncols=True, bar_format=BAR) as bar:
 
                 def move(pair: work.Pair) -> None:
                     bar.set_postfix_str(pair.submission.student, refresh=False)
@@ -126,6 +128,7 @@ def report(kept: records.Records, roster: str) -> None:
     if not graded:
         raise errors.NotFound(f"nothing has been graded below {kept.out}")
     page.write(kept, graded, labs, problems)
+    kept.hand_over()
     rows = []
     for name in sorted({one.lab for one in graded}):
         results = [one for one in graded if one.lab == name]

@@ -1,13 +1,16 @@
 """Grading: each submission in a container, the assertions outside; whatever it does costs it its own points alone."""
 
 import csv
+import fcntl
 import io
 import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,14 +186,13 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, root: Path) -> None:
 
 def wait_for_orphans(folder: Path) -> None:
     """The killed grader's pytest finishes by itself; until then it holds the folder's lock."""
-    import fcntl
-
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     os.close(descriptor)
 
 
-def test_one_is_graded_anew_on_the_same_inputs(tmp_path: Path, root: Path) -> None:
+def test_one_is_graded_anew_on_the_same_inputs(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And by sudo: what came of it is his who typed it."""
     students = some()
     folder, out = hand_in(tmp_path / "in", students), tmp_path / "out"
     grade(folder, out)
@@ -198,9 +200,13 @@ def test_one_is_graded_anew_on_the_same_inputs(tmp_path: Path, root: Path) -> No
     (folder / "perfect/06_overlay/lab.py").write_text(generated.without(REFERENCE, "changes"))
     grade(folder, out)
     assert scores(out) == {"perfect": 13}, "what is finished is not graded again by itself"
+    assert {path.stat().st_uid for path in out.rglob("*")} == {0}
+    monkeypatch.setenv("SUDO_UID", "12345")
+    monkeypatch.setenv("SUDO_GID", "12346")
     grade(folder, out, "--only", "perfect")
     after = records.Records(str(out)).all()[0]
     assert (after.points, after.seed) == (9, before.seed)
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in (out, *out.rglob("*"))} == {(12345, 12346)}
     done = grade(folder, out, "--only", "nobody", check=False)
     assert done.returncode == 1 and "no submission of nobody" in done.stderr
 
@@ -271,6 +277,29 @@ def test_what_a_host_cannot_grade_is_no_zero_and_another_grader_may(tmp_path: Pa
     minicontainer("grade", "--out", str(out), "--merge", str(tmp_path / "elsewhere"))
     (one,) = records.Records(str(out)).all()
     assert (one.points, one.whole) == (12, True)
+
+
+def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(tmp_path: Path, root: Path) -> None:
+    folder = hand_in(tmp_path / "in", some())
+    assert "1 of 1: perfect, 06_overlay" in grade(folder, tmp_path / "piped").stderr
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 90, 0, 0))
+    command = [
+        sys.executable,
+        "-m",
+        "minicontainer",
+        "grade",
+        str(folder),
+        "--labs",
+        "06",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs, check=True, timeout=60)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "  0% |" in shown and "100% |" in shown and "1 of 1" in shown and "perfect" in shown
 
 
 def test_a_time_limit_keeps_what_was_scored(tmp_path: Path, root: Path) -> None:
