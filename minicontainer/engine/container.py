@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .. import errors, files
 from ..kernel import cgroups
@@ -303,6 +303,21 @@ class Container:
         kinds = {"C": 0, "A": 1, "D": 2}
         found = committing.diff(self.engine, self.record)
         return [{"Path": os.fsdecode(change.path), "Kind": kinds[change.kind]} for change in found]
+
+    def get_archive(self, path: str) -> tuple[Iterator[bytes], dict[str, Any]]:
+        """A tar stream of what is at `path`, and what that is: {"name", "size", "mode", "mtime"}. Raises NotFound."""
+        from . import copying
+
+        self.reload()
+        return copying.read(self.engine, self.record, path)
+
+    def put_archive(self, path: str, data: bytes | Iterable[bytes]) -> bool:
+        """Extract a tar archive, compressed or not, into the directory at `path`. Raises NotFound, InvalidImage."""
+        from . import copying
+
+        self.reload()
+        copying.write(self.engine, self.record, path, [data] if isinstance(data, bytes) else data)
+        return True
 
     def export(self) -> Iterator[bytes]:
         """Its files as a tar stream, in chunks; without what is mounted there. Raises Conflict."""

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from .. import errors, files, steps, syscalls
 from ..kernel import mounts, overlay
 from ..runtime import state
-from . import containers
+from . import containers, volumes
 
 ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -96,6 +96,10 @@ def merged(engine: containers.Containers, record: containers.Record) -> Iterator
 
     def make() -> str:
         place = mount_overlay(engine, record)
+        wanted = [volumes.Mount(**mount) for mount in record["mounts"]]
+        steps.execute(
+            volumes.prepare(engine.volumes, wanted, place), {}
+        )  # as the first start does, which may not have been
         for mount in config["mounts"]:
             options = mounts.parse_options(mount.get("options", []))
             if options.flags & syscalls.MS_BIND and os.path.exists(mount["source"]):
