@@ -60,7 +60,8 @@ class Container:
     def start(self, *command, top="/tmp/top"):
         """Let the learner start it."""
         nets = f"{self.address}/24", f"{self.gateway}/24"
-        self.number = self.room.call("start", self.layers, top, command, self.hostname, *nets, self.keep)
+        arguments = self.layers, top, command, self.hostname, *nets, self.keep
+        self.number = self.room.call("start", *arguments, within=15)
         assert isinstance(self.number, int), f"start returned {self.number!r}, which is no pid"
 
     def run(self, script=""):
@@ -69,9 +70,9 @@ class Container:
         self.pid = self.room.outside(self.number)
         assert b"keeper" not in self.read("cmdline"), f"start has returned, and process {self.number} is still Python"
         deadline = time.monotonic() + 5
-        while b"sleep" not in (line := self.read("cmdline")) and time.monotonic() < deadline:
+        while not (line := self.read("cmdline")).startswith(b"sleep") and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert b"sleep" in line, f"process {self.number} is {line!r}; it should be the command"
+        assert line.startswith(b"sleep"), f"process {self.number} is {line!r}; it should be the command"
 
     def read(self, name):
         """/proc/PID/name of its process 1."""
@@ -93,7 +94,7 @@ def test_a_commands_last_word(make_room, rng):
     for wanted, command in cases:
         container = Container(make_room(), rng)
         container.start(*command)
-        told = container.room.call("finish", container.number)
+        told = container.room.call("finish", container.number, within=15)
         assert told == wanted, f"{command}: a shell shows {wanted}, finish returned {told}"
 
 
@@ -211,7 +212,8 @@ def test_nothing_is_left(container):
     os.kill(container.pid, signal.SIGKILL)
     told = room.call("finish", container.number)
     assert told == 137, f"it was killed by signal 9; finish returned {told}"
-    assert room.mounts() == before[0], f"mounts are left: {[m.point for m in room.mounts() if m not in before[0]]}"
+    left = [mount.point for mount in room.mounts() if mount not in before[0]]
+    assert not left, f"mounts are left: {left}"
     assert room.processes() == before[1], "a process is left, or a child that nobody has waited for"
     deadline = time.monotonic() + 5  # the kernel ends a network namespace in its own time
     while room.look(devices) != before[2] and time.monotonic() < deadline:
