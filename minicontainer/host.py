@@ -26,9 +26,9 @@ def in_user_namespace() -> bool:
         return file.read().split() != ["0", "0", "4294967295"]
 
 
-def forbids_setgroups() -> bool:
-    """Whether this user namespace forbids setgroups(2), as those of ordinary users do (user_namespaces(7))."""
-    with open("/proc/self/setgroups") as file:
+def forbids_setgroups(process: int | str = "self") -> bool:
+    """Whether a process's user namespace forbids setgroups(2), as those of ordinary users do (user_namespaces(7))."""
+    with open(f"/proc/{process}/setgroups") as file:
         return file.read().strip() == "deny"
 
 

@@ -45,13 +45,13 @@ def main(arguments: list[str]) -> int:
     if options["tty"] and attaching and os.isatty(0):
         options["console_size"] = os.get_terminal_size(0)[::-1]
     keys = attached.keys(values.get("detach_keys"))
-    planned = entering.plan(client.Client().containers, rest[0], rest[1:], options)
+    engine = client.Client().containers
     if values["explain"]:
         from ..teach import explain
 
-        print(explain.text(planned.plan, "keeper"))
+        print(explain.text(entering.plan(engine, rest[0], rest[1:], options).plan, "keeper"))
         return 0
-    session = entering.begin(planned, attaching)
+    session = entering.begin(engine, rest[0], rest[1:], options, attaching)
     try:
         session.wait_started()
     except errors.KernelError as error:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import namedtuple
 from collections.abc import Iterable, Iterator
 
 from .. import errors, files
@@ -29,6 +30,13 @@ if TYPE_CHECKING:
     from ..image import store
 
 SIGKILL = 9  # signal(7)
+
+
+class ExecResult(namedtuple("ExecResult", "exit_code output")):
+    """What `exec_run` returns."""
+
+    exit_code: int | None
+    output: Any
 
 
 class Container:
@@ -295,6 +303,50 @@ class Container:
         containers.drop_name(self.engine.directory, old, self.id)
         self.record = renamed
         events.write(self.engine.root, "rename", renamed, oldName=f"/{old}")
+
+    def exec_run(
+        self, cmd: str | list[str], stdout: bool = True, stderr: bool = True, stdin: bool = False, tty: bool = False,
+        privileged: bool = False, user: str = "", detach: bool = False, stream: bool = False,
+        environment: dict[str, str] | None = None, workdir: str = "", demux: bool = False,
+    ) -> ExecResult:  # fmt: skip
+        """Run a command in it, a list of words or one text: its exit code, and what it wrote.
+
+        With `stream` the output is an iterator, and with `demux` pairs (stdout, stderr) of which one may be None; with
+        either `stream` or `detach` the code is None. Raises CommandNotFound, CommandNotExecutable, Conflict.
+        """
+        import shlex
+
+        from . import entering
+
+        given = {"tty": tty, "privileged": privileged, "user": user, "working_dir": workdir, "stdin_open": stdin}
+        words = shlex.split(cmd) if isinstance(cmd, str) else cmd
+        begun = entering.begin(
+            self.engine, self.id, words, {**given, "environment": environment or {}}, audience=not detach
+        )
+        try:
+            begun.wait_started()
+        except BaseException:
+            begun.close()
+            raise
+        if detach:
+            begun.close()
+            return ExecResult(None, b"")
+        wanted = {number for number, asked in ((1, stdout), (2, stderr)) if asked}
+
+        def pieces() -> Iterator[tuple[int, bytes]]:
+            try:
+                yield from (piece for piece in begun.output() if piece[0] in wanted)
+            finally:
+                begun.close()
+
+        if stream:
+            pairs = ((data, None) if number == 1 else (None, data) for number, data in pieces())
+            return ExecResult(None, pairs if demux else (data for _, data in pieces()))
+        whole = list(pieces())
+        if demux:
+            apart = [b"".join(data for which, data in whole if which == number) or None for number in (1, 2)]
+            return ExecResult(begun.code, tuple(apart))
+        return ExecResult(begun.code, b"".join(data for _, data in whole))
 
     def diff(self) -> list[dict[str, Any]]:
         """What it has changed over its image: {"Path", "Kind"}, kind 0 for changed, 1 for added, 2 for deleted."""

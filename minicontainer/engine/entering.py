@@ -1,7 +1,6 @@
 """`exec`: what docker's flags mean for one more process in a container, and the keeper that stays beside it.
 
-    planned = plan(containers, "web", ["sh"], {"tty": True, "stdin_open": True})
-    session = begin(planned)            # a process of its own becomes the keeper
+    session = begin(containers, "web", ["sh"], {"tty": True, "stdin_open": True})   # another process is the keeper
     session.wait_started(); session.relay(stdin=True)
 
 Like a container's monitor, the keeper outlives its client: a client that is killed leaves the process as it is, and
@@ -12,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections import namedtuple
 
 from .. import errors, files, steps
@@ -57,19 +57,26 @@ def plan(engine: containers.Containers, name: str, command: list[str], given: di
     if running is None:
         raise errors.Conflict(f"Container {record['id']} is not running")
     config = json.loads(files.read(f"{engine.path(record['id'])}/config.json"))
-    process = describe(options, command, config, record, f"/proc/{running['pid']}/root")
+    try:
+        process = describe(options, command, config, record, running["pid"])
+    except PermissionError:
+        raise errors.Unsupported(
+            f"Container {name} runs in a user namespace that this process has no rights in: exec as the user who made "
+            "it, without unshare"
+        ) from None
     listed = list(enter.plan(config, process, running["pid"], running["start_time"], options["stdin_open"]))
     return Entry(record, listed, options["stdin_open"], options["tty"])
 
 
 def describe(
-    options: dict[str, Any], command: list[str], config: dict[str, Any], record: containers.Record, root: str
+    options: dict[str, Any], command: list[str], config: dict[str, Any], record: containers.Record, pid: int
 ) -> dict[str, Any]:
-    """The spec's `process`: the container's own, but for what was asked. `root` is its root as it is now."""
+    """The spec's `process`: the container's own, but for what was asked. `pid` is its init, in whose root its users are
+    looked up."""
     own, defaults = config["process"], record["config"]
     if options["working_dir"] and not options["working_dir"].startswith("/"):
         raise errors.KernelError(errno.EINVAL, "chdir", (options["working_dir"],), "it must be an absolute path")
-    user = users.lookup(options["user"] or defaults["User"], [], [root])
+    user = users.lookup(options["user"] or defaults["User"], [], [f"/proc/{pid}/root"], pid)
     groups = user.groups if options["user"] else own["user"]["additionalGids"]
     given = {"hostname": record["hostname"], "tty": options["tty"], "environment": options["environment"]}
     process = {
@@ -87,14 +94,33 @@ def describe(
     return process
 
 
-def begin(planned: Entry, audience: bool = True) -> session.Session:
-    """Start it, in a keeper of its own. With `audience` the session gets its output, and gives its input with stdin.
+def begin(
+    engine: containers.Containers, name: str, command: list[str], given: dict[str, Any], audience: bool = True
+) -> session.Session:
+    """Plan it and start it, in a keeper of its own; from a process with threads, in a fresh interpreter.
 
-    Raises Unsupported in a process with threads, which cannot fork.
+    With `audience` the session gets its output, and gives its input with stdin. Raises what `plan` raises.
     """
+    planned = plan(engine, name, command, given)
     if monitor.threaded():
-        raise errors.Unsupported("a process with threads cannot fork: Container.exec_run does it otherwise")
-    return monitor.fork(lambda end: keep(planned, end, audience))
+        asked = json.dumps([planned.record["id"], command, given, audience])
+        begun = monitor.spawn(__name__, asked, engine.root)
+    else:
+        begun = monitor.fork(lambda end: keep(planned, end, audience))
+    begun.lost = "the keeper was killed, and the kernel ended its process"
+    return begun
+
+
+def main(asked: str, root: str) -> None:
+    """A fresh interpreter, which becomes the keeper; the client is at descriptor 3."""
+    os.environ["MINICONTAINER_ROOT"] = root
+    name, command, given, audience = json.loads(asked)
+    try:
+        monitor.perform(
+            lambda end: keep(plan(containers.Containers(root), name, command, given), end, audience), monitor.CHANNEL
+        )
+    finally:
+        os._exit(0)
 
 
 def keep(planned: Entry, end: socket.socket, audience: bool) -> None:

@@ -23,8 +23,9 @@ class User(namedtuple("User", "uid gid groups home")):
     home: str
 
 
-def lookup(user: str, extra_groups: list[str], layers: list[str]) -> User:
-    """Resolve docker's `user[:group]`, by name or number. `layers` are directories, lowest first.
+def lookup(user: str, extra_groups: list[str], layers: list[str], process: int | str = "self") -> User:
+    """Resolve docker's `user[:group]`, by name or number. `layers` are directories, lowest first;
+    `process` is one in the user namespace that it will run in.
 
     Raises NotFound for a name that the image does not have.
     """
@@ -44,7 +45,7 @@ def lookup(user: str, extra_groups: list[str], layers: list[str]) -> User:
     else:
         gid = number(entry[3]) if entry else 0
         member = [number(row[2]) for row in group if entry and len(row) >= 4 and entry[0] in row[3].split(",")]
-    if host.forbids_setgroups():
+    if host.forbids_setgroups(process):
         member = []  # the kernel would refuse them; who asks for a group by --group-add is told so
     # The own group first, as docker does: a file that shuts out a group must shut out its members (CVE-2022-36109).
     groups = [gid, *member, *[group_id(extra, group) for extra in extra_groups]]

@@ -16,7 +16,7 @@ from . import attach, channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     Report = Callable[[dict[str, Any]], None]
@@ -33,6 +33,8 @@ class Session:
         self.monitor = monitor
         self.process = -1  # a pidfd of the container's init, once it is known
         self.terminal = False
+        self.lost = KILLED  # what it means that the other side has gone without a word
+        self.code: int | None = None  # how it ended, once that is known
 
     def ask(self, message: dict[str, Any]) -> None:
         """Send a request. Raises Gone if the monitor has ended."""
@@ -77,7 +79,7 @@ class Session:
             if packet:
                 return {}
             self.reap()
-            raise channel.Gone(KILLED)
+            raise channel.Gone(self.lost)
         message = channel.parse(packet)
         if "error" in message:
             self.reap()
@@ -148,6 +150,18 @@ class Session:
             self.end.send(b"0" + data, socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionResetError):
             pass
+
+    def output(self) -> Iterator[tuple[int, bytes]]:
+        """What the container writes from now on, as (1 or 2, bytes), until it has ended; then `code` is known."""
+        while True:
+            packet, descriptors = channel.receive_packet(self.end)
+            if packet[:1] in (b"1", b"2"):
+                yield packet[0] - ord("0"), packet[1:]
+                continue
+            message = self.understand(packet, descriptors)
+            if "exited" in message:
+                self.code = int(message["exited"])
+                return
 
     def write(self, number: int, data: memoryview) -> None:
         """Write to one of our outputs. If its reader has left, a container of ours gets to know, as by a pipe."""

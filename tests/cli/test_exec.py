@@ -8,11 +8,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from minicontainer import errors
+from minicontainer.engine.client import Client
 from tests.cli.test_life import monitor_of, run, until
 from tests.cli.test_terminal import Screen
 from tests.conftest import minicontainer
@@ -55,6 +58,15 @@ def inside(name: str, *words: str) -> int:
             ):
                 return int(entry.name)
     raise AssertionError(f"no process {words} in {name}")
+
+
+def running(command: bytes) -> int:
+    """The pid of the process with that command line, 0 if there is none."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == command:
+                return int(path.parent.name)
+    return 0
 
 
 def status(pid: int, *fields: str) -> list[str]:
@@ -208,6 +220,34 @@ def test_explain_takes_no_step(shop: Shop) -> None:
     assert os.listdir(f"/proc/{init_of()}/root/tmp") == before
 
 
+@pytest.mark.parametrize("threads", [False, True], ids=["alone", "with threads"])
+def test_the_library(shop: Shop, threads: bool) -> None:
+    run("demo", *SLEEP)
+    container = Client(str(shop.root)).containers.get("web")
+    over = threading.Event()
+    beside = threading.Thread(target=over.wait)
+    if threads:
+        beside.start()
+    try:
+        done = container.exec_run(["sh", "-c", "echo out; echo err >&2; exit 3"])
+        assert done.exit_code == 3 and sorted(done.output.splitlines()) == [b"err", b"out"]
+        assert container.exec_run("echo 'two words'", user="alice", environment={"A": "1"}).output == b"two words\n"
+        assert container.exec_run(["sh", "-c", "echo out; echo err >&2"], demux=True) == (0, (b"out\n", b"err\n"))
+        assert container.exec_run("pwd", workdir="/etc", stderr=False) == (0, b"/etc\n")
+        streamed = container.exec_run("seq 3", stream=True)
+        assert streamed.exit_code is None and b"".join(streamed.output) == b"1\n2\n3\n"
+        assert container.exec_run("sleep 995", detach=True) == (None, b"")
+        assert b"sleep 995" in container.exec_run("ps").output
+        with pytest.raises(errors.CommandNotFound):
+            container.exec_run("nosuch")
+        with pytest.raises(errors.NotFound):
+            container.exec_run("true", user="nobodyx")
+    finally:
+        over.set()
+        if threads:
+            beside.join()
+
+
 # -------------------------------------------------------------------------------------------------------- who is killed
 
 
@@ -219,8 +259,7 @@ def test_it_outlives_its_client_and_not_its_keeper(shop: Shop) -> None:
     )  # fmt: skip
     assert client.stdout is not None
     client.stdout.readline()
-    pid = next(int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline")
-               if path.read_bytes() == b"sleep\x00998\x00")  # fmt: skip
+    pid: int = until(lambda: running(b"sleep\x00998\x00"))
     client.kill()
     client.communicate()
     keeper = monitor_of(pid)
@@ -296,8 +335,7 @@ def stop():
 born = enter.born
 enter.born = lambda *a: [step for all in born(*a) for step in
                          ((steps.call(stop, why="held"), all) if all.arguments[0] is init.execute else (all,))]
-planned = entering.plan(client.Client().containers, "web", ["sleep", "996"], {})
-entering.begin(planned).wait_started()
+entering.begin(client.Client().containers, "web", ["sleep", "996"], {}).wait_started()
 """
 
 

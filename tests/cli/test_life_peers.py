@@ -37,12 +37,40 @@ TRANSCRIPT = [
     ["logs", "--tail", "1", "-t", "web"],
     ["logs", "nosuch"],
     ["port", "web"],
+    ["exec", "web", "echo", "x"],
+    ["exec", "-e", "A=1", "-w", "/tmp", "-u", "alice", "web", "sh", "-c", "echo $A; pwd; id"],
+    ["exec", "web", "sh", "-c", "exit 3"],
+    ["exec", "web", "sh", "-c", "kill -9 $$"],
+    ["exec", "web", "/etc"],
+    ["exec", "web", "/opt/plain"],
+    ["exec", "-u", "nobodyx", "web", "true"],
+    ["exec", "-w", "/no/such", "web", "true"],
+    ["exec", "nosuch", "true"],
+    ["exec", "web"],
+    ["exec", "--nosuch", "web", "true"],
+    ["exec", "-d", "web", "true"],
+    ["exec", "-d", "web", "nosuch"],
+    ["exec", "-it", "web", "true"],
+    ["exec", "web", "sh", "-c", "echo x >/new; rm /opt/noise"],
+    ["diff", "nosuch"],
+    ["export", "nosuch"],
+    ["top", "nosuch"],
+    ["top", "web", "-o", "user"],
+    ["commit", "nosuch"],
+    ["commit", "-c", "RUN x", "web"],
+    ["commit", "-m", "words", "-c", 'CMD ["cat", "/new"]', "web", "made:1"],
+    ["run", "--rm", "made:1"],
+    ["run", "--rm", "made:1", "cat", "/opt/noise"],
+    ["cp", "nosuch:/x", "."],
+    ["cp", "web:/nosuch", "."],
+    ["cp", "web:/a", "web:/b"],
     ["rename", "web", "other"],
     ["rename", "web", "again"],
     ["pause", "other"],
     ["pause", "other"],
     ["ps"],
     ["start", "other"],
+    ["exec", "other", "true"],
     ["unpause", "other"],
     ["unpause", "other"],
     ["kill", "-s", "WINCH", "other"],
@@ -53,6 +81,8 @@ TRANSCRIPT = [
     ["kill", "other"],
     ["pause", "other"],
     ["attach", "other"],
+    ["exec", "other", "true"],
+    ["top", "other"],
     ["ps"],
     ["ps", "-a"],
     ["logs", "other"],
@@ -114,7 +144,10 @@ def typed(engine: list[str], words: list[str]) -> tuple[int, str, bool]:
             subprocess.run([*engine, "wait", words[1]], capture_output=True)
         return 0, "", False
     done = subprocess.run([*engine, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
-    return done.returncode, normal(done.stdout), bool(done.stderr)
+    output, complaint = done.stdout, bool(done.stderr)
+    if re.match("OCI runtime exec failed|unable to find user", output):  # docker says so on its standard output
+        output, complaint = "", True
+    return done.returncode, normal(output), complaint
 
 
 def normal(text: str) -> str:

@@ -245,3 +245,29 @@ def test_the_store_is_refused_under_another_id_map(user: Ordinary) -> None:
     assert done.returncode == 1
     assert "user namespace" in done.stderr and "MINICONTAINER_ROOT" in done.stderr
     assert "demo" not in done.stdout
+
+
+def test_exec_from_inside_and_from_outside(user: Ordinary) -> None:
+    """In the user namespace of the container, and as the ordinary user that made it, who enters that too."""
+    script = (
+        f"{' '.join(COMMAND)} run -d --name lives --network none demo sleep 1000 >/dev/null && "
+        f"{' '.join(COMMAND)} exec lives sh -c 'id -u; echo $$ >/tmp/pid; cat /etc/hostname | wc -l; exit 7'"
+    )
+    done = subprocess.run(["unshare", "-Ur", "sh", "-c", script], env=user.environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (7, "0\n1\n"), done.stderr
+    try:
+        done = user(
+            "exec",
+            "-u",
+            "0",
+            "lives",
+            "sh",
+            "-c",
+            "id -u; cat /proc/self/uid_map; tr '\\0' ' ' </proc/1/cmdline",
+            unshare="",
+        )
+        assert done.stdout.split() == ["0", "0", str(os.getuid()), "1", "sleep", "1000"]
+        refused = user("exec", "lives", "true", check=False)  # a user namespace beside it
+        assert refused.returncode == 1 and "without unshare" in refused.stderr
+    finally:
+        user("rm", "-f", "lives")

@@ -1,6 +1,6 @@
-"""`bench life`: what containers cost that live on: `run -d`, `ps` of many, the memory of an idle one, the 300th start.
+"""`bench life`: what it costs that containers live on: `run -d`, `exec`, `ps` of many, memory, the 300th start.
 
-Four questions, beside docker where it is there. Memory is PSS (proc_pid_smaps(5)) of the process that stays beside a
+Five questions, beside docker where it is there. Memory is PSS (proc_pid_smaps(5)) of the process that stays beside a
 container: our monitor, docker's shim; docker's daemons, which we have none of, are not counted. What runs in the
 containers is `sleep`, which says in the log that it is there.
 """
@@ -48,6 +48,13 @@ def measure(workshop: Workshop, runs: int) -> Report:
     detached = {name: timed_run(typed, image) for name, typed in words.items()}
     report.groups.append(Group("run -d", "minicontainer", measuring.interleave(detached, runs, WARM_UP)))
 
+    workshop.tell(f"exec, {runs} rounds")
+    entered = {name: timed_exec(typed, engines.said([*typed, "run", "-d", image, *SLEEP]).strip())
+               for name, typed in words.items()}  # fmt: skip
+    report.groups.append(Group("exec", "minicontainer", measuring.interleave(entered, runs, WARM_UP)))
+    for typed in words.values():
+        clear(typed, image)
+
     workshop.tell(f"making {LISTED} containers each")
     ours = client.Client(workshop.root).containers
     for _ in range(LISTED):
@@ -74,6 +81,7 @@ def measure(workshop: Workshop, runs: int) -> Report:
     )
     report.bars += [
         Bar("run -d", "minicontainer", "docker", 0.30, 0.20),
+        Bar("exec", "minicontainer", "docker", 0.70, 0.55),
         Bar(f"ps -a of {LISTED}", "minicontainer", "docker", 1.5, 1.0),
         Bar("what stays beside an idle one (PSS)", "minicontainer", "docker", 0.50, 0.35),
         Bar(f"run -d, of {CROWD} at once", last, first, 1.2, 1.1),
@@ -96,6 +104,17 @@ def timed_run(typed: list[str], image: str) -> measuring.Timed:
         ended = time.monotonic()
         engines.said([*typed, "rm", "-f", identifier])
         return ended - began
+
+    return once
+
+
+def timed_exec(typed: list[str], identifier: str) -> measuring.Timed:
+    """`exec … true` in a container that runs, the whole command."""
+
+    def once() -> float:
+        began = time.monotonic()
+        engines.said([*typed, "exec", identifier, "true"])
+        return time.monotonic() - began
 
     return once
 
