@@ -116,11 +116,11 @@ def test_who_can_write_where(room, rng):
         said = room.write(path, "written")
         options = room.mount("/").options
         assert said == "EROFS", f"a write to {path} ended with {said or 'success'}; mountinfo says of /: {options}"
-    for place in places:
-        mount = room.mount(place)
-        assert mount and mount.kind == "tmpfs", f"there is no tmpfs at {place}, but {mount}"
-        said = room.write(f"{place}/new", "written")
-        assert not said, f"a write to {place}/new ended with {said}; mountinfo says of {place}: {mount.options}"
+    for point in places:
+        mount = room.mount(point)
+        assert mount and mount.kind == "tmpfs", f"there is no tmpfs at {point}, but {mount}"
+        said = room.write(f"{point}/new", "written")
+        assert not said, f"a write to {point}/new ended with {said}; mountinfo says of {point}: {mount.options}"
 
 
 @pytest.mark.points(3)

@@ -63,8 +63,8 @@ def test_a_namespace_in_a_namespace(room, rng):
     for descriptor, (uid, gid) in zip(reversed(around[:3]), wanted, strict=True):
         seen = room.look(who, descriptor, kinds=(), pid=room_itself)
         assert seen == [uid, gid], f"in a namespace that was entered as {uid}:{gid}, who is mapped is {seen}"
-    for descriptor in around:
-        os.close(descriptor)
+    for opened in around:
+        os.close(opened)
 
 
 def waiting():

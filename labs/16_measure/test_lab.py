@@ -39,7 +39,9 @@ def test_programs_are_timed_in_that_order(room, rng):
     """Every program runs in every round, the warm-up's included, whose times are left out."""
     names, rounds, warm_up, seed = rng.sample(NAMES, 3), rng.randrange(3, 5), rng.randrange(1, 3), rng.randrange(10**6)
     nap = rng.choice((0.04, 0.05, 0.06))
-    commands = {name: ["sh", "-c", f"echo {name} >>/tmp/log; sleep {nap if name == names[0] else 0}"] for name in names}
+    commands = {
+        name: ["sh", "-c", f'echo {name} >>"$0"; sleep {nap if name == names[0] else 0}', "/tmp/log"] for name in names
+    }
     found = room.call("measure", commands, rounds, warm_up, seed, within=30)
     lines = room.read("/tmp/log").decode().split()
     expected = list(itertools.chain(*room.call("order", names, warm_up + rounds, seed)))

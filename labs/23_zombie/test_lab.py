@@ -104,7 +104,7 @@ def services(wanted):
         os.read(ready, 1)
         left = children(pid)
         if kind == "ourselves":
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, 9)
             os.waitpid(pid, 0)
             pid = os.getpid()
         if kind in ("stopped", "resting"):

@@ -58,8 +58,10 @@ def port_of(pid):
     child = os.fork()
     if child == 0:
         try:
-            syscalls.enter_namespace(f"/proc/{pid}/ns/net", syscalls.CLONE_NEWNET)
-            syscalls.unshare(syscalls.CLONE_NEWNS)
+            network = f"/proc/{pid}/ns/net"
+            syscalls.enter_namespace(network, syscalls.CLONE_NEWNET)
+            own_mounts = syscalls.CLONE_NEWNS
+            syscalls.unshare(own_mounts)
             syscalls.mount("sysfs", "/sys", "sysfs", syscalls.MS_RDONLY)
             with open("/sys/class/net/eth0/iflink", "rb") as file:
                 os.write(writer, file.read())
