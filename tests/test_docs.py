@@ -89,7 +89,7 @@ def typed(document: Path) -> Iterator[list[str]]:
 def command(words: list[str]) -> tuple[str, ModuleType, list[str]]:
     """Which command that is, the module that does it, and its own words."""
     longer = cli.LONGER.get(" ".join(words[:2]))
-    which, rest = (longer, words[2:]) if longer else (words[0], words[1:])
+    which, rest = (longer.split()[0], words[2:]) if longer else (words[0], words[1:])
     assert which in cli.COMMANDS, f"minicontainer {which}"
     return which, importlib.import_module(f"minicontainer.cli.{cli.COMMANDS[which][0]}"), rest
 

@@ -75,11 +75,13 @@ LONGER = {
     "container list": "ps",
     "container ps": "ps",
     "container rm": "rm",
-    "container inspect": "inspect",
+    "container inspect": "inspect --type=container",
     "image ls": "images",
     "image list": "images",
     "image load": "load",
-    "image inspect": "inspect",
+    "image inspect": "inspect --type=image",
+    "network inspect": "inspect --type=network",
+    "volume inspect": "inspect --type=volume",
 }
 # Here a failure of ours must not look like one of the container's command (docker-run(1), EXIT STATUS).
 RUNS_A_COMMAND = ("run", "create")
@@ -105,7 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
     name, rest = words[0], words[1:]
     longer = LONGER.get(" ".join(words[:2]))
     if longer:
-        name, rest = longer, words[2:]
+        name, *more = longer.split()
+        rest = more + words[2:]
     if name not in COMMANDS:
         print(f"minicontainer: {name!r} is not a command; `minicontainer --help` lists them", file=sys.stderr)
         return 125 if name.startswith("-") else 1

@@ -112,6 +112,17 @@ def take(
         values[flag.name] = value
 
 
+def filters(texts: list[str]) -> dict[str, list[str]]:
+    """`--filter label=a --filter label=b=c` by name, for engine/filters.py."""
+    result: dict[str, list[str]] = {}
+    for text in texts:
+        name, given, value = text.partition("=")
+        if not given:
+            raise UsageError(f"invalid argument {text!r} for -f, --filter: bad format of filter (expected name=value)")
+        result.setdefault(name.strip().lower(), []).append(value.strip())
+    return result
+
+
 def usage(command: str, flags: list[Flag]) -> str:
     """A command's help."""
     lines = [f"usage: minicontainer {command}", ""]

@@ -1,10 +1,13 @@
-"""`ps`: the containers of the store. Its columns are docker's."""
+"""`ps`: the containers of the store. Columns, filters and words are docker's."""
 
 from __future__ import annotations
 
+import sys
+
+from .. import errors, files
 from ..engine import client, containers
-from . import table
-from .flags import Flag, parse
+from . import flags, table
+from .flags import Flag, number, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -13,51 +16,138 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
 FLAGS = [
     Flag("-a --all", "all", "bool", "also those that do not run"),
     Flag("-q --quiet", "quiet", "bool", "ids only"),
-    Flag("--no-trunc", "no_trunc", "bool", "whole ids and commands"),
+    Flag("-n --last", "last", "text", "the newest N, whether they run or not"),
+    Flag("-l --latest", "latest", "bool", "the newest one"),
+    Flag("-s --size", "size", "bool", "what their own files take"),
+    Flag("-f --filter", "filters", "list", "NAME=VALUE: status, name, label, ancestor, exited, publish, volume …"),
+    Flag("--format", "format", "text", "json, table TEMPLATE or TEMPLATE: '{{.Names}} {{.Status}}'"),
+    Flag("--no-trunc", "no_trunc", "bool", "whole ids, commands and mounts"),
 ]
+
+USUAL = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"]
 
 
 def main(arguments: list[str]) -> int:
     """docker-ps(1)."""
-    values, _ = parse("ps", FLAGS, arguments)
-    records = [
-        record
-        for record in client.Client().containers.records()
-        if values["all"] or record["status"] in containers.LIVE
-    ]
-    identifiers = [record["id"] if values["no_trunc"] else record["id"][:12] for record in records]
-    if values["quiet"]:
-        print("\n".join(identifiers), end="\n" if identifiers else "")
+    values, rest = parse("ps", FLAGS, arguments)
+    if rest:
+        raise errors.InvalidArgument("'minicontainer ps' accepts no arguments; --filter name=… narrows the list")
+    last = number("-n, --last", values["last"]) if "last" in values else -1
+    if values["latest"]:
+        last = 1
+    engine = client.Client().containers
+    form = values.get("format", "")
+    found = engine.records()
+    asked = flags.filters(values["filters"])
+    if asked:
+        from ..engine import filters
+
+        found = filters.of_containers(engine, found, asked)
+    if not values["all"] and last < 0 and "status" not in asked:
+        found = [record for record in found if record["status"] in containers.LIVE]
+    found = found[:last] if last > 0 else found
+    if values["quiet"] and not form:
+        print("".join(f"{record['id'] if values['no_trunc'] else record['id'][:12]}\n" for record in found), end="")
         return 0
-    rows = []
-    for identifier, record in zip(identifiers, records, strict=True):
-        words = [f"'{word}'" if " " in word else word for word in record["args"]]
-        command = " ".join(words).replace("\n", " ")
-        if not values["no_trunc"] and len(command) > 20:
-            command = command[:19] + "…"
-        created = f"{table.ago(table.seconds_since(record['created']))} ago"
-        rows.append(
-            [identifier, record["image"], f'"{command}"', created, status(record), ports(record), record["name"]]
-        )
-    print(table.show(["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"], rows))
+    if values["quiet"]:
+        print("WARNING: Ignoring custom format, because both --format and --quiet are set.", file=sys.stderr)
+        form = "{{.ID}}"
+    sized = values["size"] or ".Size" in form
+    usual = [*USUAL, "Size"] if values["size"] else USUAL
+    columns = columns_of(engine, whole=values["no_trunc"], sized=sized)
+    print(table.listing(form, columns, usual, found, "formatter.ContainerContext"), end="")
     return 0
 
 
-def status(record: dict[str, Any]) -> str:
-    """`Up 4 seconds`, `Exited (0) 2 minutes ago`."""
+def columns_of(engine: containers.Containers, whole: bool, sized: bool) -> dict[str, table.Column]:
+    """Every column, of records; `whole`, nothing is cut off."""
+
+    def size(record: containers.Record) -> str:
+        if not sized:
+            return "0B"
+        own = files.disk_usage(f"{engine.path(record['id'])}/upper")
+        return f"{table.size(own)} (virtual {table.size(own + engine.images.size_of(record['layers']))})"
+
+    column = table.Column
+    return {
+        "ID": column("CONTAINER ID", lambda record: record["id"] if whole else record["id"][:12]),
+        "Image": column("IMAGE", lambda record: record["image"]),
+        "Command": column("COMMAND", lambda record: f'"{cut(command(record), 20, whole)}"'),
+        "RunningFor": column("CREATED", lambda record: f"{table.ago(table.seconds_since(record['created']))} ago"),
+        "Status": column("STATUS", status),
+        "Ports": column("PORTS", ports),
+        "Names": column("NAMES", lambda record: record["name"]),
+        "Size": column("SIZE", size),
+        "State": column("STATE", containers.word),
+        "CreatedAt": column("CREATED AT", lambda record: table.local(record["created"])),
+        "Labels": column("LABELS", lambda record: ",".join(f"{k}={v}" for k, v in sorted(labels(record).items()))),
+        "Label": column("", lambda record, name="": labels(record).get(name, "")),
+        "LocalVolumes": column("LOCAL VOLUMES", lambda record: str(len(mounts(record, "volume")))),
+        "Mounts": column("MOUNTS", lambda record: ",".join(cut(name, 15, whole) for name in mounts(record))),
+        "Networks": column("NETWORKS", lambda record: record["network"].partition(":")[0]),
+        "Platform": column("PLATFORM", lambda record: None),
+    }
+
+
+def cut(text: str, most: int, whole: bool) -> str:
+    """So many characters, an ellipsis among them where that is not all."""
+    return text if whole or len(text) <= most else f"{text[: most - 1]}…"
+
+
+def command(record: containers.Record) -> str:
+    """What it runs, in one line."""
+    words = [f"'{word}'" if " " in word else word for word in record["args"]]
+    return " ".join(words).replace("\n", " ")
+
+
+def labels(record: containers.Record) -> dict[str, str]:
+    """Its labels, its image's among them."""
+    found: dict[str, str] = record["config"]["Labels"]
+    return found
+
+
+def mounts(record: containers.Record, kind: str = "") -> list[str]:
+    """The names of its volumes, and the paths that are bound in."""
+    return [mount["source"] for mount in record["mounts"] if mount["kind"] == (kind or mount["kind"]) != "tmpfs"]
+
+
+def status(record: containers.Record) -> str:
+    """`Up 4 seconds (healthy)`, `Exited (0) 2 minutes ago`."""
     if record["status"] in ("running", "paused"):
-        paused = " (Paused)" if record["status"] == "paused" else ""
-        return f"Up {table.ago(table.seconds_since(record['started']))}{paused}"
+        more = f" ({record['health']})" if record.get("health") else ""
+        more = " (Paused)" if record["status"] == "paused" else more.replace("(starting", "(health: starting")
+        return f"Up {table.ago(table.seconds_since(record['started']))}{more}"
     if record["status"] in ("exited", "restarting"):
         since = table.ago(table.seconds_since(record["finished"]))
         return f"{record['status'].capitalize()} ({record['exit_code']}) {since} ago"
     return containers.word(record).capitalize()
 
 
-def ports(record: dict[str, Any]) -> str:
-    """`0.0.0.0:8000->80/tcp`."""
+def ports(record: containers.Record) -> str:
+    """`0.0.0.0:8000-8001->80-81/tcp, 443/tcp`: what is published, and what is only exposed."""
     if record["status"] not in ("running", "paused"):
         return ""
-    return ", ".join(
-        f"{port['address']}:{port['host']}->{port['container']}/{port['protocol']}" for port in record["ports"]
+    published = sorted((port["container"], port["protocol"], port["address"], port["host"]) for port in record["ports"])
+    taken = {(inside, protocol) for inside, protocol, _, _ in published}
+    shown: list[list[Any]] = []
+    for inside, protocol, address, outside in published:
+        for run in shown:
+            if run[:2] == [protocol, address] and (inside, outside) == (run[3] + 1, run[5] + 1):
+                run[3], run[5] = inside, outside
+                break
+        else:
+            shown.append([protocol, address, inside, inside, outside, outside])
+    texts = [
+        f"{address}:{span(outside, last_outside)}->{span(inside, last)}/{protocol}"
+        for protocol, address, inside, last, outside, last_outside in shown
+    ]
+    exposed = (
+        [text.partition("/") for text in record["config"]["ExposedPorts"]] if record["network"] == "bridge" else []
     )
+    free = sorted((int(text), protocol) for text, _, protocol in exposed if (int(text), protocol) not in taken)
+    return ", ".join([*texts, *(f"{number}/{protocol}" for number, protocol in free)])
+
+
+def span(first: int, last: int) -> str:
+    """`80`, or `80-82`."""
+    return str(first) if first == last else f"{first}-{last}"

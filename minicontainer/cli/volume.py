@@ -1,11 +1,13 @@
-"""`volume`: directories that outlive containers."""
+"""`volume`: directories that outlive containers. `volume inspect` is inspect.py's."""
 
-import json
+from __future__ import annotations
+
 import sys
+from typing import Any
 
 from .. import errors
 from ..engine import client
-from . import UsageError, table
+from . import UsageError, flags, table
 from .flags import Flag, parse
 
 FLAGS = {
@@ -13,8 +15,11 @@ FLAGS = {
         Flag("--label", "labels", "list", "NAME=VALUE"),
         Flag("-d --driver", "driver", "text", "local, the only one"),
     ],
-    "ls": [Flag("-q --quiet", "quiet", "bool", "names only")],
-    "inspect": [],
+    "ls": [
+        Flag("-q --quiet", "quiet", "bool", "names only"),
+        Flag("-f --filter", "filters", "list", "NAME=VALUE: dangling, driver, label, name"),
+        Flag("--format", "format", "text", "json, table TEMPLATE or TEMPLATE: '{{.Name}} {{.Mountpoint}}'"),
+    ],
     "rm": [],
 }
 
@@ -39,17 +44,10 @@ def main(arguments: list[str]) -> int:
         print(volumes.create(names[0] if names else "", labels))
         return 0
     if verb == "ls":
-        found = volumes.list()
-        if values["quiet"]:
-            print("\n".join(found), end="\n" if found else "")
-        else:
-            print(table.show(["DRIVER", "VOLUME NAME"], [["local", name] for name in found]))
+        print(listing(engine, values), end="")
         return 0
     if not names:
         raise UsageError(f"volume {verb} needs a name; `minicontainer volume ls` lists them")
-    if verb == "inspect":
-        print(json.dumps([volumes.inspect(name) for name in names], indent=4))
-        return 0
     code = 0
     for name in names:
         try:
@@ -59,3 +57,32 @@ def main(arguments: list[str]) -> int:
             print(f"minicontainer: {error}", file=sys.stderr)
             code = 1
     return code
+
+
+def listing(engine: client.Client, values: dict[str, Any]) -> str:
+    """docker-volume-ls(1)."""
+    found = [engine.volumes.inspect(name) for name in engine.volumes.list()]
+    if values["filters"]:
+        from ..engine import filters
+
+        mounts = [mount for record in engine.containers.records() for mount in record["mounts"]]
+        used = {mount["source"] for mount in mounts if mount["kind"] == "volume"}
+        found = filters.of_volumes(found, used, flags.filters(values["filters"]))
+    if values["quiet"]:
+        return "".join(f"{volume['Name']}\n" for volume in found)
+    columns = {name: table.Column(header, lambda volume, name=name: volume.get(name, "N/A")) for name, header in SHOWN}
+    columns["Labels"] = table.Column("LABELS", lambda volume: ",".join(f"{k}={v}" for k, v in labels(volume)))
+    columns["Label"] = table.Column("", lambda volume, name="": dict(labels(volume)).get(name, ""))
+    form = values.get("format", "")
+    return table.listing(form, columns, ["Driver", "Name"], found, "formatter.volumeContext")
+
+
+def labels(volume: dict[str, Any]) -> list[tuple[str, str]]:
+    """A volume's labels, sorted."""
+    return sorted((volume["Labels"] or {}).items())
+
+
+SHOWN = (
+    ("Name", "VOLUME NAME"), ("Driver", "DRIVER"), ("Scope", "SCOPE"), ("Mountpoint", "MOUNTPOINT"), ("Size", "SIZE"),
+    ("Links", "LINKS"), ("Availability", "AVAILABILITY"), ("Group", "GROUP"), ("Status", "STATUS"),
+)  # fmt: skip

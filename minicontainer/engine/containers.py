@@ -389,6 +389,7 @@ class Containers:
         """What to take down after the command has ended; `again`, it will be restarted; `stopped`, it was asked to."""
         status = "restarting" if again else "exited"
         ended = {"status": status, "exit_code": code, "finished": log.timestamp(), "error": "", "stopped": stopped}
+        ended["oom_killed"] = bool(cgroups.oom_kills(record["cgroup"]))
         return self.teardown(record, record["remove"], ended, again=again)
 
     def note_died(self, record: Record, code: int) -> None:

@@ -160,10 +160,10 @@ class Volumes:
         return {
             "CreatedAt": description["created"],
             "Driver": "local",
-            "Labels": description["labels"],
+            "Labels": description["labels"] or None,
             "Mountpoint": self.data(name),
             "Name": name,
-            "Options": {},
+            "Options": None,
             "Scope": "local",
         }
 

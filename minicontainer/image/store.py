@@ -77,7 +77,7 @@ class Image:
     @property
     def size(self) -> int:
         """Bytes of the files in all layers."""
-        return sum(int(self.store.layer_record(chain).get("file_bytes", 0)) for chain in self.chain_ids)
+        return self.store.size_of(self.chain_ids)
 
     def __repr__(self) -> str:
         return f"<Image {', '.join(self.names) or self.id[7:19]}>"
@@ -223,6 +223,10 @@ class Store:
             return document(files.read(f"{self.root}/layers/{chain[7:]}/layer.json"), "layer record")
         except FileNotFoundError:
             return {}
+
+    def size_of(self, chain_ids: "list[str]") -> int:
+        """Bytes of the files in these layers."""
+        return sum(int(self.layer_record(chain).get("file_bytes", 0)) for chain in chain_ids)
 
     def _link(self, chain: str) -> "str | None":
         for name in short_names(chain):

@@ -154,9 +154,9 @@ def test_v2_hands_controllers_down_the_path(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(cgroups.host, "is_root", lambda: True)
     plan = list(cgroups.create("/mini/one", {"cpu": {"cpus": "0"}, "pids": {"limit": 5}}))
     assert [(step.verb, *(str(word).removeprefix(str(tmp_path)) for word in step.arguments[:2])) for step in plan] == [
-        ("put", "/cgroup.subtree_control", "+cpuset +cpu +pids"),
+        ("put", "/cgroup.subtree_control", "+cpuset +cpu +io +pids"),
         ("mkdir", "/mini", "493"),
-        ("put", "/mini/cgroup.subtree_control", "+cpuset +cpu +memory +pids"),
+        ("put", "/mini/cgroup.subtree_control", "+cpuset +cpu +io +memory +pids"),
         ("mkdir", "/mini/one", "493"),
         ("put", "/mini/one/cpuset.cpus", "0"),
         ("put", "/mini/one/pids.max", "5"),

@@ -389,9 +389,10 @@ def _levels(directory: str) -> list[str]:
 
 
 def stats(path: str) -> dict[str, int]:
-    """What the container has used: cpu_usage (ns), throttled (times), memory, memory_peak (bytes), pids, oom_kills.
+    """What the container has used, in bytes, nanoseconds and counts; what the kernel does not count here is left out.
 
-    What the kernel does not count here is left out.
+    cpu_usage, throttled, memory, memory_peak, memory_limit (none: left out), inactive_file (what of `memory` is a cache
+    that could go at once), pids, pids_limit, read and written (by block devices), oom_kills.
     """
     layout = detect()
     if layout.version == 2:
@@ -402,25 +403,41 @@ def stats(path: str) -> dict[str, int]:
             "throttled": cpu.get("nr_throttled"),
             "memory": _integer(f"{directory}/memory.current"),
             "memory_peak": _integer(f"{directory}/memory.peak"),
+            "memory_limit": _integer(f"{directory}/memory.max"),
+            "inactive_file": _table(f"{directory}/memory.stat").get("inactive_file"),
             "pids": _integer(f"{directory}/pids.current"),
-            "oom_kills": _table(f"{directory}/memory.events").get("oom_kill"),
+            "pids_limit": _integer(f"{directory}/pids.max"),
+            **v2.blocks(_text(f"{directory}/io.stat")),
         }
     else:
         at = {controller: mount + path for controller, mount in layout.mounts.items()}
+        limit = _integer(f"{at.get('memory')}/memory.limit_in_bytes")
         found = {
             "cpu_usage": _integer(f"{at.get('cpuacct')}/cpuacct.usage"),
             "throttled": _table(f"{at.get('cpu')}/cpu.stat").get("nr_throttled"),
             "memory": _integer(f"{at.get('memory')}/memory.usage_in_bytes"),
             "memory_peak": _integer(f"{at.get('memory')}/memory.max_usage_in_bytes"),
+            "memory_limit": limit if limit and limit < v1.UNLIMITED else None,
+            "inactive_file": _table(f"{at.get('memory')}/memory.stat").get("total_inactive_file"),
             "pids": _integer(f"{at.get('pids')}/pids.current"),
-            "oom_kills": _table(f"{at.get('memory')}/memory.oom_control").get("oom_kill"),
+            "pids_limit": _integer(f"{at.get('pids')}/pids.max"),
+            **v1.blocks(_text(f"{at.get('blkio')}/blkio.throttle.io_service_bytes_recursive")),
         }
+    found["oom_kills"] = oom_kills(path)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def oom_kills(path: str) -> int | None:
+    """How many processes the kernel has killed for the cgroup's memory limit; None where it does not count that."""
+    layout = detect()
+    if layout.version == 2:
+        return _table(f"{layout.mounts['']}{path}/memory.events").get("oom_kill")
+    return _table(f"{layout.mounts.get('memory')}{path}/memory.oom_control").get("oom_kill")
 
 
 def _integer(path: str) -> int | None:
     text = _first_line(path)
-    return int(text) if text else None
+    return int(text) if text and text != "max" else None
 
 
 def _table(path: str) -> dict[str, int]:

@@ -12,9 +12,11 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     from collections.abc import Iterator
     from typing import Any
 
+UNLIMITED = 1 << 62  # a memory limit as big as this is none: the kernel's is the largest number of whole pages
+
 # A container joins these where they are mounted, limits or not: they count, freeze and guard it. cpuset, which has
 # to be filled in all the way down before anybody may join, is joined only where it was asked for.
-ALWAYS = ("cpu", "cpuacct", "memory", "devices", "freezer", "pids")
+ALWAYS = ("cpu", "cpuacct", "memory", "devices", "freezer", "pids", "blkio")
 
 
 def writes(resources: dict[str, Any]) -> list[tuple[str, str]]:
@@ -73,3 +75,13 @@ def devices(rules: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def _number(rule: dict[str, Any], name: str) -> str:
     value = rule.get(name)
     return "" if value is None or value < 0 else str(value)
+
+
+def blocks(text: str) -> dict[str, int]:
+    """Bytes read from and written to block devices, from blkio.throttle.io_service_bytes: `8:0 Read 4096` a line."""
+    found = {"read": 0, "written": 0}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 3 and words[1] in ("Read", "Write"):
+            found["read" if words[1] == "Read" else "written"] += int(words[2])
+    return found

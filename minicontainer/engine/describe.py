@@ -1,0 +1,370 @@
+"""What is known of a container, an image, a volume or a network, as the document that `docker inspect` shows.
+
+Offers `container`, `image`, `network`: plain dicts with docker's keys in docker's order. What a container asks of the
+kernel is read from the config that it runs by, so it is what holds, not what was once typed. Where docker has an empty
+list it is `null` or `[]` as there.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .. import errors, files, netlink, oci
+from ..image import blobs
+from ..kernel import capabilities
+from ..network import bridge
+from . import container as nouns
+from . import containers
+
+NEVER = "0001-01-01T00:00:00Z"  # docker's time for what has not happened
+
+Document = dict[str, Any]
+
+
+def container(engine: containers.Containers, record: containers.Record, size: bool = False) -> Document:
+    """A container. With `size`, also what its files take: their bytes are counted, one by one."""
+    directory = engine.path(record["id"])
+    config = json.loads(files.read(f"{directory}/config.json"))
+    layers = [engine.images.layer_directory(chain) for chain in reversed(record["layers"])]
+    document = {
+        "Id": record["id"],
+        "Created": record["created"],
+        "Path": record["args"][0],
+        "Args": record["args"][1:],
+        "State": state(record),
+        "Image": record["image_id"],
+        "ResolvConfPath": f"{directory}/resolv.conf",
+        "HostnamePath": f"{directory}/hostname",
+        "HostsPath": f"{directory}/hosts",
+        "LogPath": engine.log_path(record["id"]) if record["log"]["driver"] == "json-file" else "",
+        "Name": f"/{record['name']}",
+        "RestartCount": record["restart_count"],
+        "Driver": "overlay",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "HostConfig": host_config(record, config),
+        "GraphDriver": {
+            "Data": {
+                "LowerDir": ":".join(layers),
+                "MergedDir": f"{directory}/rootfs",
+                "UpperDir": f"{directory}/upper",
+                "WorkDir": f"{directory}/work",
+            },
+            "Name": "overlay",
+        },
+        "Mounts": [mounted(engine, mount) for mount in record["mounts"]],
+        "Config": wished(record, config),
+        "NetworkSettings": network_settings(engine, record),
+    }
+    if size:
+        own = files.disk_usage(f"{directory}/upper")
+        document |= {"SizeRw": own, "SizeRootFs": own + engine.images.size_of(record["layers"])}
+    return document
+
+
+def state(record: containers.Record) -> Document:
+    """How it is now."""
+    running = record["status"] in containers.LIVE
+    again = record["status"] == "restarting"
+    return {
+        "Status": containers.word(record),
+        "Running": running,
+        "Paused": record["status"] == "paused",
+        "Restarting": again,
+        "OOMKilled": bool(record.get("oom_killed")) and (again or not running),
+        "Dead": record["status"] == "dead",
+        "Pid": record.get("pid", 0) if running else 0,
+        "ExitCode": 0 if running and not again else record["exit_code"] or 0,
+        "Error": record.get("error", ""),
+        "StartedAt": record.get("started", NEVER),
+        "FinishedAt": record.get("finished", NEVER),
+    }
+
+
+def host_config(record: containers.Record, config: Document) -> Document:
+    """What it may do to this host, and use of it."""
+    linux, process = config["linux"], config["process"]
+    resources = linux.get("resources") or {}
+    cpu, memory = resources.get("cpu") or {}, resources.get("memory") or {}
+    granted = set((process.get("capabilities") or {}).get("bounding") or [])
+    usual = set(capabilities.resolve())
+    privileged = resources.get("devices") == [{"allow": True, "access": "rwm"}]
+    whole = cpu.get("period") == 100_000 and cpu.get("quota", 0) > 0  # as --cpus says it
+    shm: Document = next((mount for mount in config["mounts"] if mount["destination"] == "/dev/shm"), {})
+    security = [] if linux.get("seccomp") or privileged else ["seccomp=unconfined"]
+    return {
+        "Binds": binds(record) or None,
+        "ContainerIDFile": "",
+        "LogConfig": {
+            "Type": record["log"]["driver"],
+            "Config": {"max-file": str(record["log"]["max_file"]), "max-size": str(record["log"]["max_size"])},
+        },
+        "NetworkMode": record["network"],
+        "PortBindings": bindings(record["ports"]),
+        "RestartPolicy": {"Name": record["restart"]["name"], "MaximumRetryCount": record["restart"]["maximum"]},
+        "AutoRemove": record["remove"],
+        "CapAdd": sorted(granted - usual) or None if not privileged else None,
+        "CapDrop": sorted(usual - granted) or None,
+        "CgroupnsMode": "private",
+        "IpcMode": record["modes"]["ipc"] or "private",
+        "OomScoreAdj": process.get("oomScoreAdj") or 0,
+        "PidMode": record["modes"]["pid"],
+        "Privileged": privileged,
+        "PublishAllPorts": False,
+        "ReadonlyRootfs": config["root"].get("readonly", False),
+        "SecurityOpt": [*security, *(["no-new-privileges"] if process.get("noNewPrivileges") else [])] or None,
+        "Sysctls": linux.get("sysctl") or {},
+        "UTSMode": record["modes"]["uts"],
+        "UsernsMode": "",
+        "ShmSize": next((size(word[5:]) for word in shm.get("options", ()) if word.startswith("size=")), 0),
+        "Runtime": "minicontainer",
+        "ConsoleSize": [process["consoleSize"]["height"], process["consoleSize"]["width"]],
+        "CpuShares": cpu.get("shares", 0),
+        "Memory": memory.get("limit", 0),
+        "NanoCpus": cpu["quota"] * 10_000 if whole else 0,
+        "CgroupParent": record["cgroup"].rpartition("/")[0],
+        "CpuPeriod": 0 if whole else cpu.get("period", 0),
+        "CpuQuota": 0 if whole else cpu.get("quota", 0),
+        "CpusetCpus": cpu.get("cpus", ""),
+        "CpusetMems": cpu.get("mems", ""),
+        "Devices": [device(node) for node in linux.get("devices") or []] if not privileged else [],
+        "MemoryReservation": memory.get("reservation", 0),
+        "MemorySwap": memory.get("swap", 0),
+        "MemorySwappiness": None,
+        "OomKillDisable": False,
+        "PidsLimit": (resources.get("pids") or {}).get("limit"),
+        "Ulimits": [
+            {"Name": limit["type"][7:].lower(), "Hard": limit["hard"], "Soft": limit["soft"]}
+            for limit in process.get("rlimits") or []
+        ]
+        or None,
+        "MaskedPaths": linux.get("maskedPaths") or None,
+        "ReadonlyPaths": linux.get("readonlyPaths") or None,
+    }
+
+
+def size(text: str) -> int:
+    """`65536k` in bytes, as tmpfs(5) takes it."""
+    unit = {"k": 10, "m": 20, "g": 30}.get(text[-1:].lower(), 0)
+    return int(text[:-1] if unit else text) << unit
+
+
+def device(node: Document) -> Document:
+    """A device node of the container."""
+    return {"PathOnHost": node["path"], "PathInContainer": node["path"], "CgroupPermissions": "rwm"}
+
+
+def binds(record: containers.Record) -> list[str]:
+    """As -v takes them: SOURCE:TARGET[:ro]."""
+    return [
+        f"{mount['source']}:{mount['target']}{':ro' if mount['readonly'] else ''}"
+        for mount in record["mounts"]
+        if mount["kind"] != "tmpfs" and mount["source"] not in record["anonymous"]
+    ]
+
+
+def bindings(ports: list[Document]) -> Document:
+    """Published ports by the container's: {"80/tcp": [{"HostIp", "HostPort"}]}."""
+    result: Document = {}
+    for port in sorted(ports, key=lambda port: (port["container"], port["protocol"])):
+        number = str(port["host"]) if port["host"] else ""
+        place = {"HostIp": port["address"], "HostPort": number}
+        result.setdefault(f"{port['container']}/{port['protocol']}", []).append(place)
+    return result
+
+
+def mounted(engine: containers.Containers, mount: Document) -> Document:
+    """One mount."""
+    place = {"Destination": mount["target"]}
+    kind = {"Type": mount["kind"]}
+    mode = {"Mode": "", "RW": not mount["readonly"]}
+    if mount["kind"] == "volume":
+        named = {"Name": mount["source"], "Source": engine.volumes.data(mount["source"])}
+        return {**kind, **named, **place, "Driver": "local", **mode, "Propagation": ""}
+    if mount["kind"] == "tmpfs":
+        return {**kind, "Source": "", **place, **mode, "Propagation": ""}
+    return {**kind, "Source": mount["source"], **place, **mode, "Propagation": "rprivate"}
+
+
+def wished(record: containers.Record, config: Document) -> Document:
+    """The container as an image's config would describe it, and how it talks to its client."""
+    own = record["config"]
+    exposed = {"ExposedPorts": dict(sorted(own["ExposedPorts"].items()))} if own["ExposedPorts"] else {}
+    result = {
+        "Hostname": config.get("hostname", ""),
+        "Domainname": "",
+        "User": own["User"],
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        **exposed,
+        "Tty": record["tty"],
+        "OpenStdin": record["stdin"],
+        "StdinOnce": False,
+        "Env": own["Env"] or None,
+        "Cmd": own["Cmd"],
+        "Image": record["image"],
+        "Volumes": dict(sorted(own["Volumes"].items())) or None,
+        "WorkingDir": own["WorkingDir"],
+        "Entrypoint": own["Entrypoint"],
+        "OnBuild": own.get("OnBuild"),
+        "Labels": dict(sorted(own["Labels"].items())),
+    }
+    if record["stop_signal"] != 15:
+        import signal
+
+        result["StopSignal"] = signal.Signals(record["stop_signal"]).name
+    if record["stop_timeout"] is not None:
+        result["StopTimeout"] = record["stop_timeout"]
+    return result
+
+
+def network_settings(engine: containers.Containers, record: containers.Record) -> Document:
+    """Where it is reached, while it runs. SandboxKey is what `ip netns` and `nsenter --net=` take."""
+    running = record["status"] in ("running", "paused")
+    name = record["network"].partition(":")[0]
+    end = endpoint(engine, record) if running and name == "bridge" else endpoint_of_none()
+    key = f"/proc/{record['pid']}/ns/net" if running else ""
+    exposed = record["config"]["ExposedPorts"] if running and name == "bridge" else {}
+    ports = {**dict.fromkeys(sorted(exposed)), **nouns.Container(engine, record).ports}
+    networks = {} if name == "container" else {name: in_network(engine, name, end)}
+    return {
+        "Bridge": "",
+        "SandboxID": "",
+        "SandboxKey": key,
+        "Ports": ports,
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        **end,
+        "Networks": networks,
+    }
+
+
+def endpoint_of_none() -> Document:
+    """The address of who has none."""
+    return {
+        "EndpointID": "", "Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "IPAddress": "",
+        "IPPrefixLen": 0, "IPv6Gateway": "", "MacAddress": "",
+    }  # fmt: skip
+
+
+def endpoint(engine: containers.Containers, record: containers.Record) -> Document:
+    """The address of who runs on the bridge. Its MAC is the kernel's to tell, who has drawn it."""
+    network = bridge.default(engine.root)
+    try:
+        cable = netlink.link("eth0", record["pid"])
+    except (errors.KernelError, FileNotFoundError):
+        cable = None  # it has ended just now
+    found = {
+        "EndpointID": record["id"],  # it has one at most
+        "Gateway": network.gateway,
+        "IPAddress": record["address"],
+        "IPPrefixLen": int(network.subnet.partition("/")[2]),
+        "MacAddress": cable.mac if cable else "",
+    }
+    return {**endpoint_of_none(), **found}
+
+
+def in_network(engine: containers.Containers, name: str, end: Document) -> Document:
+    """The same as an entry of Networks."""
+    return {
+        "IPAMConfig": None,
+        "Links": None,
+        "Aliases": None,
+        "MacAddress": end["MacAddress"],
+        "DriverOpts": None,
+        "GwPriority": 0,
+        "NetworkID": network_id(engine, name),
+        **{key: value for key, value in end.items() if key != "MacAddress"},
+        "DNSNames": None,
+    }
+
+
+def network_id(engine: containers.Containers, name: str) -> str:
+    """64 digits that are this store's and this network's."""
+    return oci.digest(f"{engine.root}\0{name}".encode())[7:]
+
+
+def network(engine: containers.Containers, name: str) -> Document:
+    """The default network. Raises NetworkNotFound for another."""
+    if name not in ("bridge", "host", "none") and not network_id(engine, "bridge").startswith(name or " "):
+        raise errors.NetworkNotFound(f"network {name} not found")
+    name = name if name in ("host", "none") else "bridge"
+    found = bridge.default(engine.root)
+    on_bridge = name == "bridge"
+    members = [record for record in engine.records() if record["network"] == name and record["status"] == "running"]
+    length = found.subnet.partition("/")[2]
+    return {
+        "Name": name,
+        "Id": network_id(engine, name),
+        "Created": NEVER,
+        "Scope": "local",
+        "Driver": "null" if name == "none" else name,
+        "EnableIPv6": False,
+        "IPAM": {
+            "Driver": "default",
+            "Options": None,
+            "Config": [{"Subnet": found.subnet, "Gateway": found.gateway}] if on_bridge else [],
+        },
+        "Internal": False,
+        "Attachable": False,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {
+            record["id"]: {
+                "Name": record["name"],
+                "EndpointID": record["id"],
+                "MacAddress": endpoint(engine, record)["MacAddress"] if on_bridge else "",
+                "IPv4Address": f"{record['address']}/{length}" if on_bridge else "",
+                "IPv6Address": "",
+            }
+            for record in members
+        },
+        "Options": {
+            "com.docker.network.bridge.name": found.device,
+            "com.docker.network.driver.mtu": str(found.mtu),
+        }
+        if on_bridge
+        else {},
+        "Labels": {},
+    }
+
+
+def image(engine: containers.Containers, name: str) -> Document:
+    """An image. Raises ImageNotFound."""
+    found = engine.images.get(name)
+    config = found.config
+    history = config.get("history") or [{}]
+    layers = [engine.images.layer_directory(chain) for chain in reversed(found.chain_ids)]
+    data = {"UpperDir": layers[0], **({"LowerDir": ":".join(layers[1:])} if layers[1:] else {})} if layers else {}
+    return {
+        "Id": found.id,
+        "RepoTags": found.names,
+        "RepoDigests": [],
+        "Parent": "",
+        "Comment": history[-1].get("comment", ""),
+        "Created": found.created or NEVER,
+        "DockerVersion": config.get("docker_version", ""),
+        "Author": config.get("author", ""),
+        "Config": config.get("config") or {},
+        "Architecture": found.architecture,
+        **({"Variant": config["variant"]} if config.get("variant") else {}),
+        "Os": found.os,
+        "Size": found.size,
+        "GraphDriver": {"Data": data, "Name": "overlay"},
+        "RootFS": {"Type": "layers", "Layers": config["rootfs"]["diff_ids"]},
+        "Metadata": {"LastTagTime": NEVER},
+        "Descriptor": {
+            "mediaType": found.manifest.get("mediaType") or oci.MANIFEST,
+            "digest": found.digest,
+            "size": len(blobs.read(engine.root, found.digest)),
+        },
+    }

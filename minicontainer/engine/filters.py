@@ -1,0 +1,217 @@
+"""`filters`: which containers, images and volumes a list shows; docker's names and meanings: {"label": ["a", "b=c"]}.
+
+Values of one name are alternatives, but for `label`, of which all must hold; different names must all hold. Raises
+InvalidArgument for a name or a value that docker does not know either, whether or not there is anything to look at.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from .. import errors
+from . import containers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ..image import store
+
+    Filters = dict[str, list[str]]
+    Test = Callable[[Any], bool]
+
+STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
+HEALTH = ("starting", "healthy", "unhealthy", "none")
+
+
+def check(filters: Filters, known: Iterable[str]) -> None:
+    """Raise for a name that is not among these."""
+    for name in filters:
+        if name not in known:
+            raise errors.InvalidArgument(f"Invalid filter '{name}': known are {', '.join(sorted(known))}")
+
+
+def integer(name: str, text: str) -> int:
+    """A number, or a refusal that names the filter."""
+    try:
+        return int(text)
+    except ValueError:
+        raise errors.InvalidArgument(f"Invalid filter '{name}={text}': a number") from None
+
+
+def truth(name: str, filters: Filters) -> bool | None:
+    """true or false; None where it was not asked for."""
+    values = filters.get(name, [])
+    for value in values:
+        if value.lower() not in ("true", "false", "1", "0"):
+            raise errors.InvalidArgument(f"Invalid filter '{name}={value}': true or false")
+    return values[-1].lower() in ("true", "1") if values else None
+
+
+def found_in(patterns: list[str]) -> Callable[[str], bool]:
+    """Whether one of the patterns, regular expressions or the text itself, is found in a text."""
+    compiled = []
+    for pattern in patterns:
+        try:
+            compiled.append(re.compile(pattern))
+        except re.error as error:
+            raise errors.InvalidArgument(f"Invalid filter '{pattern}': {error}") from None
+    return lambda text: text in patterns or any(pattern.search(text) for pattern in compiled)
+
+
+def labelled(wanted: list[str], labels: dict[str, str]) -> bool:
+    """Whether all of NAME or NAME=VALUE hold."""
+    for text in wanted:
+        name, given, value = text.partition("=")
+        if name not in labels or (given and labels[name] != value):
+            return False
+    return True
+
+
+# Containers
+
+
+def of_containers(engine: containers.Containers, records: containers.Records, filters: Filters) -> containers.Records:
+    """Those of the records that the filters let through."""
+    check(filters, CONTAINERS)
+    tests = [CONTAINERS[name](engine, values) for name, values in filters.items()]
+    return [record for record in records if all(test(record) for test in tests)]
+
+
+def by_time(engine: containers.Containers, values: list[str], before: bool) -> Test:
+    """before=CONTAINER, since=CONTAINER: made earlier, or later."""
+    created = engine.find(values[-1])["created"]
+    return lambda record: bool(record["created"] < created if before else record["created"] > created)
+
+
+def by_ancestor(engine: containers.Containers, values: list[str]) -> Test:
+    """ancestor=IMAGE. As with docker, an image that is not here is the ancestor of nothing."""
+    images = set()
+    for value in values:
+        try:
+            images.add(engine.images.get(value).id)
+        except (errors.ImageNotFound, errors.InvalidArgument):
+            pass
+    return lambda record: record["image_id"] in images
+
+
+def by_exit_code(engine: containers.Containers, values: list[str]) -> Test:
+    """exited=N: it has run, does not now, and ended so."""
+    codes = {integer("exited", value) for value in values}
+    ended = ("exited", "dead")
+    return lambda record: record["status"] in ended and record["exit_code"] in codes
+
+
+def by_status(engine: containers.Containers, values: list[str]) -> Test:
+    """status=running …"""
+    for value in values:
+        if value not in STATES:
+            raise errors.InvalidArgument(f"Invalid filter 'status={value}': known are {', '.join(STATES)}")
+    return lambda record: containers.word(record) in values
+
+
+def by_health(engine: containers.Containers, values: list[str]) -> Test:
+    """health=healthy …; none where nobody looks."""
+    for value in values:
+        if value not in HEALTH:
+            known = ", ".join(HEALTH)
+            raise errors.InvalidArgument(f"Unrecognised filter value for health: {value}; known are {known}")
+    return lambda record: (record.get("health") or "none") in values
+
+
+def by_id(engine: containers.Containers, values: list[str]) -> Test:
+    """id=PATTERN, the beginning of an id as a rule."""
+    test = found_in(values)
+    return lambda record: test(record["id"])
+
+
+def by_name(engine: containers.Containers, values: list[str]) -> Test:
+    """name=PATTERN, with docker's `/` before it or without."""
+    test = found_in(values)
+    return lambda record: test(record["name"]) or test(f"/{record['name']}")
+
+
+def by_volume(engine: containers.Containers, values: list[str]) -> Test:
+    """volume=NAME, or where it is mounted, or the path of the host that is."""
+    return lambda record: any(mount[key] in values for mount in record["mounts"] for key in ("source", "target"))
+
+
+def by_port(side: str, values: list[str]) -> Test:
+    """publish=PORT[-PORT][/PROTOCOL], the host's; expose, the container's."""
+    wanted = []
+    for value in values:
+        numbers, _, protocol = value.partition("/")
+        first, _, last = numbers.partition("-")
+        wanted.append((integer(side, first), integer(side, last or first), protocol or "tcp"))
+
+    def test(record: containers.Record) -> bool:
+        have = {(port[side], port["protocol"]) for port in record["ports"] if record["status"] in containers.LIVE}
+        if side == "container":
+            have |= {(int(text.partition("/")[0]), text.partition("/")[2]) for text in record["config"]["ExposedPorts"]}
+        return any(
+            low <= number <= high and kind == protocol for low, high, protocol in wanted for number, kind in have
+        )
+
+    return test
+
+
+CONTAINERS: dict[str, Callable[[containers.Containers, list[str]], Test]] = {
+    "ancestor": by_ancestor,
+    "before": lambda engine, values: by_time(engine, values, before=True),
+    "since": lambda engine, values: by_time(engine, values, before=False),
+    "exited": by_exit_code,
+    "expose": lambda engine, values: by_port("container", values),
+    "publish": lambda engine, values: by_port("host", values),
+    "health": by_health,
+    "id": by_id,
+    "label": lambda engine, values: lambda record: labelled(values, record["config"]["Labels"]),
+    "name": by_name,
+    "network": lambda engine, values: lambda record: record["network"].partition(":")[0] in values,
+    "status": by_status,
+    "volume": by_volume,
+}
+
+
+# Images, volumes
+
+
+def of_images(images: store.Store, found: list[store.Image], filters: Filters) -> list[store.Image]:
+    """Those images that the filters let through."""
+    check(filters, ("before", "since", "dangling", "label", "reference"))
+    dangling = truth("dangling", filters)
+    for value in filters.get("before", []):
+        created = images.get(value).created
+        found = [image for image in found if image.created < created]
+    for value in filters.get("since", []):
+        created = images.get(value).created
+        found = [image for image in found if image.created > created]
+    return [
+        image
+        for image in found
+        if (dangling is None or dangling == (not image.names))
+        and labelled(filters.get("label", []), (image.config.get("config") or {}).get("Labels") or {})
+        and ("reference" not in filters or any(is_named(filters["reference"], name) for name in image.names))
+    ]
+
+
+def is_named(patterns: list[str], name: str) -> bool:
+    """reference=PATTERN: a shell's pattern for the whole name, or for it without its tag."""
+    from fnmatch import fnmatchcase
+
+    return any(fnmatchcase(text, pattern) for pattern in patterns for text in (name, name.rpartition(":")[0]))
+
+
+def of_volumes(found: list[dict[str, Any]], used: set[str], filters: Filters) -> list[dict[str, Any]]:
+    """Those volumes, as `inspect` has them, that the filters let through; `used` are mounted by a container."""
+    check(filters, ("dangling", "driver", "label", "name"))
+    dangling = truth("dangling", filters)
+    by_driver, by_name = found_in(filters.get("driver", [""])), found_in(filters.get("name", [""]))
+    return [
+        volume
+        for volume in found
+        if (dangling is None or dangling == (volume["Name"] not in used))
+        and by_driver(volume["Driver"])
+        and by_name(volume["Name"])
+        and labelled(filters.get("label", []), volume["Labels"] or {})
+    ]
