@@ -36,7 +36,7 @@ def world(subnet, machine, guests):
         netlink.link_add(f"to{number}", "veth", peer="eth0", namespace=pid, master="br0", up=True)
         netlink.link_set(f"to{number}", hairpin=True)
         netlink.address_add("eth0", f"{subnet}.{number + 2}/24", namespace=pid)
-        netlink.link_set("eth0", namespace=pid, up=True)
+        netlink.link_set(name="eth0", up=True, namespace=pid)
         netlink.route_add("default", f"{subnet}.1", namespace=pid)
     netlink.link_add("wan0", "veth", peer="eth0", namespace=pids[2], up=True)
     netlink.address_add("wan0", f"{machine}/24")
