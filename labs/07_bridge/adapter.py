@@ -1,17 +1,23 @@
 """Lab 07 behind the real tool: a container is plugged into the engine's switch by the learner's `wire`."""
 
+import fcntl
 import os
+import socket
+import struct
 
 from minicontainer import netlink, steps
-from minicontainer.network import bridge
+from minicontainer.network import bridge, cable, nat
+
+SIOCSIFNAME = 0x8923  # netdevice(7): a device's new name
 
 
 def install(lab):
-    """From now on the cable, its addresses and its route are one step. The switch is there: the learner's own is made
-    beside it, and the container's port then moves over."""
+    """From now on the cable, its addresses and its route are one step; published ports are the package's, as before."""
 
     def attach(network, container_id, ports=None):
         yield steps.call(wire, lab.wire, network, steps.PID, steps.ADDRESS, container_id, why="the learner's wire()")
+        if ports:
+            yield from nat.publish(container_id, ports)
 
     bridge.attach = attach
 
@@ -22,6 +28,16 @@ def wire(learners, network, pid, address, container_id):
     learners([{"switch": name, "gateway": None, "containers": [[pid, f"{address}/{length}"]]}])
     index = netlink.link(name).ifindex
     (port,) = [link.name for link in netlink.links() if link.master == index]
-    netlink.link_set(port, master=network.device)
+    netlink.link_set(port, up=False)
+    rename(port, cable(container_id))  # by this name the engine finds it when the container is taken down
+    netlink.link_set(cable(container_id), up=True, master=network.device)
     netlink.link_delete(name)
     netlink.route_add("default", network.gateway, namespace=pid)
+    for device in (cable(container_id), network.device):
+        netlink.link_wait(device)
+
+
+def rename(old, new):
+    """A device that is down gets another name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        fcntl.ioctl(asked, SIOCSIFNAME, struct.pack("16s16s", old.encode(), new.encode()))

@@ -5,28 +5,36 @@ import os
 from minicontainer import steps
 from minicontainer.kernel import cgroups
 
+# What the learner writes instead of the package, in both versions' words.
+LEARNERS = ("cpu.cfs_period_us", "cpu.cfs_quota_us", "cpu.max", "memory.limit_in_bytes", "memory.max", "pids.max")
+
 
 def install(lab):
     """From now on, a container that is limited in all three is limited by the learner; all else is the package's."""
     package = cgroups.create
 
     def create(path, resources):
+        plan = list(package(path, resources))
         cpu, memory, pids = (resources.get(kind) or {} for kind in ("cpu", "memory", "pids"))
         if not (cpu.get("quota") and memory.get("limit") and pids.get("limit")):
-            yield from package(path, resources)
+            yield from plan
             return
-        rest = {kind: value for kind, value in resources.items() if kind not in ("cpu", "memory", "pids")}
-        yield from package(os.path.dirname(path), {"cpu": {"quota": -1}} if cgroups.version() == 2 else {})
+        version, mounts = cgroups.version(), cgroups.detect().mounts
+        above, name = os.path.split(path)
+        groups = {kind: mounts[kind if version == 1 else ""] + above for kind in ("cpu", "memory", "pids")}
+        made = list(dict.fromkeys(f"{directory}/{name}" for directory in groups.values()))
+        first = next(place for place, step in enumerate(plan) if written(step)[0] in made)
+        yield from plan[:first]
+        for directory in made:
+            yield steps.rmdir(directory, why="the learner makes it")
         cpus = cpu["quota"] / cpu["period"]
-        yield steps.call(place, lab.limit, path, cpus, memory["limit"], pids["limit"], why="the learner's limit()")
-        yield from package(path, rest)
+        arguments = (version, groups, name, cpus, memory["limit"], pids["limit"])
+        yield steps.call(lab.limit, *arguments, why="the learner's limit()")
+        yield from [step for step in plan[first:] if written(step)[1] not in LEARNERS]
 
     cgroups.create = create
 
 
-def place(limit, path, cpus, memory, processes):
-    """The cgroup's parent in each hierarchy is there; the learner makes the rest."""
-    version, mounts = cgroups.version(), cgroups.detect().mounts
-    parent, name = os.path.split(path)
-    groups = {kind: mounts[kind if version == 1 else ""] + parent for kind in ("cpu", "memory", "pids")}
-    limit(version, groups, name, cpus, memory, processes)
+def written(step):
+    """(directory, file) of a step that writes a limit; of another one, two empty names."""
+    return os.path.split(step.arguments[0]) if step.verb == "put" else ("", "")

@@ -1,22 +1,31 @@
 """Lab 10 behind the real tool: volumes, bind mounts and files of /etc are put in their places by the learner's `arrange`."""
 
+import itertools
+
 from minicontainer import steps
 from minicontainer.kernel import mounts
 
 WORDS = ("ro", "nosuid", "nodev", "noexec")
+AS_IT_IS = ("bind", "rbind", "rw", "private", "rprivate")  # what `arrange` does without a word
 
 
 def install(lab):
-    """From now on, all bind mounts of a container are one step, after its other mounts."""
+    """From now on, bind mounts that follow one another are one step. What `arrange` has no word for is the package's."""
     package = mounts.all_of
 
     def all_of(root, wanted):
-        binds = [mount for mount in wanted if mount["type"] == "bind"]
-        yield from package(root, [mount for mount in wanted if mount not in binds])
-        if binds:
-            yield steps.call(lab.arrange, root, [asked(mount) for mount in binds], why="the learner's arrange()")
+        for learners, group in itertools.groupby(wanted, is_learners):  # in their order: one may lie inside another
+            if learners:
+                yield steps.call(lab.arrange, root, [asked(mount) for mount in group], why="the learner's arrange()")
+            else:
+                yield from package(root, list(group))
 
     mounts.all_of = all_of
+
+
+def is_learners(mount):
+    """Whether it is a bind mount with no other options than the lab's."""
+    return mount["type"] == "bind" and set(mount.get("options", [])) <= {*WORDS, *AS_IT_IS}
 
 
 def asked(mount):

@@ -1,14 +1,19 @@
 """Each lab's adapter.py: the reference solution behind `run --lab`, and a trace of it in the container."""
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from minicontainer.kernel import cgroups
 from minicontainer.teach import lab
 from tests import leftovers
 from tests.conftest import minicontainer
@@ -90,3 +95,75 @@ def test_every_concept_at_once(root: Path, tmp_path: Path) -> None:
     finally:
         minicontainer("rm", "-f", "whole", check=False)
     assert leftovers.none_within(root, leftovers.suffix(root)) == []
+
+
+def test_a_cable_is_the_learners_and_ports_lead_through_it() -> None:
+    script = "ping -c 1 -q $(ip route | sed -n 's/default via \\([0-9.]*\\).*/\\1/p') && echo hello | nc -l -p 80"
+    number = free_port()
+    command = [sys.executable, "-m", "minicontainer", "run", "--rm", "--name", "wired", "-p", f"{number}:80"]
+    command += ["--lab", f"bridge={lab.get('bridge').solution}", "busybox", "sh", "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as started:
+        try:
+            assert ask(number, started) == b"hello\n"
+        finally:
+            started.terminate()
+        assert started.stdout and " 0% packet loss" in started.stdout.read()
+
+
+def free_port() -> int:
+    """One that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def ask(number: int, server: subprocess.Popen[str], seconds: float = 20) -> bytes:
+    """What comes from that port of this machine, once somebody listens there."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", number), 1) as connection:
+            if said := connection.recv(100):
+                return said
+        time.sleep(0.05)
+    pytest.fail(f"nobody answers at port {number}; run has ended with {server.poll()}")
+
+
+def test_limits_are_the_learners_and_other_limits_are_kept() -> None:
+    files = {
+        1: "pids/pids.max memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us cpu/cpu.shares",
+        2: "pids.max memory.max cpu.max cpu.weight",
+    }[cgroups.version()]
+    flags = ("--cpus", "0.5", "--memory", "64m", "--pids-limit", "20", "--cpu-shares", "2048")
+    done = run("cgroups", f"cd /sys/fs/cgroup; cat {files}", *flags, "--explain")
+    said = {1: ["20", str(64 << 20), "50000", "2048"], 2: ["20", str(64 << 20), "50000 100000", "174"]}
+    assert done.stdout.splitlines() == said[cgroups.version()]
+    performed = [line for line in done.stderr.splitlines() if " ms " in line]
+    assert any("lab.limit(" in line for line in performed)
+    assert [line for line in performed if "pids.max" in line] == [], "what the learner writes is written once"
+
+
+def test_a_limit_alone_is_the_packages() -> None:
+    done = run("cgroups", "true", "--pids-limit", "20", "--explain")
+    assert "lab.limit(" not in done.stderr and "pids.max" in done.stderr
+
+
+def test_mounts_are_the_learners_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("hello\n")
+    (tmp_path / "inside").mkdir()
+    flags = ("-v", f"{tmp_path}:/data:ro", "--tmpfs", "/data/inside", "-v", f"{tmp_path}:/slave:rslave", "--explain")
+    script = "cat /data/file; touch /data/x || touch /data/inside/x; grep -o ' /[a-z/]* .*tmpfs' /proc/self/mountinfo"
+    done = run("mounts", f"{script}; cat /etc/hostname", *flags, "--hostname", "mine")
+    lines = done.stdout.splitlines()
+    assert (lines[0], lines[-1]) == ("hello", "mine") and any(" /data/inside " in line for line in lines), done.stdout
+    assert not (tmp_path / "x").exists() and not (tmp_path / "inside" / "x").exists()
+    assert "lab.arrange(" in done.stderr
+    assert "mounts.bind(" in done.stderr, "lab 10 knows no word for rslave: that one is the package's"
+
+
+def test_capabilities_are_given_up_by_the_learners() -> None:
+    done = run("security", "grep Cap /proc/self/status", "--cap-drop", "ALL", "--cap-add", "NET_RAW", "--explain")
+    sets = dict(line.split() for line in done.stdout.splitlines())
+    raw = 1 << 13
+    assert {name: int(value, 16) for name, value in sets.items()} == {
+        "CapInh:": 0, "CapPrm:": raw, "CapEff:": raw, "CapBnd:": raw, "CapAmb:": 0,
+    }  # fmt: skip
+    assert "lab.keep(" in done.stderr and "set_capabilities(" not in done.stderr
