@@ -64,7 +64,7 @@ def plan(engine: containers.Containers, name: str, command: list[str], given: di
             f"Container {name} runs in a user namespace that this process has no rights in: exec as the user who made "
             "it, without unshare"
         ) from None
-    listed = list(enter.plan(config, process, running["pid"], running["start_time"], options["stdin_open"]))
+    listed = list(enter.plan(config, process, running["pid"], running["start_time"]))
     return Entry(record, listed, options["stdin_open"], options["tty"])
 
 

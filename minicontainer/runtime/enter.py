@@ -40,12 +40,12 @@ PROCESS = steps.Symbol("process")  # a pidfd of the container's init
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h; python-prctl has no name for it
 
 
-def plan(config: dict[str, Any], process: dict[str, Any], pid: int, started: int, stdin: bool) -> Iterator[steps.Step]:
+def plan(config: dict[str, Any], process: dict[str, Any], pid: int, started: int) -> Iterator[steps.Step]:
     """Start `process` (as the spec has it) inside the container that runs by `config`; the keeper's steps.
 
     `pid` and `started` say which process its init is. Which namespaces it has of its own is looked up now.
     """
-    inside = list(born(config, process, stdin))
+    inside = list(born(config, process))
     joiner = list(join(config, namespaces.foreign(pid), inside))
     yield steps.call(
         state.hold, pid, started, why="a pid may come to mean another process; a pidfd cannot", result="process"
@@ -78,10 +78,13 @@ def join(config: dict[str, Any], kinds: int, inside: list[steps.Step]) -> Iterat
     yield steps.call(fork, inside, init.CHANNEL, why="the pid namespace takes in only children")
 
 
-def born(config: dict[str, Any], process: dict[str, Any], stdin: bool) -> Iterator[steps.Step]:
-    """The steps of the process itself, which has never seen anything but the container."""
+def born(config: dict[str, Any], process: dict[str, Any]) -> Iterator[steps.Step]:
+    """The steps of the process itself, which has never seen anything but the container.
+
+    Its standard descriptors are the keeper's: what /dev/null is in here, the container may have decided.
+    """
     yield steps.call(channel.wait, init.CHANNEL, "go", {}, why="until its parent is the one that stays")
-    yield steps.call(init.begin, init.CHANNEL, stdin, why="a session of its own; if the keeper dies, so does it")
+    yield steps.call(init.begin, init.CHANNEL, True, why="a session of its own; if the keeper dies, so does it")
     if process.get("terminal"):
         size = process.get("consoleSize") or {}
         yield steps.call(

@@ -267,7 +267,7 @@ def test_it_outlives_its_client_and_not_its_keeper(shop: Shop) -> None:
     assert os.readlink(f"/proc/{keeper}/ns/pid") == os.readlink("/proc/self/ns/pid")
     assert init_of() != keeper and "minicontainer" not in Path(f"/proc/{keeper}/cgroup").read_text()
     os.kill(keeper, signal.SIGKILL)
-    until(lambda: not Path(f"/proc/{pid}").exists() or status(pid, "State")[0].startswith("Z"))
+    until(lambda: running(b"sleep\x00998\x00") == 0)
 
 
 def test_it_ends_with_its_container(shop: Shop) -> None:
@@ -367,6 +367,14 @@ def test_cve_2016_9962_who_goes_in_cannot_be_looked_into(shop: Shop) -> None:
         assert client.wait(30) == 0
     until(lambda: b"996" in Path(f"/proc/{pid}/cmdline").read_bytes())
     assert "->" in execute("web", "ls", "-l", f"/proc/{number}/exe").stdout  # the same look, at a process of its own
+
+
+def test_what_the_container_makes_of_its_devices_holds_nobody_up(shop: Shop) -> None:
+    run("demo", *SLEEP)
+    execute("web", "sh", "-c", "rm /dev/null; mknod /dev/null p; echo x >/dev/zero2")
+    assert execute("web", "cat").stdout == ""
+    execute("-d", "web", "sleep", "994")
+    assert running(b"sleep\x00994\x00")
 
 
 @pytest.mark.parametrize("how", ["exec", "run"])
