@@ -12,6 +12,8 @@ import pytest
 
 from tests.conftest import minicontainer
 
+# What a store keeps there for all of its containers. The last is what ip_forward was before the first one.
+SHARED = ("names", "leases", f"ip_forward-{os.stat('/proc/self/ns/net').st_ino}")
 HIERARCHIES = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup" in line]
 
 
@@ -41,7 +43,7 @@ def find(root: Path, suffix: str) -> list[str]:
             found += [f"cgroup {path}" for path in Path(point, parent).glob("?" * 64) if path.is_dir()]
     for directory in (root / "containers", root / "containers/names", Path(f"/run/minicontainer{suffix}")):
         if directory.is_dir():
-            found += [f"{directory}/{name}" for name in os.listdir(directory) if name not in ("names", "leases")]
+            found += [f"{directory}/{name}" for name in os.listdir(directory) if name not in SHARED]
     found += [f"lease {path}" for path in Path(f"/run/minicontainer{suffix}").glob("leases/**/*") if is_lease(path)]
     table = subprocess.run(["nft", "list", "table", "inet", f"minicontainer{suffix}"], capture_output=True, text=True)
     table = table if table.returncode == 0 else subprocess.run(

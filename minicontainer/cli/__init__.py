@@ -29,6 +29,8 @@ COMMANDS = {
     "export": ("export", "a container's files as a tar archive"),
     "logs": ("logs", "what a container has written"),
     "ps": ("ps", "list containers"),
+    "stats": ("stats", "what containers use: processor, memory, network, disks"),
+    "update": ("update", "other limits for containers, at once"),
     "events": ("events", "what happens to containers"),
     "port": ("port", "where a container's published ports lead"),
     "rename": ("rename", "call a container otherwise"),
@@ -69,6 +71,8 @@ LONGER = {
             "logs",
             "port",
             "rename",
+            "stats",
+            "update",
         )
     },
     "container ls": "ps",

@@ -80,7 +80,6 @@ OURS = ("detach", "detach_keys", "sig_proxy", "log_driver", "log_opts", "restart
 
 SIZES = {
     "mem_limit": "--memory", "mem_reservation": "--memory-reservation", "memswap_limit": "--memory-swap",
-    "shm_size": "--shm-size",
 }  # fmt: skip
 
 
@@ -181,35 +180,50 @@ def engine_options(values: dict[str, Any]) -> dict[str, Any]:
     options["ports"] = nat.parse_ports(values["ports"])
     opts = dict(pair("--log-opt", text) for text in values["log_opts"])
     options["log_config"] = {"type": values.get("log_driver", ""), "config": opts}
-    name, _, most = values.get("restart", "").partition(":")
-    retries = number("--restart", most) if most else 0
-    options["restart_policy"] = {"Name": name, "MaximumRetryCount": retries}
+    options["restart_policy"] = restart_policy(values.get("restart", ""))
+    limits(options)
+    for name in ("oom_score_adj", "stop_timeout"):
+        if name in options:
+            options[name] = number(f"--{name.replace('_', '-')}", options[name])
+    if "shm_size" in options:
+        options["shm_size"] = size("--shm-size", options["shm_size"])
+    if options.get("memswap_limit", 0) > 0 and not options.get("mem_limit"):
+        raise UsageError("--memory-swap counts memory and swap together: set --memory, too")
+    if not -1000 <= options.get("oom_score_adj", 0) <= 1000:
+        raise UsageError(f"--oom-score-adj {options['oom_score_adj']}: the range is -1000 to 1000")
+    return options
+
+
+def restart_policy(text: str) -> dict[str, Any]:
+    """`on-failure:5` as docker-py's restart_policy."""
+    name, _, most = text.partition(":")
+    return {"Name": name, "MaximumRetryCount": number("--restart", most) if most else 0}
+
+
+def limits(options: dict[str, Any]) -> dict[str, Any]:
+    """The texts of the flags about processors, memory and processes become numbers, where they are there at all."""
     for name, flag in SIZES.items():
         if name in options:
             unlimited = name == "memswap_limit" and options[name] == "-1"
             options[name] = -1 if unlimited else size(flag, options[name])
-    for name in ("cpu_shares", "cpu_quota", "cpu_period", "pids_limit", "oom_score_adj", "stop_timeout"):
+    for name in ("cpu_shares", "cpu_quota", "cpu_period", "pids_limit"):
         if name in options:
             options[name] = number(f"--{name.replace('_', '-')}", options[name])
     if "cpus" in options:
         options["cpus"] = number("--cpus", options["cpus"], float)
         have = os.cpu_count() or 1
         if options["cpus"] and not 0.01 <= options["cpus"] <= have:
-            raise UsageError(
-                f"range of CPUs is from 0.01 to {have}.00, as this machine has {have}: --cpus {values['cpus']}"
+            raise errors.InvalidArgument(
+                f"range of CPUs is from 0.01 to {have}.00, as this machine has {have}: --cpus {options['cpus']}"
             )
         if "cpu_quota" in options or "cpu_period" in options:
             raise UsageError("--cpus and --cpu-quota or --cpu-period say the same thing twice: use one of them")
     if 0 < options.get("mem_limit", 0) < 6 * 2**20:
-        raise UsageError("minimum memory limit allowed is 6m, for a process to start at all: raise --memory")
-    if options.get("memswap_limit", 0) > 0 and not options.get("mem_limit"):
-        raise UsageError("--memory-swap counts memory and swap together: set --memory, too")
+        raise errors.InvalidArgument("minimum memory limit allowed is 6m, for a process to start at all")
     if 0 < options.get("memswap_limit", 0) < options.get("mem_limit", 0):
-        raise UsageError("--memory-swap counts memory and swap together: it must be at least --memory")
-    if not -1000 <= options.get("oom_score_adj", 0) <= 1000:
-        raise UsageError(f"--oom-score-adj {options['oom_score_adj']}: the range is -1000 to 1000")
+        raise errors.InvalidArgument("--memory-swap counts memory and swap together: it must be at least --memory")
     if 0 < options.get("cpu_shares", 0) < 2:
-        raise UsageError("the minimum of --cpu-shares is 2")
+        raise errors.InvalidArgument("the minimum of --cpu-shares is 2")
     return options
 
 

@@ -228,6 +228,40 @@ def resources(options: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def changed(before: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`linux.resources` of a container, once it has been told `given`, options like those of `resources`.
+
+    Raises Conflict where what it has already does not go with that.
+    """
+    asked = resources({**DEFAULTS, **given})
+    cpu, memory = before.get("cpu") or {}, before.get("memory") or {}
+    if by_cpus(cpu) and (given.get("cpu_quota") or given.get("cpu_period")):
+        raise errors.Conflict("--cpu-quota and --cpu-period cannot be updated, as --cpus has already been set")
+    if given.get("cpus") and cpu.get("quota") and not by_cpus(cpu):
+        raise errors.Conflict("--cpus cannot be updated, as --cpu-quota has already been set")
+    limit = given.get("mem_limit") or memory.get("limit", 0)
+    swap = given.get("memswap_limit") or memory.get("swap", 0)
+    if given.get("memswap_limit") and not limit:
+        raise errors.Conflict("--memory-swap counts memory and swap together: set --memory, too")
+    if given.get("memswap_limit") and 0 < swap < limit:
+        raise errors.Conflict("--memory-swap counts memory and swap together: it must be at least --memory")
+    if 0 < swap < limit:
+        raise errors.Conflict(
+            f"--memory would be more than memory and swap together may be, {swap} bytes: update --memory-swap, too"
+        )
+    if limit:
+        asked["memory"] = {**asked.get("memory", {}), "limit": limit, "swap": swap or 2 * limit}
+    if "pids_limit" in given:
+        asked["pids"] = {"limit": given["pids_limit"] if given["pids_limit"] > 0 else -1}
+    parts = {part: {**(before.get(part) or {}), **asked[part]} for part in asked}
+    return {**before, **parts}
+
+
+def by_cpus(cpu: dict[str, Any]) -> bool:
+    """Whether that is how `--cpus` is written down."""
+    return cpu.get("period") == 100_000 and cpu.get("quota", 0) > 0
+
+
 def numbers_of(text: str) -> set[int]:
     """`0-2,4` as a set of numbers (cpuset(7), List format)."""
     result: set[int] = set()

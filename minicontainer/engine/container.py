@@ -13,12 +13,13 @@ meets a stranger that has got the same pid. None of these calls starts a thread,
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import namedtuple
 from collections.abc import Iterable, Iterator
 
-from .. import errors, files
+from .. import errors, files, steps
 from ..kernel import cgroups
 from ..runtime import channel, session
 from . import containers, events, logs, names
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from ..image import store
 
 SIGKILL = 9  # signal(7)
+UPDATABLE = {
+    "cpus", "cpu_shares", "cpu_quota", "cpu_period", "cpuset_cpus", "cpuset_mems", "mem_limit", "mem_reservation",
+    "memswap_limit", "pids_limit", "restart_policy",
+}  # fmt: skip
 
 
 class ExecResult(namedtuple("ExecResult", "exit_code output")):
@@ -303,6 +308,43 @@ class Container:
         containers.drop_name(self.engine.directory, old, self.id)
         self.record = renamed
         events.write(self.engine.root, "rename", renamed, oldName=f"/{old}")
+
+    def update(self, **given: Any) -> None:
+        """Other limits (cpus, mem_limit, pids_limit …, as `run` has them), at once, and restart_policy.
+
+        Raises Conflict, InvalidArgument, KernelError where the kernel refuses: then all that is noted is as before.
+        """
+        from . import configure
+
+        unknown = set(given) - UPDATABLE
+        if unknown:
+            raise errors.InvalidArgument(f"{min(unknown)!r} cannot be updated: {', '.join(sorted(UPDATABLE))} can")
+        self.settle()
+        if self.record["status"] == "dead":
+            raise errors.Conflict(f"container {self.name} is marked for removal and cannot be updated")
+        policy = given.pop("restart_policy", None)
+        if policy and self.record["remove"]:
+            raise errors.Conflict("restart policy cannot be updated because --rm is set for the container")
+        restart = containers.restart_policy(policy or {}, False)
+        path = f"{self.engine.path(self.id)}/config.json"
+        with files.locked(f"{self.engine.path(self.id)}/record.lock"):
+            config = json.loads(files.read(path))
+            before = config["linux"].get("resources") or {}
+            config["linux"]["resources"] = configure.changed(before, given)
+            if self.record["status"] in ("running", "paused"):
+                steps.execute(cgroups.update(self.record["cgroup"], before, config["linux"]["resources"]), {})
+            files.write(path, json.dumps(config).encode(), sync=True)
+        if policy:
+            self.engine.change(self.id, restart=restart)
+        self.reload()
+        events.write(self.engine.root, "update", self.record)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """All that is known of it, as `docker inspect` shows it."""
+        from . import describe
+
+        return describe.container(self.engine, self.record)
 
     def exec_run(
         self, cmd: str | list[str], stdout: bool = True, stderr: bool = True, stdin: bool = False, tty: bool = False,

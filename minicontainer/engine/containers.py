@@ -477,11 +477,14 @@ class Containers:
 
         return container.Container(self, self.find(name))
 
-    def list(self, all: bool = False) -> list[container.Container]:
-        """The running containers, newest first; with `all`, every one."""
-        from . import container
+    def list(self, all: bool = False, filters: dict[str, Names] | None = None) -> list[container.Container]:
+        """The running containers, newest first; with `all`, every one. `filters` are those of filters.py."""
+        from . import container, filters as filtering  # isort: skip
 
-        return [container.Container(self, record) for record in self.records() if all or record["status"] in LIVE]
+        found = [record for record in self.records() if all or record["status"] in LIVE]
+        if filters:
+            found = filtering.of_containers(self, found, filters)
+        return [container.Container(self, record) for record in found]
 
     def prune(self) -> tuple[Names, int]:
         """Remove all containers that do not run. Their ids, and the bytes of their files."""

@@ -14,8 +14,8 @@ from .. import errors, files, netlink, oci
 from ..image import blobs
 from ..kernel import capabilities
 from ..network import bridge
+from . import configure, containers
 from . import container as nouns
-from . import containers
 
 NEVER = "0001-01-01T00:00:00Z"  # docker's time for what has not happened
 
@@ -93,7 +93,7 @@ def host_config(record: containers.Record, config: Document) -> Document:
     granted = set((process.get("capabilities") or {}).get("bounding") or [])
     usual = set(capabilities.resolve())
     privileged = resources.get("devices") == [{"allow": True, "access": "rwm"}]
-    whole = cpu.get("period") == 100_000 and cpu.get("quota", 0) > 0  # as --cpus says it
+    whole = configure.by_cpus(cpu)
     shm: Document = next((mount for mount in config["mounts"] if mount["destination"] == "/dev/shm"), {})
     security = [] if linux.get("seccomp") or privileged else ["seccomp=unconfined"]
     return {

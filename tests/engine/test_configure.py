@@ -16,7 +16,7 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def as_root_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same config whoever runs the tests."""
     monkeypatch.setattr(host, "in_user_namespace", lambda: False)
-    monkeypatch.setattr(host, "forbids_setgroups", lambda: False)
+    monkeypatch.setattr(host, "forbids_setgroups", lambda *_: False)
     monkeypatch.setenv("MINICONTAINER_ROOT", host.DEFAULT_ROOT)
 
 
@@ -190,7 +190,7 @@ def test_a_passwd_that_points_out_of_its_layer(tmp_path: Path) -> None:
 
 def test_where_setgroups_is_forbidden(layers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """What the image's file says is left out; what was asked for by name stays, to be refused by name."""
-    monkeypatch.setattr(host, "forbids_setgroups", lambda: True)
+    monkeypatch.setattr(host, "forbids_setgroups", lambda *_: True)
     assert users.lookup("user", [], layers).groups == [1000]
     assert users.lookup("user", ["new"], layers).groups == [1000, 6]
 

@@ -210,6 +210,22 @@ def join(path: str, pid: steps.Symbol | int, resources: Resources = NOTHING) -> 
         )
 
 
+def update(path: str, before: Resources, after: Resources) -> steps.Plan:
+    """Other limits for the cgroup at `path` and what runs in it. Raises as `create` does."""
+    different = {part: after[part] for part in KNOWN if after.get(part) and after[part] != before.get(part)}
+    memory = different.get("memory") or {}
+    if version() == 1 and memory.get("swap"):
+        # The kernel keeps memory at or below memory and swap together at all times: who grows raises the latter first.
+        old = (before.get("memory") or {}).get("swap") or -1
+        if memory["swap"] < 0 or 0 < old < memory["swap"]:
+            file = f"{detect().mounts['memory']}{path}/memory.memsw.limit_in_bytes"
+            yield steps.put(file, str(memory["swap"]), why="room for the memory's own limit to grow")
+    yield from create(path, different)
+    cpu, had = different.get("cpu") or {}, before.get("cpu") or {}
+    if version() == 1 and (cpu.get("cpus") or cpu.get("mems")) and not (had.get("cpus") or had.get("mems")):
+        yield steps.call(gather, path, f"{detect().mounts['cpuset']}{path}", why="it had no cpuset of its own so far")
+
+
 def remove(path: str) -> steps.Plan:
     """The cgroup at `path` is gone afterwards, with whatever ran in it. From the path alone, as often as one likes."""
     if not usable():
@@ -446,6 +462,17 @@ def _table(path: str) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     return {key: int(value) for key, value in (line.split() for line in text.splitlines())}
+
+
+def gather(path: str, directory: str) -> None:
+    """v1: all processes of the cgroup at `path` are in `directory`, too, which is of another hierarchy."""
+    while left := set(processes(path)) - set(_processes(directory)):  # what forks meanwhile has children outside
+        for pid in left:
+            try:
+                files.put(f"{directory}/cgroup.procs", str(pid))
+            except errors.KernelError as error:
+                if error.errno != errno.ESRCH:
+                    raise
 
 
 def empty(directories: tuple[str, ...], patience: float = 10.0) -> None:
