@@ -29,6 +29,12 @@ DEFAULTS: dict[str, Any] = {
     "log_config": {}, "restart_policy": {}, "stop_signal": "", "stop_timeout": None,
 }  # fmt: skip
 
+# What `described` says of a container of which nothing was said.
+PLAIN: dict[str, Any] = {
+    "Env": [], "Cmd": None, "Entrypoint": None, "WorkingDir": "", "User": "", "Labels": {}, "Volumes": {},
+    "ExposedPorts": {},
+}  # fmt: skip
+
 # The annotation that an image's architecture becomes (OCI image specification, conversion.md).
 ARCHITECTURE = "org.opencontainers.image.architecture"
 INIT = "/usr/bin/tini-static"  # of the packages `tini` (Debian, Ubuntu)
