@@ -188,7 +188,7 @@ def test_an_engine_that_is_not_there_says_so() -> None:
 
 
 def test_there_is_no_such_bench() -> None:
-    with pytest.raises(errors.InvalidArgument, match="start, load"):
+    with pytest.raises(errors.InvalidArgument, match="start, life, load"):
         bench.run("unknown", 1, lambda text: None)
 
 

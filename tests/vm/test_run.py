@@ -49,12 +49,12 @@ def test_half_a_processor_is_half_a_processor(busybox: str) -> None:
     """cpu.stat against the clock, both read inside."""
     script = (
         "u() { sed -n 's/^usage_usec //p' /sys/fs/cgroup/cpu.stat; }; t() { cut -d' ' -f1 /proc/uptime; }; "
-        "while :; do :; done & sleep 1; a=$(u) b=$(t); sleep 6; c=$(u) d=$(t); kill $!; echo $a $b $c $d"
+        "while :; do :; done & sleep 1; a=$(u) b=$(t); sleep 20; c=$(u) d=$(t); kill $!; echo $a $b $c $d"
     )
     done = minicontainer("run", "--rm", "--network", "none", "--cpus", "0.5", busybox, "sh", "-c", script)
     before, begin, after, end = map(float, done.stdout.split())
     used = (after - before) / 1e6 / (end - begin)
-    assert used == pytest.approx(0.5, rel=0.04)  # emulated, two processors: the host's own tests ask for 2 %
+    assert used == pytest.approx(0.5, rel=0.04)  # the two readings of each end lie a throttled moment apart: hence 20 s
 
 
 def test_more_memory_than_allowed_is_killed(busybox: str) -> None:

@@ -37,7 +37,7 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ... import errors, files, host, steps, syscalls
@@ -255,8 +255,7 @@ class Room:
         """End the worker, and with it all in its pid namespace. Returns what it has printed."""
         if self.plain:
             end_all(self.keeper_of_room, self.uid)
-        for pid in child.children(self.keeper_of_room):
-            os.kill(pid, signal.SIGKILL)
+        kill(child.children(self.keeper_of_room))
         os.waitpid(self.keeper_of_room, 0)
         if self.plain:
             files.remove_tree(self.directory)
@@ -292,11 +291,16 @@ def end_all(room: int, uid: int) -> None:
     below = list(child.children(room))
     for pid in below:
         below += child.children(pid)
-    for pid in below:
+    kill(below)
+
+
+def kill(pids: Sequence[int]) -> None:
+    """SIGKILL for each; one that has ended meanwhile, and was waited for by its parent, is no error."""
+    for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
-            pass  # it has ended meanwhile
+            continue
 
 
 def be_room(wanted: dict[str, Any], maps: idmap.Maps, turn: Turn, questions: int, answers: int, output: int) -> None:
