@@ -111,9 +111,9 @@ def sweep(base: str) -> None:
     try:
         for name in os.listdir(base):
             try:
-                lock = files.lock(f"{base}/{name}", wait=False)
-            except BlockingIOError:
-                continue  # somebody is grading
+                lock = files.lock(f"{base}/{name}", wait=False, make=False)
+            except (BlockingIOError, FileNotFoundError):
+                continue  # somebody is grading, or has just finished
             clear(f"{base}/{name}")
             os.close(lock)
         if not os.listdir(base):

@@ -26,6 +26,7 @@ from ..lab import Lab
 from .records import COUNTED, Entry, Graded, Records
 
 FIXED = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")  # Canvas, "Gradebook CSV format"
+DEFECT = "the test itself failed, which is a defect of the lab"  # plugin.hint's words
 POSSIBLE = "    Points Possible"
 
 
@@ -38,6 +39,13 @@ def write(records: Records, labs: Sequence[Lab], roster: str = "") -> tuple[list
         for test in one.tests
         if test["outcome"] == "not graded" and not one.override
     ]
+    for name in sorted({one.lab for one in graded}):
+        lacking = {test["title"] for one in graded if one.lab == name for test in one.tests if not_here(test, one)}
+        if lacking:
+            problems.append(
+                f"{name}: tests that could not be graded here, so that the lab is unfinished: {len(lacking)}"
+            )
+    problems += defects(graded)
     out = records.out
     files.write(f"{out}/junit.xml", junit(graded))
     files.write(f"{out}/nbgrader.csv", nbgrader(graded).encode())
@@ -55,6 +63,26 @@ def write(records: Records, labs: Sequence[Lab], roster: str = "") -> tuple[list
         files.write(f"{out}/canvas.csv", text.encode(), 0o600)
         problems += said
     return graded, problems
+
+
+def not_here(test: Entry, one: Graded) -> bool:
+    """Whether points are missing because the host lacks something."""
+    return bool(test["outcome"] == "not gradable here" and not one.override)
+
+
+def defects(graded: Sequence[Graded]) -> list[str]:
+    """The tests that broke down instead of saying what was wrong: a value that their author did not expect."""
+    found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for one in graded:
+        for test in one.tests:
+            if test["outcome"] == "failed" and DEFECT in test["hint"]:
+                found[one.lab, test["title"]].append(one.student)
+    return [
+        f"{lab}: the test {title!r} itself broke down, for {', '.join(students[:5])}"
+        + (f" and {len(students) - 5} more" if len(students) > 5 else "")
+        + ": read the hints, and decide"
+        for (lab, title), students in found.items()
+    ]
 
 
 def by_student(graded: Sequence[Graded]) -> dict[str, list[Graded]]:

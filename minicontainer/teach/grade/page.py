@@ -27,7 +27,8 @@ tbody tr:nth-child(even) { background: #f5f6f8 }
 .quiet { color: #5b636d }
 img { max-width: 100%; height: auto }
 .bar { display: block; height: .7rem; background: #6aa5cc; border-right: 1px solid #1b1f24 }
-.rail { display: inline-block; width: 8rem; background: #e1e5e9 }
+.share { white-space: nowrap }
+.rail { display: inline-block; width: 8rem; margin-right: .4rem; background: #e1e5e9 }
 """
 MOST_PAIRS = 50
 
@@ -130,7 +131,8 @@ def success(graded: Sequence[Graded], lab: str) -> str:
         title, of = about[name]
         counted = [outcome for outcome in found if outcome in COUNTED]
         share = found.count("passed") / len(counted) if counted else 0.0
-        bar = f'<span class=rail><span class=bar style="width:{share:.0%}"></span></span> {share:.0%}'
+        bar = f'<span class=rail><span class=bar style="width:{share:.0%}"></span></span>{share:.0%}'
+        bar = f"<span class=share>{bar}</span>"
         rows.append(
             [escape(title), f"{of:g}", f"{found.count('passed')} of {len(counted)}", bar if counted else "not gradable"]
         )

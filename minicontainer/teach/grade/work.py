@@ -140,6 +140,9 @@ class Run:
             except subprocess.TimeoutExpired:
                 ended = f"the time for this lab was over ({self.limit:g} seconds)"
                 self.interrupt(process)
+            except BaseException:
+                self.interrupt(process)
+                raise
             finally:
                 self.working.discard(process)
                 if process.poll() is None:

@@ -6,11 +6,13 @@ import re
 import stat
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from minicontainer.teach import lab as labs
 from minicontainer.teach.grade import outputs, records, similar, submissions
+from minicontainer.teach.lab import plugin
 
 OVERLAY = labs.get("06")
 
@@ -132,6 +134,17 @@ def test_a_gradebook_without_the_labs_column_gets_one() -> None:
         '"Ray, Bo",2,,bo,A,',
     ]
     assert problems == ["no submission of Ray, Bo"]
+
+
+def test_a_test_that_broke_down_is_named() -> None:
+    """The instructor reads of it; the words are the plugin's own."""
+    item = pytest.CallInfo.from_call(lambda: len(None), "call")  # type: ignore[arg-type]
+    report = SimpleNamespace(skipped=False)
+    hint = plugin.hint(report, item)  # type: ignore[arg-type]
+    one = graded("ann")
+    one.tests[0]["hint"] = hint
+    assert outputs.defects([one]) == ["06_overlay: the test 'T' itself broke down, for ann: read the hints, and decide"]
+    assert outputs.defects([graded("bob")]) == []
 
 
 def test_the_last_half_line_of_a_killed_run_is_none(tmp_path: Path) -> None:
