@@ -646,7 +646,8 @@ LOG = {"driver": "json-file", "max_size": 10 * 10**6, "max_file": 3}
 # What holds of a container whose record has no such field: it was made when containers had no monitor, log or restart.
 EARLIER: Record = {
     "monitor": (0, 0), "config": configure.PLAIN, "hostname": "", "stdin": False, "tty": False,
-    "modes": dict.fromkeys(SHARED, ""), "log": {**LOG, "driver": "none"}, "restart": {"name": "no", "maximum": 0}, "restart_count": 0, "stop_signal": 15,
+    "modes": dict.fromkeys(SHARED, ""), "log": {**LOG, "driver": "none"},
+    "restart": {"name": "no", "maximum": 0}, "restart_count": 0, "stop_signal": 15,
     "stop_timeout": None,
 }  # fmt: skip
 
