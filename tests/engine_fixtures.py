@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -249,8 +250,11 @@ class Beside:
 
 @pytest.fixture(name="shop")
 def fresh_shop(shared_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    """The shared store; afterwards, no test has left anything in it."""
+    """The shared store; afterwards, no test has left anything in it, but for volumes, which go before the next one: an
+    anonymous one outlives `rm -f` without -v, as docker has it."""
     monkeypatch.setenv("MINICONTAINER_ROOT", str(shared_store))
+    for volume in (shared_store / "volumes").glob("*"):
+        shutil.rmtree(volume)
     made = Shop(shared_store)
     yield made
     left = leftovers.none_within(made.root, made.suffix)
