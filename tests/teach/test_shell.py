@@ -49,7 +49,7 @@ def test_every_verb_and_every_called_function_has_a_rendering() -> None:
     for where, name in called_functions():
         # A method is named by an instance (`volumes.create`), its class by the function itself.
         known = name in shell.CALLS or any(key.split(".")[::2] == name.split(".") for key in shell.CALLS)
-        if not known and name not in ("function", "steps.function"):
+        if not known and name not in ("function", "steps.function", "cgroups.gather"):  # the last is `update`'s
             lacking.append(f"{where} {name}")
     assert lacking == []
 
