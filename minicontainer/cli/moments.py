@@ -6,7 +6,8 @@ import time
 
 from . import UsageError
 
-SECONDS = {"s": 1, "m": 60, "h": 3600}
+# `ms` goes before `m`, of which it is no minute.
+SECONDS = {"ms": 1e-3, "us": 1e-6, "ns": 1e-9, "s": 1, "m": 60, "h": 3600}
 
 
 def nanoseconds(flag: str, text: str) -> int:
@@ -37,9 +38,9 @@ def duration(text: str) -> float:
     total, rest = 0.0, text
     while rest:
         digits = next((index for index, letter in enumerate(rest) if letter not in "0123456789."), len(rest))
-        unit = rest[digits : digits + 1]
-        if unit not in SECONDS:
+        unit = next((unit for unit in SECONDS if rest.startswith(unit, digits)), "")
+        if not unit:
             raise ValueError(text)
         total += float(rest[:digits]) * SECONDS[unit]
-        rest = rest[digits + 1 :]
+        rest = rest[digits + len(unit) :]
     return total

@@ -40,6 +40,13 @@ FLAGS = [
     Flag("--log-opt", "log_opts", "list", "max-size=10m, max-file=3: how much of its log is kept"),
     Flag("--detach-keys", "detach_keys", "text", "what to type to leave it alone (ctrl-p,ctrl-q)"),
     Flag("--sig-proxy", "sig_proxy", "bool", "pass signals on to it (=false: do not)"),
+    Flag("--health-cmd", "health_test", "text", "look after its health by this command: exit code 0 is well"),
+    Flag("--health-interval", "health_interval", "text", "time between two looks (30s)"),
+    Flag("--health-timeout", "health_timeout", "text", "a look that takes longer has failed (30s)"),
+    Flag("--health-retries", "health_retries", "text", "so many that failed in a row: unhealthy (3)"),
+    Flag("--health-start-period", "health_start_period", "text", "what fails so early does not count (0s)"),
+    Flag("--health-start-interval", "health_start_interval", "text", "time between two looks meanwhile (5s)"),
+    Flag("--no-healthcheck", "no_healthcheck", "bool", "whatever the image says of it"),
     Flag("--init", "init", "bool", "a small init as PID 1: it forwards signals and reaps"),
     Flag("--read-only", "read_only", "bool", "it cannot change its own files"),
     Flag("--cpus", "cpus", "text", "how many CPUs it may use at most: 0.5"),
@@ -164,6 +171,7 @@ def engine_options(values: dict[str, Any]) -> dict[str, Any]:
     options = dict(values)
     for name in ("volumes", "tmpfs", "env", "env_file", "cidfile", *OURS):
         options.pop(name, None)
+    options["healthcheck"] = healthcheck(options)
     options["mounts"] = (
         [volumes.parse_volume(text) for text in values["volumes"]]
         + [volumes.parse_mount(text) for text in values["mounts"]]
@@ -192,6 +200,36 @@ def engine_options(values: dict[str, Any]) -> dict[str, Any]:
     if not -1000 <= options.get("oom_score_adj", 0) <= 1000:
         raise UsageError(f"--oom-score-adj {options['oom_score_adj']}: the range is -1000 to 1000")
     return options
+
+
+def healthcheck(options: dict[str, Any]) -> dict[str, Any]:
+    """What the --health flags, which are taken out of the options, say: docker-py's healthcheck."""
+    found = {name[7:]: options.pop(name) for name in list(options) if name.startswith("health_")}
+    if options.pop("no_healthcheck"):
+        if found:
+            raise UsageError("--no-healthcheck conflicts with --health-* options")
+        return {"test": ["NONE"]}
+    result: dict[str, Any] = {}
+    for name, text in found.items():
+        flag = f"--health-{name.replace('_', '-')}"
+        if name == "test":
+            result[name] = ["CMD-SHELL", text] if text.strip() else []
+            continue
+        result[name] = number(flag, text) if name == "retries" else nanoseconds(flag, text)
+        if result[name] < 0:
+            raise UsageError(f"{flag} cannot be negative")
+    return result
+
+
+def nanoseconds(flag: str, text: str) -> int:
+    """`1m30s`, `500ms`: nothing but 0 goes without a unit."""
+    from . import moments
+
+    try:
+        seconds = 0.0 if text == "0" else moments.duration(text.removeprefix("-"))
+    except ValueError:
+        raise UsageError(f"invalid argument {text!r} for {flag}: a time like 30s, 1m30s or 500ms") from None
+    return round(-seconds * 1e9 if text.startswith("-") else seconds * 1e9)
 
 
 def restart_policy(text: str) -> dict[str, Any]:

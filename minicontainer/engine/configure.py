@@ -26,7 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "pids_limit": 0, "ports": [], "privileged": False, "read_only": False, "remove": False,
     "security_opt": [], "shm_size": 0, "stdin_open": False, "sysctls": {}, "tty": False, "ulimits": {}, "user": "",
     "uts_mode": "", "working_dir": "", "oom_score_adj": None, "console_size": (0, 0),
-    "log_config": {}, "restart_policy": {}, "stop_signal": "", "stop_timeout": None,
+    "log_config": {}, "restart_policy": {}, "healthcheck": {}, "stop_signal": "", "stop_timeout": None,
 }  # fmt: skip
 
 # What `described` says of a container of which nothing was said.
@@ -140,7 +140,27 @@ def described(options: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
         "Labels": {**(defaults.get("Labels") or {}), **options["labels"]},
         "Volumes": {**(defaults.get("Volumes") or {}), **{target: {} for target in volumes_of}},
         "ExposedPorts": {**(defaults.get("ExposedPorts") or {}), **{port: {} for port in ports}},
+        **healthcheck(options["healthcheck"], defaults.get("Healthcheck") or {}),
     }
+
+
+def healthcheck(given: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+    """{"Healthcheck": …} where there is one: what was `given` (docker-py's healthcheck) over the image's."""
+    keys = {
+        "test": "Test", "interval": "Interval", "timeout": "Timeout", "start_period": "StartPeriod",
+        "start_interval": "StartInterval", "retries": "Retries",
+    }  # fmt: skip
+    unknown = set(given) - set(keys)
+    if unknown:
+        raise errors.InvalidArgument(f"a health check has no {min(unknown)!r}: {', '.join(keys)}")
+    for name, value in given.items():
+        if name in ("interval", "timeout", "start_period", "start_interval") and 0 < value < 10**6:
+            raise errors.InvalidArgument(f"{keys[name]} in Healthcheck cannot be less than 1ms")
+    test = given.get("test")
+    if isinstance(test, str):
+        given = {**given, "test": ["CMD-SHELL", test]}
+    merged = {**image, **{keys[name]: value for name, value in given.items() if value}}
+    return {"Healthcheck": {key: merged[key] for key in keys.values() if merged.get(key)}} if merged else {}
 
 
 def environment(options: dict[str, Any], defaults: dict[str, Any], home: str) -> list[str]:

@@ -542,6 +542,10 @@ class Containers:
             running = None
         if running and (kept or state.alive(running["pid"], running["start_time"])):
             record |= {**running, "status": "paused" if running.get("paused") else "running"}
+            if record["config"].get("Healthcheck"):
+                from . import health
+
+                record["health"] = (health.read(self, identifier) or {}).get("Status", "")
         elif not kept:
             self.lose(record)
         return record

@@ -14,7 +14,7 @@ from .. import errors, files, netlink, oci
 from ..image import blobs
 from ..kernel import capabilities
 from ..network import bridge
-from . import configure, containers
+from . import configure, containers, health
 from . import container as nouns
 
 NEVER = "0001-01-01T00:00:00Z"  # docker's time for what has not happened
@@ -32,7 +32,7 @@ def container(engine: containers.Containers, record: containers.Record, size: bo
         "Created": record["created"],
         "Path": record["args"][0],
         "Args": record["args"][1:],
-        "State": state(record),
+        "State": state(engine, record),
         "Image": record["image_id"],
         "ResolvConfPath": f"{directory}/resolv.conf",
         "HostnamePath": f"{directory}/hostname",
@@ -66,8 +66,9 @@ def container(engine: containers.Containers, record: containers.Record, size: bo
     return document
 
 
-def state(record: containers.Record) -> Document:
-    """How it is now."""
+def state(engine: containers.Containers, record: containers.Record) -> Document:
+    """How it is now; how healthy, if somebody looks after that."""
+    checked = health.read(engine, record["id"]) if health.command(record) else None
     running = record["status"] in containers.LIVE
     again = record["status"] == "restarting"
     return {
@@ -82,6 +83,7 @@ def state(record: containers.Record) -> Document:
         "Error": record.get("error", ""),
         "StartedAt": record.get("started", NEVER),
         "FinishedAt": record.get("finished", NEVER),
+        **({"Health": checked} if checked else {}),
     }
 
 
@@ -214,6 +216,8 @@ def wished(record: containers.Record, config: Document) -> Document:
         "OnBuild": own.get("OnBuild"),
         "Labels": dict(sorted(own["Labels"].items())),
     }
+    if own.get("Healthcheck"):
+        result["Healthcheck"] = own["Healthcheck"]
     if record["stop_signal"] != 15:
         import signal
 

@@ -41,6 +41,7 @@ class Keeper:
         self.back_off = LEAST
         self.since = 0.0  # when it started, on the monotonic clock
         self.stop_signal = int(signal.SIGTERM)
+        self.watcher = 0  # the pid of who looks after its health, our child; 0 where nobody does
         self.leaving = False  # the machine goes down, or our service: end it, and let it come back another time
 
     def begin(self, engine: containers.Containers, planned: containers.Start) -> None:
@@ -61,6 +62,10 @@ class Keeper:
         if self.stage.listener < 0:
             self.stage.listen(place)
         self.stage.began(values["pid"], values.get("master"), record["stdin"])
+        if record["config"].get("Healthcheck"):
+            from . import health
+
+            self.watcher = health.begin(engine, record)
 
     def tend(self, renewed: bool) -> int:
         """Until the command has ended: its exit code. An interpreter that is not `renewed` yet is, after a while."""
@@ -78,6 +83,7 @@ class Keeper:
                 os.set_inheritable(descriptor, True)
             own = {"stage": self.stage.state(), "lock": self.lock, "ports": ports}
             own |= {"back_off": self.back_off, "since": self.since, "stop_signal": self.stop_signal}
+            own["watcher"] = self.watcher
             monitor.renew(__name__, "go_on", self.identifier, own)
         return monitor.exit_code(status)
 
@@ -92,6 +98,10 @@ class Keeper:
         """Take down what has ended. The start that follows where it is to be restarted, else None."""
         record = engine.load(self.identifier)
         engine.note_died(record, code)
+        if self.watcher:
+            os.kill(self.watcher, signal.SIGKILL)
+            os.waitpid(self.watcher, 0)
+            self.watcher = 0
         for descriptor in self.ports:
             os.close(descriptor)
         self.ports = []
@@ -156,7 +166,7 @@ def go_on(identifier: str, descriptor: str) -> None:
     own = monitor.handed(int(descriptor))
     keeper = Keeper(identifier, attach.restored(own["stage"]), own["lock"])
     keeper.back_off, keeper.since, keeper.stop_signal = own["back_off"], own["since"], own["stop_signal"]
-    keeper.ports = own["ports"]
+    keeper.ports, keeper.watcher = own["ports"], own["watcher"]
     for kept in (keeper.lock, *keeper.ports):
         os.set_inheritable(kept, False)
     try:
