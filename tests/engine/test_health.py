@@ -97,13 +97,14 @@ class TestWithContainers:
 
     def test_it_follows_what_is_inside(self, cleared: Shop) -> None:
         start("web", "--health-cmd", "echo looking; test -e /tmp/well", "--health-retries", "2")
-        assert seen("web")["Status"] == "starting"
-        assert "(health: starting)" in minicontainer("ps").stdout
+        start("slow", "--health-cmd", "true", "--health-interval", "1h")
+        assert seen("slow") == {"Status": "starting", "FailingStreak": 0, "Log": []}
+        assert "(health: starting)" in minicontainer("ps", "--filter", "name=slow").stdout
         found = until("web", "unhealthy")
         assert found["FailingStreak"] >= 2
         assert found["Log"][-1]["ExitCode"] == 1
         assert found["Log"][-1]["Output"] == "looking\n"
-        assert minicontainer("ps", "-q", "--filter", "health=unhealthy").stdout
+        assert minicontainer("ps", "--format", "{{.Names}}", "--filter", "health=unhealthy").stdout == "web\n"
         assert "(unhealthy)" in minicontainer("ps").stdout
         minicontainer("exec", "web", "touch", "/tmp/well")
         found = until("web", "healthy")
