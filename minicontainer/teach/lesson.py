@@ -220,7 +220,7 @@ def end() -> None:
     from ..engine import system
 
     system.System(lesson.store).reset()
-    for _ in range(20):  # the kernel removes a dead namespace's devices in its own time
+    for _ in range(200):  # the kernel removes a dead namespace's devices in its own time: seconds on a busy machine
         left = traces() - before
         if not left:
             break

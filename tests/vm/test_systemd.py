@@ -224,10 +224,10 @@ def test_a_user_limits_what_systemd_delegates(student: dict[str, str]) -> None:
 
 
 def test_a_user_is_told_which_controller_was_not_delegated(student: dict[str, str]) -> None:
-    """systemd hands users cpu, memory and pids, not cpuset."""
+    """systemd hands users cpu, memory and pids, neither io nor cpuset; only what was asked for is missed."""
     done = as_student(student, *COMMAND, "run", "--rm", "--network", "none", "--cpuset-cpus", "0", "busybox", "true")
     assert done.returncode == 125
-    assert "controller `cpuset`" in done.stderr and "Delegate=cpu cpuset memory pids" in done.stderr
+    assert "controller `cpuset`" in done.stderr and "Delegate=cpu cpuset io memory pids" in done.stderr
 
 
 def test_a_user_without_delegation_is_refused_by_name(student: dict[str, str]) -> None:
