@@ -518,7 +518,7 @@ def _below(job: store.Job, chain: list[str]) -> list[str]:
 
 
 def _keep(job: store.Job, directory: str, chain: str, unpacked: layers.Unpacked) -> dict[str, Any]:
-    record = {name: getattr(unpacked, name) for name in layers.Unpacked.__slots__}
+    record = {name: getattr(unpacked, name) for name in layers.Unpacked.__slots__ if name != "implied"}
     job.keep_layer(directory, chain, record)
     return record
 

@@ -1,7 +1,7 @@
 """Layers: a tar stream in, a directory that overlayfs can stack out, and the digests of what went by.
 
 Offers: `unpack`, which writes a layer into an empty directory, translates whiteouts, and hashes blob and content in the
-same single pass; `Owners`; `clean`.
+same single pass; `inherit`, which a layer needs that was unpacked before those below it; `Owners`; `clean`.
 
 An archive comes from a stranger. What holds, whatever it says:
 - nothing is made, changed or read outside the target: no `..`, no path through a symbolic link, no hard link out of it;
@@ -76,11 +76,17 @@ def _mapped(path: str) -> list[range]:
 
 class Unpacked:
     """What `unpack` saw: digest and size of the blob as it came, the diffID and size of the tar inside, its compression
-    ("", "gzip" or "zstd"), the bytes of the files, how many entries, and warnings: what could not be kept, in words."""
+    ("", "gzip" or "zstd"), the bytes of the files, how many entries, and warnings: what could not be kept, in words.
 
-    __slots__ = ("blob_size", "compression", "count", "diff_id", "digest", "file_bytes", "tar_size", "warnings")
+    `implied` are the directories that the layer passes through and does not mention: `inherit` is for them.
+    """
+
+    __slots__ = (
+        "blob_size", "compression", "count", "diff_id", "digest", "file_bytes", "implied", "tar_size", "warnings",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self.implied: list[bytes] = []
         self.digest = ""
         self.blob_size = 0
         self.diff_id = ""
@@ -98,13 +104,13 @@ def unpack(
     """Unpack the layer that `read` yields into the empty directory `target`. Durable only after a later syncfs(2).
 
     `blob` is a descriptor that gets the bytes as they come, and is fsynced (-1: none). `lower` are the directories of
-    the layers below, top first: a parent directory that the layer does not mention takes its mode and owner from
-    there. The caller compares the digests returned with those it expects before it keeps anything. Raises
-    InvalidImage, or KernelError where the host fails (disk full).
+    the layers below, top first, for `inherit`, which the caller does later where they are not there yet (None). The
+    caller compares the digests returned with those it expects before it keeps anything. Raises InvalidImage, or
+    KernelError where the host fails (disk full).
     """
     limits = limits or compression.default_limits()
     result = Unpacked()
-    tree = _Tree(target, owners or owners_here(), lower or [])
+    tree = _Tree(target, owners or owners_here())
     try:
         with _Supply(read, blob, limits, result) as chunks:
             for entry in tar.entries(tar.Stream(chunks)):
@@ -119,7 +125,34 @@ def unpack(
         tree.close()
     result.file_bytes = tree.file_bytes
     result.warnings = tree.told()
+    result.implied = sorted(path for path, meant in tree.directories.items() if meant.implied)
+    if lower:
+        inherit(target, result.implied, lower)
     return result
+
+
+def inherit(target: str, implied: list[bytes], lower: list[str]) -> None:
+    """Give the directories that a layer does not mention the mode, owner and time that the layers below have for them,
+    for ours will hide those. `lower` are these layers' directories, top first, themselves finished."""
+    root = os.open(target, _ENTER)
+    try:
+        for path in reversed(implied):
+            looked = (_look(layer, path) for layer in lower)
+            found = next((status for status in looked if status is not None), None)
+            if found is None or not stat.S_ISDIR(found.st_mode):
+                continue
+            try:
+                descriptor = os.open(path, _FINISH, dir_fd=root)  # made by us, where nobody else comes in
+                try:
+                    os.fchown(descriptor, found.st_uid, found.st_gid)
+                    os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
+                    os.utime(descriptor, ns=(found.st_mtime_ns, found.st_mtime_ns))
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                raise _refusal(error, path) from None
+    finally:
+        os.close(root)
 
 
 class _Supply:
@@ -202,9 +235,10 @@ class _Directory:
     """What a directory shall become once everything in it is made: making a file changes its mtime, and a mode without
     `w` or with the set-group bit would get in our way before."""
 
-    __slots__ = ("gid", "mode", "mtime", "opaque", "uid", "xattrs")
+    __slots__ = ("gid", "implied", "mode", "mtime", "opaque", "uid", "xattrs")
 
     def __init__(self, mode: int = 0o755, uid: int = 0, gid: int = 0) -> None:
+        self.implied = False  # the layer has things in it, and no word about itself
         self.mode = mode
         self.uid = uid
         self.gid = gid
@@ -221,10 +255,9 @@ class _Tree:
     directories that we made, where nobody else can come in: such a path may be used in one piece.
     """
 
-    def __init__(self, target: str, owners: Owners, lower: list[str]) -> None:
+    def __init__(self, target: str, owners: Owners) -> None:
         self.root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.owners = owners
-        self.lower = lower
         self.directories: dict[bytes, _Directory] = {b"": _Directory()}
         self.hidden: set[bytes] = set()  # paths with a whiteout
         self.here = b""  # the directory that is open …
@@ -312,7 +345,7 @@ class _Tree:
         self.descriptor, self.here = self.root, b""
 
     def imply(self, path: bytes, name: bytes) -> None:
-        """A directory that the layer does not mention: as it is in the layers below, for ours will hide that one."""
+        """A directory that the layer does not mention; `inherit` will make it as it is in the layers below."""
         try:
             os.mkdir(name, 0o700, dir_fd=self.descriptor)
         except FileExistsError:
@@ -321,13 +354,7 @@ class _Tree:
             os.unlink(name, dir_fd=self.descriptor)  # our own whiteout; the directory will be opaque instead
             os.mkdir(name, 0o700, dir_fd=self.descriptor)
         meant = _Directory()
-        for layer in self.lower:
-            found = _look(layer, path)
-            if found is not None:
-                if stat.S_ISDIR(found.st_mode):
-                    meant = _Directory(stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
-                    meant.mtime = found.st_mtime_ns
-                break
+        meant.implied = True
         meant.opaque = path in self.hidden
         self.remember(path)
         self.directories[path] = meant
