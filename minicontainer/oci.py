@@ -16,13 +16,18 @@ LAYER_ZSTD = LAYER + "+zstd"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 
 INDEXES = (INDEX, DOCKER_INDEX)
 MANIFESTS = (MANIFEST, DOCKER_MANIFEST)
 CONFIGS = (CONFIG, DOCKER_CONFIG)
+LAYERS = (
+    LAYER, LAYER_GZIP, LAYER_ZSTD, DOCKER_LAYER, DOCKER_LAYER + ".gzip", DOCKER_LAYER + ".zstd",
+)  # fmt: skip
 
 REF_NAME = "org.opencontainers.image.ref.name"  # the annotation that skopeo and umoci look a name up by
 FULL_NAME = "io.containerd.image.name"  # the one that Docker and containerd write: with registry and tag
+REPO_DIGEST = "minicontainer.repo-digest"  # ours: what a registry calls it, docker.io/library/debian@sha256:…
 
 LAYOUT = b'{"imageLayoutVersion": "1.0.0"}'
 

@@ -46,6 +46,10 @@ def test_ctypes_is_spoken_in_syscalls_alone() -> None:
     assert [name(path) for path in SOURCES if "ctypes" in imports(path)] in ([], ["syscalls.py"])
 
 
+def test_http_is_spoken_in_the_registry_alone() -> None:
+    assert [name(path) for path in SOURCES if "urllib3" in imports(path)] == ["image/registry.py"]
+
+
 @pytest.mark.parametrize("path", [path for path in SOURCES if not on_top_floor(path)], ids=name)
 def test_only_the_faces_print_and_exit(path: Path) -> None:
     for node in parsed(path):
@@ -57,11 +61,12 @@ def test_only_the_faces_print_and_exit(path: Path) -> None:
 
 
 # What `bootstrap` makes is what debootstrap and dpkg-deb install; writing a tar file there is Python's tarfile's job.
-CALLS_PROGRAMS = "engine/bootstrap.py"
+# A credential helper is the user's own program, named in docker's config.json.
+CALLS_PROGRAMS = ("engine/bootstrap.py", "engine/credentials.py")
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in SOURCES if not on_top_floor(path) and name(path) != CALLS_PROGRAMS], ids=name
+    "path", [path for path in SOURCES if not on_top_floor(path) and name(path) not in CALLS_PROGRAMS], ids=name
 )
 def test_the_engine_calls_no_other_program(path: Path) -> None:
     """No `ip`, `nft`, `mount`, `tar`: those belong to the notebooks and to --explain=sh."""
@@ -122,6 +127,7 @@ HEAVY = {
     "tempfile",
     "typing_extensions",
     "urllib",
+    "urllib3",
     "zstandard",
 }
 

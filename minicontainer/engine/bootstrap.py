@@ -1,7 +1,7 @@
 """Images made on the spot, without a registry: busybox from one static program, Debian by debootstrap.
 
-Offers: `make`. The only module of the engine that calls other programs (apt-get, dpkg-deb, debootstrap), for what it
-makes is what they install. The same busybox yields the same image, byte for byte.
+Offers: `make`. It calls other programs (apt-get, dpkg-deb, debootstrap), for what it makes is what they install. The
+same busybox yields the same image, byte for byte.
 """
 
 import os

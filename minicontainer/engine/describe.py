@@ -352,7 +352,7 @@ def image(engine: containers.Containers, name: str) -> Document:
     return {
         "Id": found.id,
         "RepoTags": found.names,
-        "RepoDigests": [],
+        "RepoDigests": found.repo_digests,
         "Parent": "",
         "Comment": history[-1].get("comment", ""),
         "Created": found.created or NEVER,

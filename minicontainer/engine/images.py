@@ -4,11 +4,12 @@
     images.load(open("debian.tar", "rb"))      # names, or ids, of what was in it
     images.get("debian").config["config"]["Cmd"]
     images.bootstrap("busybox")
+    images.pull("debian:12").image
 
-Light to import: whatever only `load` and `bootstrap` need is imported by them.
+Light to import: whatever only `load`, `pull` and `bootstrap` need is imported by them.
 """
 
-from ..image import store
+from ..image import reference, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from ..image import archive
+    from . import pulling
 
     Names = list[str]  # in the class below, `list` is a method
 
@@ -34,6 +36,21 @@ class Images:
         from ..image import archive
 
         return archive.load(self.store, source, progress)
+
+    def pull(
+        self, name: str, platform: str = "", progress: "pulling.Progress | None" = None
+    ) -> "pulling.Pulled":  # docker-py: pull(repository, tag, platform=…)
+        """Fetch an image from its registry. Raises RegistryError, InvalidImage; then no name has changed."""
+        from . import pulling
+
+        return pulling.pull(self.store, name, platform, progress)
+
+    def tags(self, repository: str) -> "Names":
+        """All tags that a registry has of a repository. Raises RegistryError."""
+        from . import pulling
+
+        wanted = reference.parse(repository)
+        return list(pulling.registries(wanted.domain)[-1].tags(wanted.path))
 
     def warnings(self, name: str) -> "list[str]":
         """What could not be kept when the image's layers were unpacked: devices and owners in a user namespace …"""

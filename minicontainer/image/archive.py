@@ -1,6 +1,7 @@
 """Images from files: what `docker save`, skopeo, podman and buildkit write.
 
-Offers: `load`, and `unpack_from_store`, which the store's repair uses. Understood are docker-archives of both layouts
+Offers: `load`; `unpack_from_store`, which the store's repair uses; `below` and `keep`, for whoever else brings layers
+to a job. Understood are docker-archives of both layouts
 (`<id>/layer.tar`, and from Docker 25 on `blobs/`), OCI archives (also with an index of many platforms), a directory
 with an OCI layout, and any of the archives compressed with gzip or zstd, from a file or from a pipe.
 
@@ -303,7 +304,7 @@ def _full(name: str) -> str:
 
 def _oci_images(members: _Members, index: bytes) -> Iterator[_Found]:
     by_digest: dict[str, _Found] = {}
-    for descriptor in _descriptors(store.document(index, "index.json")):
+    for descriptor in manifests_of(store.document(index, "index.json")):
         chosen = _choose(members, descriptor, 0)
         if chosen is None:
             continue
@@ -344,10 +345,11 @@ def _choose(
         if depth == DEEPEST_INDEX:
             raise errors.InvalidImage(f"the archive nests more than {DEEPEST_INDEX} indexes")
         present = [
-            candidate for candidate in _descriptors(document)
-            if _platform(candidate).get("architecture") != "unknown" and members.find(_member(str(candidate["digest"])))
+            candidate for candidate in manifests_of(document)
+            if platform_of(candidate).get("architecture") != "unknown"
+            and members.find(_member(str(candidate["digest"])))
         ]  # fmt: skip
-        best = reference.choose([_platform(candidate) for candidate in present])
+        best = reference.choose([platform_of(candidate) for candidate in present])
         ordered = present if best is None else [present[best], *present]
         for candidate in ordered:
             chosen = _choose(members, candidate, depth + 1)
@@ -362,17 +364,19 @@ def _choose(
     return str(descriptor["digest"]), (content, document)
 
 
-def _descriptors(index: dict[str, Any]) -> list[dict[str, Any]]:
+def manifests_of(index: dict[str, Any]) -> list[dict[str, Any]]:
+    """The descriptors in an index. Raises InvalidImage."""
     manifests = index.get("manifests")
     if not isinstance(manifests, list) or len(manifests) > 1000:
-        raise errors.InvalidImage("the archive's index is malformed: `manifests` must be a list, of at most 1000")
+        raise errors.InvalidImage("the index is malformed: `manifests` must be a list, of at most 1000")
     for descriptor in manifests:
         if not isinstance(descriptor, dict) or not oci.is_digest(descriptor.get("digest")):
-            raise errors.InvalidImage("the archive's index is malformed: a descriptor without a sha256 digest")
+            raise errors.InvalidImage("the index is malformed: a descriptor without a sha256 digest")
     return manifests
 
 
-def _platform(descriptor: dict[str, Any]) -> dict[str, object]:
+def platform_of(descriptor: dict[str, Any]) -> dict[str, object]:
+    """The platform that a descriptor in an index is for; {} where it does not say."""
     platform = descriptor.get("platform")
     return platform if isinstance(platform, dict) else {}
 
@@ -424,12 +428,11 @@ def make(job: store.Job, config: dict[str, Any], tars: list[str], name: str) -> 
     for path in tars:
         directory = job.new_layer()
         with open(path, "rb", buffering=0) as file:
-            below = _below(job, [*oci.chain_ids(diff_ids), ""])
-            unpacked = layers.unpack(file.read, directory, lower=below)
+            unpacked = layers.unpack(file.read, directory, lower=below(job, [*oci.chain_ids(diff_ids), ""]))
             os.fsync(file.fileno())
         diff_ids.append(unpacked.diff_id)
         job.keep_blob(path, unpacked.digest)
-        descriptors.append(_descriptor(_keep(job, directory, oci.chain_ids(diff_ids)[-1], unpacked)))
+        descriptors.append(_descriptor(keep(job, directory, oci.chain_ids(diff_ids)[-1], unpacked)))
     content = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": diff_ids}}, separators=(",", ":")).encode()
     manifest = _manifest(job.put(content), len(content), descriptors)
     job.commit()
@@ -448,12 +451,12 @@ def extend(job: store.Job, base: store.Image, config: dict[str, Any], tar: str, 
         descriptors.append({"mediaType": oci.LAYER + ending, "digest": layer["digest"], "size": layer["size"]})
     directory = job.new_layer()
     with open(tar, "rb", buffering=0) as file:
-        unpacked = layers.unpack(file.read, directory, lower=_below(job, [*base.chain_ids, ""]))
+        unpacked = layers.unpack(file.read, directory, lower=below(job, [*base.chain_ids, ""]))
         os.fsync(file.fileno())
     diff_ids = [*base.config["rootfs"]["diff_ids"], unpacked.diff_id]
     chain = oci.chain_ids(diff_ids)[-1]
     job.keep_blob(tar, unpacked.digest)
-    descriptors.append(_descriptor(_keep(job, directory, chain, unpacked)))
+    descriptors.append(_descriptor(keep(job, directory, chain, unpacked)))
     content = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": diff_ids}}, separators=(",", ":")).encode()
     manifest = _manifest(job.put(content), len(content), descriptors)
     job.commit()
@@ -496,7 +499,7 @@ def _layer(
     path = job.path("blob")
     blob = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
-        unpacked = layers.unpack(_window(*found), directory, blob=blob, lower=_below(job, chain))
+        unpacked = layers.unpack(_window(*found), directory, blob=blob, lower=below(job, chain))
     finally:
         os.close(blob)
     if expected and unpacked.digest != expected:
@@ -506,18 +509,19 @@ def _layer(
             f"the archive is damaged: {member} has the diffID {unpacked.diff_id}, and the config says {diff_id}"
         )
     job.keep_blob(path, unpacked.digest)
-    return _descriptor(_keep(job, directory, chain[-1], unpacked))
+    return _descriptor(keep(job, directory, chain[-1], unpacked))
 
 
-def _below(job: store.Job, chain: list[str]) -> list[str]:
+def below(job: store.Job, chain: list[str]) -> list[str]:
     """The directories of the layers below the last of the chain, the top one first."""
     return [
-        f"{job.layers[below]}/diff" if below in job.layers else job.store.layer_directory(below)
-        for below in reversed(chain[:-1])
+        f"{job.layers[lower]}/diff" if lower in job.layers else job.store.layer_directory(lower)
+        for lower in reversed(chain[:-1])
     ]
 
 
-def _keep(job: store.Job, directory: str, chain: str, unpacked: layers.Unpacked) -> dict[str, Any]:
+def keep(job: store.Job, directory: str, chain: str, unpacked: layers.Unpacked) -> dict[str, Any]:
+    """Hand an unpacked layer to the job under its chainID. Returns the record that lies beside it."""
     record = {name: getattr(unpacked, name) for name in layers.Unpacked.__slots__ if name != "implied"}
     job.keep_layer(directory, chain, record)
     return record
@@ -542,7 +546,7 @@ def unpack_from_store(job: store.Job, image: store.Image) -> None:
         path = blobs.path(job.store.root, layer["digest"])
         directory = job.new_layer()
         with open(path, "rb", buffering=0) as file:
-            unpacked = layers.unpack(file.read, directory, lower=_below(job, chain))
+            unpacked = layers.unpack(file.read, directory, lower=below(job, chain))
         if unpacked.digest != layer["digest"] or unpacked.diff_id != diff_ids[position]:
             raise errors.InvalidImage(f"blob {layer['digest']} is damaged; load the image again")
-        _keep(job, directory, chain[-1], unpacked)
+        keep(job, directory, chain[-1], unpacked)

@@ -8,6 +8,7 @@
     store.json                    format version, xattr flavour, id map: what the folder was made under
     images.lock                   one writer at a time
     tmp/<job>/                    a load under way, flocked by its process; without a lock, debris
+    downloads/<hex>               a blob on its way from a registry (downloads.py): what broke off goes on from there
 
 Offers: `Store`, `Image`, and `Job`, the way in for whoever brings blobs and layers (archive, bootstrap, later
 registry and build). Reading takes no lock: every file appears complete by rename(2), and the index is replaced in one
@@ -41,15 +42,17 @@ class Image:
 
     `id` is the digest of the config's bytes, `digest` that of the manifest's; `names` are familiar forms,
     `debian:latest`, and empty for an image that lost its name. `config` and `manifest` are the documents as parsed.
-    `chain_ids` name the unpacked layers, lowest first.
+    `chain_ids` name the unpacked layers, lowest first. `repo_digests` are what registries call it,
+    `debian@sha256:…`: of an image of several platforms, the digest of their index.
     """
 
-    __slots__ = ("chain_ids", "config", "digest", "id", "manifest", "names", "store")
+    __slots__ = ("chain_ids", "config", "digest", "id", "manifest", "names", "repo_digests", "store")
 
-    def __init__(self, store: "Store", digest: str, names: "list[str]") -> None:
+    def __init__(self, store: "Store", digest: str, names: "list[str]", repo_digests: "Iterable[str]" = ()) -> None:
         self.store = store
         self.digest = digest
         self.names = names
+        self.repo_digests = list(dict.fromkeys(repo_digests))
         self.manifest: dict[str, Any] = document(blobs.read(store.root, digest), "manifest")
         self.id, layers = manifest_content(self.manifest)
         self.config: dict[str, Any] = document(blobs.read(store.root, self.id), "config")
@@ -189,8 +192,10 @@ class Store:
         return found
 
     def _image(self, index: "list[dict[str, Any]]", digest: str) -> Image:
+        entries = [entry for entry in index if entry["digest"] == digest]
+        names = [familiar(entry) for entry in entries if full_name(entry)]
         return Image(
-            self, digest, [familiar(entry) for entry in index if entry["digest"] == digest and full_name(entry)]
+            self, digest, names, [reference.parse(told).familiar() for told in map(repo_digest, entries) if told]
         )
 
     def layer_links(self, image: Image) -> list[str]:
@@ -253,8 +258,11 @@ class Store:
             self._name(image.digest, len(blobs.read(self.root, image.digest)), image.manifest, [parsed.full()])
             return self.get(image.id)
 
-    def add(self, manifest: bytes, *names: str) -> Image:
-        """Enter a manifest, whose config and layers are in the store, under these names, or none. Returns it."""
+    def add(self, manifest: bytes, *names: str, repo_digest: str = "") -> Image:
+        """Enter a manifest, whose config and layers are in the store, under these names, or none. Returns it.
+
+        `repo_digest`: what the registry calls it that it comes from, or was pushed to (`debian@sha256:…`).
+        """
         full = [_name(name).full() for name in names]
         parsed = document(manifest, "manifest")
         config, layers = manifest_content(parsed)
@@ -263,16 +271,17 @@ class Store:
                 if not blobs.exists(self.root, digest):
                     raise errors.InvalidImage(f"the manifest speaks of {digest}, which is not in the store")
             digest = blobs.put(self.root, manifest, f"{self.root}/blobs/sha256/.tmp-{os.getpid()}")
-            self._name(digest, len(manifest), parsed, full)
+            self._name(digest, len(manifest), parsed, full, reference.parse(repo_digest).full() if repo_digest else "")
             return self._image(self.index(), digest)
 
-    def _name(self, digest: str, size: int, manifest: "dict[str, Any]", full: list[str]) -> None:
+    def _name(self, digest: str, size: int, manifest: "dict[str, Any]", full: list[str], told: str = "") -> None:
         """Write the index anew; the lock is held."""
         index = self.index()
         orphans = {str(entry["digest"]) for entry in index if full_name(entry) in full}
         index = [entry for entry in index if full_name(entry) not in full]
         if full:  # a name replaces "no name"
-            index = [entry for entry in index if entry["digest"] != digest or full_name(entry)]
+            index = [entry for entry in index if entry["digest"] != digest or full_name(entry) or repo_digest(entry)]
+        index = [entry for entry in index if not told or repo_digest(entry) != told or full_name(entry)]
         bare = {
             "mediaType": str(manifest.get("mediaType") or oci.MANIFEST),
             "digest": digest,
@@ -280,7 +289,11 @@ class Store:
         }
         for name in full:
             annotations = {oci.REF_NAME: reference.parse(name).familiar(), oci.FULL_NAME: name}
+            if told:
+                annotations[oci.REPO_DIGEST] = told
             index.append({**bare, "annotations": annotations})
+        if told and not full:
+            index.append({**bare, "annotations": {oci.REPO_DIGEST: told}})
         present = {str(entry["digest"]) for entry in index}
         if digest not in present:
             index.append(bare)
@@ -352,6 +365,10 @@ class Store:
                     said.append(f"{path} belongs to no image")
                     if repair:
                         self._discard(path)
+            if repair:  # nothing is wrong with it, but who mends a store does not wait for the rest of it
+                from . import downloads
+
+                said += [f"{path} is a download that broke off" for path in downloads.clean(self.root)]
         if repair:
             said += self._unpack_missing()
         elif not said:
@@ -573,7 +590,12 @@ class Job:
             for chain in self.layers:
                 self._link(chain)
             for digest, path in self.blobs.items():
-                blobs.adopt(root, path, digest)
+                try:
+                    blobs.adopt(root, path, digest)
+                except FileNotFoundError:
+                    if not blobs.exists(root, digest):
+                        raise
+                    # Two pulls shared a download; the other one has named it.
             if self.layers:
                 files.sync_directory(f"{root}/layers")
                 files.sync_directory(f"{root}/layers/l")
@@ -671,6 +693,16 @@ def full_name(entry: "dict[str, Any]") -> str:
         return ""
 
 
+def repo_digest(entry: "dict[str, Any]") -> str:
+    """What a registry calls it, in full, or ""."""
+    annotations = entry.get("annotations")
+    told = annotations.get(oci.REPO_DIGEST) if isinstance(annotations, dict) else None
+    try:
+        return reference.parse(told).full() if isinstance(told, str) else ""
+    except errors.InvalidArgument:
+        return ""
+
+
 def familiar(entry: "dict[str, Any]") -> str:
     """The familiar name in a descriptor's annotations, or ""."""
     full = full_name(entry)
@@ -698,6 +730,8 @@ def _by_name(index: "list[dict[str, Any]]", name: str) -> str:
     wanted = reference.parse(name)
     for entry in index:
         full = full_name(entry)
+        if wanted.digest and repo_digest(entry) == wanted.full():
+            return str(entry["digest"])
         if not full:
             continue
         if full == wanted.full():
