@@ -15,7 +15,6 @@ import http.server
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import threading
@@ -249,10 +248,12 @@ class Real:
     for 127.0.0.1 that only `folder/ca.crt` vouches for. `words` stand before its command: a network namespace.
     """
 
-    def __init__(self, folder: Path, auth: str = "", tls: bool = False, words: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, auth: str = "", tls: bool = False, words: tuple[str, ...] = (), address: str = "127.0.0.1"
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
-        self.host = f"127.0.0.1:{free_port()}"
+        self.host = f"{address}:{free_port()}"
         config: dict[str, Any] = {
             "version": "0.1", "log": {"level": "warn"}, "http": {"addr": self.host},
             "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
@@ -279,16 +280,16 @@ class Real:
             [*words, "docker-registry", "serve", str(folder / "config.yml")],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
         )  # fmt: skip
-        self.wait(words)
+        self.wait()
 
-    def wait(self, words: tuple[str, ...]) -> None:
+    def wait(self) -> None:
         """Until it listens: /proc/PID/net/tcp says so, in whatever network namespace it is."""
-        port = f"0100007F:{int(self.host.partition(':')[2]):04X}"
+        port = f":{int(self.host.partition(':')[2]):04X}"
         for _ in range(1000):
             if self.process.poll() is not None:
                 raise RuntimeError((self.folder / "log").read_text())
             lines = Path(f"/proc/{self.process.pid}/net/tcp").read_text().splitlines()
-            if any(line.split()[1] == port and line.split()[3] == "0A" for line in lines):
+            if any(line.split()[1].endswith(port) and line.split()[3] == "0A" for line in lines):
                 return
             time.sleep(0.02)
         raise RuntimeError(f"docker-registry does not listen: {(self.folder / 'log').read_text()}")
@@ -297,7 +298,7 @@ class Real:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
         self.log.close()
         if self.tokens:
@@ -319,7 +320,8 @@ def certificate(folder: Path) -> None:
     """A key, and a certificate for 127.0.0.1 that it has signed itself."""
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "ca.key", "-out", folder / "ca.crt"],
+         "-addext", "subjectAltName=IP:127.0.0.1,IP:192.0.2.1", "-keyout", folder / "ca.key",
+         "-out", folder / "ca.crt"],
         check=True, capture_output=True,
     )  # fmt: skip
 

@@ -39,6 +39,8 @@ COMMANDS = {
     "inspect": ("inspect", "all that is known of a container, image or volume, as JSON"),
     "images": ("images", "list images"),
     "pull": ("pull", "fetch an image from a registry"),
+    "login": ("login", "say who we are at a registry"),
+    "logout": ("logout", "forget who we are at a registry"),
     "load": ("load", "load images from an archive that docker, podman or skopeo wrote"),
     "bootstrap": ("bootstrap", "make an image on the spot: busybox or debian"),
     "volume": ("volume", "create, ls, inspect, rm: directories that outlive containers"),

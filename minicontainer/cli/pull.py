@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from typing import Any, TextIO
@@ -100,9 +101,10 @@ class Bars:
         with self.lock:
             bar = self.bars.get(layer)
             if bar is None:
+                columns, rows = os.get_terminal_size(self.output.fileno())
                 bar = self.bars[layer] = tqdm(
-                    total=total, file=self.output, position=len(self.bars), unit="B", unit_scale=True,
-                    dynamic_ncols=True, bar_format=STILL, leave=True,
+                    total=total, file=self.output, position=len(self.bars), unit="B", unit_scale=True, leave=True,
+                    ncols=columns or 80, nrows=rows or 24, bar_format=STILL,
                 )  # fmt: skip
             moving = what in MOVING
             bar.bar_format = BAR if moving else STILL

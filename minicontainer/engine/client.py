@@ -8,6 +8,8 @@ client.containers.run("busybox", ["true"])
 from .. import host
 from . import containers, images, volumes
 
+HUB = "docker.io"
+
 
 class Client:
     """The store at `root` (default: $MINICONTAINER_ROOT, else the user's), and what is in it."""
@@ -17,3 +19,12 @@ class Client:
         self.containers = containers.Containers(self.root)
         self.images = images.Images(self.root)
         self.volumes = volumes.Volumes(self.root)
+
+    def login(self, username: str = "", password: str = "", registry: str = HUB) -> str:
+        """Say who we are at a registry; without a name, by what is remembered. It is remembered where docker does.
+
+        Returns where that is. Raises RegistryError where the registry does not accept it: then nothing is.
+        """
+        from . import credentials
+
+        return credentials.login(registry, username, password)

@@ -1,6 +1,6 @@
 """Who we are at registries: docker's config.json, and the credential helpers it names.
 
-Offers: `find`, `keep`, `forget`. The file is $REGISTRY_AUTH_FILE (podman's, skopeo's), else config.json in
+Offers: `login`, `find`, `keep`, `forget`. The file is $REGISTRY_AUTH_FILE (podman's, skopeo's), else config.json in
 $DOCKER_CONFIG, else in ~/.docker: what `docker login` has written counts here, and the other way round. It is written
 with mode 0600. A helper is a program docker-credential-NAME, which reads from its standard input and answers in JSON;
 it is the user's own, and beside `bootstrap` the only other program that the engine calls.
@@ -31,6 +31,20 @@ def path() -> str:
 def key(host: str) -> str:
     """What a registry is called in there."""
     return HUB_KEY if host == registry.HUB else host
+
+
+def host_of(server: str) -> str:
+    """The registry that a person means: `https://example.org/v2/` is example.org, nothing is docker.io."""
+    host = server.rpartition("://")[2].partition("/")[0]
+    return registry.HUB if host in ("", "index.docker.io", registry.HUB_ENDPOINT) else host
+
+
+def login(host: str, username: str, password: str) -> str:
+    """Ask the registry whether it accepts this (without a name, what we know), and remember it. Returns where."""
+    known = registry.Login(username, password) if username else find(host)
+    client = registry.Registry(host, registry.settings_here(), lambda: known)
+    client.check(known is not None)
+    return keep(host, known) if known and username else path()
 
 
 def find(host: str) -> registry.Login | None:

@@ -233,9 +233,15 @@ class Registry:
             where = urllib.parse.urljoin(answer.url or "", link[link.find("<") + 1 : link.find(">")])
         return found
 
-    def check(self) -> None:
-        """That the registry is there, and takes our login. Raises RegistryError."""
-        self.request("GET", "", "").drain_conn()
+    def check(self, always: bool = False) -> None:
+        """That the registry is there, and accepts our login. Raises RegistryError.
+
+        A registry that lets in everybody has not looked at it; with `always`, that is an error, too.
+        """
+        answer = self.request("GET", "", "")
+        answer.drain_conn()
+        if always and "" not in self.tokens:
+            raise errors.RegistryError(f"{self.host} lets in everybody, and asks nobody for a name: no login is needed")
 
     # Writing
 
