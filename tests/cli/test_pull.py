@@ -91,10 +91,12 @@ def test_a_pull_in_a_terminal_has_a_line_for_each_layer_which_changes(
         skopeo(source, f"{real.host}/b:1")
         done = subprocess.run(
             ["script", "-qec", f"stty cols 100; {sys.executable} -m minicontainer pull {real.host}/b:1", "/dev/null"],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
+            stdin=subprocess.DEVNULL, capture_output=True, check=True,
         )  # fmt: skip
-        assert "\r" in done.stdout and "Pulling fs layer" in done.stdout and "Pull complete" in done.stdout
-        assert f"{real.host}/b:1" in done.stdout.splitlines()[-1]
+        lines = done.stdout.split(b"\r\n")
+        layer = next(line for line in lines if b"Pulling fs layer" in line)
+        assert layer.split(b"\r")[-1].endswith(b": Pull complete")
+        assert lines[-2].decode() == f"{real.host}/b:1"
 
 
 @pytest.mark.parametrize("auth", ["basic", "token"])
