@@ -512,6 +512,10 @@ class Containers:
         records = [self.read(identifier) for identifier in self.identifiers()]
         return sorted((record for record in records if record), key=lambda record: record["created"], reverse=True)
 
+    def layers_in_use(self) -> set[str]:
+        """The chainIDs of the layers that containers stand on, whether they run or not."""
+        return {chain for record in self.records() for chain in record["layers"]}
+
     def identifiers(self) -> Names:
         """The ids of all containers, whole or half made."""
         try:

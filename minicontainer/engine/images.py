@@ -13,7 +13,6 @@ from ..image import reference, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import BinaryIO
 
     from ..image import archive
@@ -69,9 +68,12 @@ class Images:
         """Let an image also be called `name`."""
         return self.store.tag(source, name)
 
-    def remove(self, name: str, in_use: "Iterable[str]" = ()) -> "Names":
-        """Take a name away, and with the last one the image; layers `in_use` (chainIDs) stay. Returns what went."""
-        return self.store.remove(name, in_use)
+    def remove(self, name: str) -> "Names":
+        """Take a name away, and with the last one the image; layers in use by containers stay. Returns what went."""
+        from ..image import removal
+        from . import containers
+
+        return removal.remove(self.store, name, containers.Containers(self.store.root).layers_in_use)
 
     def bootstrap(self, kind: str) -> store.Image:
         """Make `busybox:latest` or `debian:latest` on the spot. Raises InvalidArgument, Unsupported."""

@@ -40,8 +40,7 @@ class System:
                 problems.append(problem)
         problems += self.orphans(repair)
         store = self.containers.images
-        in_use = {chain for record in self.containers.records() for chain in record["layers"]}
-        return problems + (store.repair(in_use) if repair else store.check(in_use))
+        return problems + (store.repair if repair else store.check)(self.containers.layers_in_use)
 
     def examine(self, identifier: str, repair: bool) -> str:
         """What is wrong with one container's directory; empty if nothing is, or somebody is at work in it."""

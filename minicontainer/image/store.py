@@ -9,11 +9,13 @@
     images.lock                   one writer at a time
     tmp/<job>/                    a load under way, flocked by its process; without a lock, debris
     downloads/<hex>               a blob on its way from a registry (downloads.py): what broke off goes on from there
+    tmp/removed-<job>/            what has been taken from its place and is being removed; the same
 
 Offers: `Store`, `Image`, and `Job`, the way in for whoever brings blobs and layers (archive, bootstrap, later
-registry and build). Reading takes no lock: every file appears complete by rename(2), and the index is replaced in one
-step. Writing takes the images lock for the moment of the rename only, never while a layer is unpacked. Import cost is
-a constraint: `run` reads the store through this module.
+registry and build). What is taken away again is removal.py's; what is wrong, repair.py's. Reading takes no lock: every
+file appears complete by rename(2), and the index is replaced in one step. Writing takes the images lock for the moment
+of the rename only, never while a layer is unpacked. Import cost is a constraint: `run` reads the store through this
+module.
 
 Raises ImageNotFound, InvalidImage (what lies here is damaged), Conflict (the folder belongs to another kind of store).
 """
@@ -28,7 +30,7 @@ from . import blobs, reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself would cost `run` three milliseconds
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 VERSION = 1
@@ -134,7 +136,7 @@ class Store:
                 files.make_directory(f"{self.root}/{directory}", mode)
             files.write(f"{self.root}/oci-layout", oci.LAYOUT, sync=True)
             if not os.path.exists(f"{self.root}/index.json"):
-                self._write_index([])
+                self.write_index([])
             files.write(
                 f"{self.root}/store.json", json.dumps(kind_here()).encode(), sync=True
             )  # last: now it is a store
@@ -205,7 +207,7 @@ class Store:
         """
         links = []
         for chain in image.chain_ids:
-            link = self._link(chain)
+            link = self.link_of(chain)
             if link is None:
                 raise errors.InvalidImage(
                     f"layer {chain[7:19]} of {(image.names or [image.id])[0]} is not unpacked; "
@@ -233,7 +235,8 @@ class Store:
         """Bytes of the files in these layers."""
         return sum(int(self.layer_record(chain).get("file_bytes", 0)) for chain in chain_ids)
 
-    def _link(self, chain: str) -> "str | None":
+    def link_of(self, chain: str) -> "str | None":
+        """An unpacked layer's short name, `layers/l/K7QX`; None where layer or link is missing."""
         for name in short_names(chain):
             try:
                 target = os.readlink(f"{self.root}/layers/l/{name}")
@@ -299,206 +302,26 @@ class Store:
             index.append(bare)
         for orphan in sorted(orphans - present - {digest}):  # as with docker, the image stays, without a name
             index.append({**bare, "digest": orphan, "size": os.stat(blobs.path(self.root, orphan)).st_size})
-        self._write_index(index)
+        self.write_index(index)
 
-    def _write_index(self, manifests: "list[dict[str, Any]]") -> None:
+    def write_index(self, manifests: "list[dict[str, Any]]") -> None:
+        """Replace the index; the lock is held."""
         index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": manifests}
         files.write(f"{self.root}/index.json", json.dumps(index, indent=1).encode(), sync=True)
 
-    def remove(self, name: str, in_use: "Iterable[str]" = ()) -> list[str]:
-        """Take a name away, or with an id or with the last name, the image and what only it needs.
-
-        `in_use` are chainIDs of layers that containers stand on: they stay. Returns what went, as `docker rmi` words
-        it.
-        """
-        said = []
-        with self.lock():
-            image = self.get(name)
-            index = self.index()
-            parsed = None
-            if not image.id[7:].startswith(name.removeprefix("sha256:")):
-                parsed = reference.parse(name)
-            if parsed is not None and not parsed.digest and len(image.names) > 1:
-                index = [entry for entry in index if full_name(entry) != parsed.full()]
-                said.append(f"Untagged: {parsed.familiar()}")
-            else:
-                index = [entry for entry in index if entry["digest"] != image.digest]
-                said += [f"Untagged: {name}" for name in image.names]
-                said.append(f"Deleted: {image.id}")
-            self._write_index(index)
-            if not self._jobs()[1]:  # a load under way may count on any blob; `system check --repair` collects later
-                for path in self._unreferenced(set(in_use)):
-                    self._discard(path)
-        return said
-
     # Checking
 
-    def check(self, in_use: "Iterable[str]" = ()) -> list[str]:
-        """What is wrong, a sentence each; empty if nothing is. Reads every blob. Changes nothing."""
-        return self._examine(set(in_use), repair=False)
+    def check(self, in_use: "Callable[[], Iterable[str]]" = tuple) -> list[str]:
+        """What is wrong, a sentence each; empty if nothing is. See repair.py."""
+        from . import repair
 
-    def repair(self, in_use: "Iterable[str]" = ()) -> list[str]:
-        """Mend what `check` finds, and say what was done. Loads under way are left alone.
+        return repair.check(self, in_use)
 
-        Debris goes; a damaged blob goes, and with it the images that need it; a layer that is missing or has lost its
-        link is unpacked or linked again from its blob.
-        """
-        return self._examine(set(in_use), repair=True)
+    def repair(self, in_use: "Callable[[], Iterable[str]]" = tuple) -> list[str]:
+        """Mend what `check` finds, and say what was done. See repair.py."""
+        from . import repair
 
-    def _examine(self, in_use: set[str], repair: bool) -> list[str]:
-        if not os.path.exists(self.root):
-            return []
-        self.open(create=repair)
-        if not os.path.exists(f"{self.root}/store.json"):
-            return []
-        said: list[str] = []
-        with self.lock():
-            debris, busy = self._jobs()
-            for path in [*debris, *self._half_written()]:
-                said.append(f"{path} was left behind by a process that died")
-                if repair:
-                    self._discard(path)
-            said += self._examine_blobs(repair)
-            said += self._examine_images(repair)
-            if not busy:
-                for path in self._unreferenced(in_use):
-                    said.append(f"{path} belongs to no image")
-                    if repair:
-                        self._discard(path)
-            if repair:  # nothing is wrong with it, but who mends a store does not wait for the rest of it
-                from . import downloads
-
-                said += [f"{path} is a download that broke off" for path in downloads.clean(self.root)]
-        if repair:
-            said += self._unpack_missing()
-        elif not said:
-            for image in self.images():
-                for chain in image.chain_ids:
-                    if self._link(chain) is None:
-                        said.append(f"layer {chain} of {image!r} is not unpacked")
-        return said
-
-    def _jobs(self) -> tuple[list[str], list[str]]:
-        """The folders of jobs: of dead processes, and of living ones."""
-        dead, alive = [], []
-        for name in _names(f"{self.root}/tmp"):
-            path = f"{self.root}/tmp/{name}"
-            try:
-                os.close(files.lock(path, wait=False))
-                dead.append(path)
-            except BlockingIOError:
-                alive.append(path)
-        return dead, alive
-
-    def _half_written(self) -> list[str]:
-        """Temporary files of atomic writes. Whoever holds the lock knows that nobody is at it."""
-        found = [f"{self.root}/{name}" for name in _names(self.root) if ".json.tmp-" in name or "layout.tmp-" in name]
-        return found + [
-            f"{self.root}/blobs/sha256/{name}"
-            for name in _names(f"{self.root}/blobs/sha256")
-            if name.startswith(".tmp-")
-        ]
-
-    def _examine_blobs(self, repair: bool) -> list[str]:
-        said = []
-        for name in _names(f"{self.root}/blobs/sha256"):
-            digest = f"sha256:{name}"
-            if oci.is_digest(digest) and blobs.damaged(self.root, digest):
-                said.append(f"blob {digest} is damaged")
-                if repair:
-                    os.unlink(blobs.path(self.root, digest))
-        return said
-
-    def _examine_images(self, repair: bool) -> list[str]:
-        """Images that lack a document or a blob: they go from the index, named or not."""
-        said, kept = [], []
-        try:
-            index = self.index()
-        except errors.InvalidImage as error:
-            said.append(str(error))
-            index = self._manifests()
-        for entry in index:
-            digest = str(entry["digest"])
-            try:
-                image = Image(self, digest, [])
-                for layer in image.manifest["layers"]:
-                    if not blobs.exists(self.root, layer["digest"]):
-                        raise errors.InvalidImage(f"blob {layer['digest']} is missing")
-                kept.append(entry)
-            except errors.InvalidImage as error:
-                said.append(f"image {familiar(entry) or digest} is incomplete, load it again: {error}")
-        if repair and said:
-            self._write_index(kept)
-        return said
-
-    def _manifests(self) -> "list[dict[str, Any]]":
-        """Descriptors of all blobs that are manifests: what is left of an index that was lost."""
-        found: list[dict[str, Any]] = []
-        for name in _names(f"{self.root}/blobs/sha256"):
-            size = os.stat(f"{self.root}/blobs/sha256/{name}").st_size
-            if size <= blobs.LARGEST_DOCUMENT:
-                try:
-                    content = document(blobs.read(self.root, f"sha256:{name}"), "manifest")
-                    manifest_content(content)
-                except errors.InvalidImage:
-                    continue
-                media = str(content.get("mediaType") or oci.MANIFEST)
-                found.append({"mediaType": media, "digest": f"sha256:{name}", "size": size})
-        return found
-
-    def _unreferenced(self, in_use: set[str]) -> list[str]:
-        """Blobs, layers and links that no image needs. The lock is held and no load is under way."""
-        needed: set[str] = set()
-        chains = {chain[7:] for chain in in_use}
-        try:
-            index = self.index()
-        except errors.InvalidImage:
-            return []
-        for entry in index:
-            digest = str(entry["digest"])
-            needed.add(digest[7:])
-            try:
-                image = Image(self, digest, [])
-            except errors.InvalidImage:
-                return []  # what a damaged image needs is not known: keep all until it is mended
-            needed.add(image.id[7:])
-            needed.update(str(layer["digest"])[7:] for layer in image.manifest["layers"])
-            chains.update(chain[7:] for chain in image.chain_ids)
-        found = [
-            f"{self.root}/blobs/sha256/{name}" for name in _names(f"{self.root}/blobs/sha256") if name not in needed
-        ]
-        for name in _names(f"{self.root}/layers"):
-            if name != "l" and name not in chains:
-                found.append(f"{self.root}/layers/{name}")
-        for name in _names(f"{self.root}/layers/l"):
-            if os.readlink(f"{self.root}/layers/l/{name}").split("/")[1] not in chains:
-                found.append(f"{self.root}/layers/l/{name}")
-        return found
-
-    def _discard(self, path: str) -> None:
-        """Remove a file or a tree in two steps: away from its name, then to pieces, so that no half of it is ever
-        seen.
-        """
-        if os.path.islink(path) or not os.path.isdir(path) or os.path.dirname(path) == f"{self.root}/tmp":
-            files.remove_tree(path)
-            return
-        doomed = f"{self.root}/tmp/removed-{os.path.basename(path)}"
-        files.remove_tree(doomed)
-        os.rename(path, doomed)
-        files.remove_tree(doomed)
-
-    def _unpack_missing(self) -> list[str]:
-        said = []
-        for image in self.images():
-            if all(self._link(chain) for chain in image.chain_ids):
-                continue
-            from . import archive
-
-            with self.job() as job:
-                archive.unpack_from_store(job, image)
-                job.commit()
-            said.append(f"the layers of {image!r} are unpacked again")
-        return said
+        return repair.repair(self, in_use)
 
 
 class Job:
@@ -785,7 +608,8 @@ def _spread(descriptor: int) -> None:
         pass  # a hint, to a file system that may not know it
 
 
-def _names(directory: str) -> list[str]:
+def names(directory: str) -> list[str]:
+    """What is in a directory, sorted; nothing where it is not there."""
     try:
         return sorted(os.listdir(directory))
     except FileNotFoundError:

@@ -19,7 +19,7 @@ import zstandard
 
 from minicontainer import errors, oci
 from minicontainer.engine import pulling
-from minicontainer.image import registry, store
+from minicontainer.image import registry, removal, store
 from tests.registries import Fake, Request, always, digest, once
 
 pytestmark = pytest.mark.root  # owners are given away when layers are unpacked
@@ -502,7 +502,7 @@ def test_a_mirror_is_asked_first_and_the_registry_where_it_fails(
         pulling.pull(here, name)  # it has nothing
         assert mirror.asked("GET", "/manifests/1")
         is_whole(here, name)
-        here.remove(name)
+        removal.remove(here, name)
         mirror.blobs, mirror.manifests = dict(fake.blobs), fake.manifests
         del mirror.blobs[fake.layers[2]]
         fake.log.clear()

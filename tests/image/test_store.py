@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from minicontainer import errors, files, oci
-from minicontainer.image import archive, blobs, reference, store
+from minicontainer.image import archive, blobs, reference, removal, store
 
 pytestmark = pytest.mark.root
 
@@ -95,23 +95,23 @@ def test_tagging_and_removing(here: store.Store) -> None:
     made = make(here, "a", layer(a="1"), layer(b="2"))
     other = make(here, "b", layer(a="1"))
     assert here.tag("a", "x.io/c:1").names == ["a:latest", "x.io/c:1"]
-    assert here.remove("a") == ["Untagged: a:latest"]
+    assert removal.remove(here, "a") == ["Untagged: a:latest"]
     assert here.get("x.io/c:1").id == made.id
-    assert here.remove("x.io/c:1") == ["Untagged: x.io/c:1", f"Deleted: {made.id}"]
+    assert removal.remove(here, "x.io/c:1") == ["Untagged: x.io/c:1", f"Deleted: {made.id}"]
     with pytest.raises(errors.ImageNotFound):
         here.get(made.id)
     assert sorted(os.listdir(f"{here.root}/layers")) == sorted([other.chain_ids[0][7:], "l"])
     assert len(os.listdir(f"{here.root}/layers/l")) == 1 and len(os.listdir(f"{here.root}/blobs/sha256")) == 3
     assert here.check() == []
-    here.remove(other.id[7:19])
+    removal.remove(here, other.id[7:19])
     assert os.listdir(f"{here.root}/blobs/sha256") == [] and here.check() == []
 
 
 def test_layers_in_use_outlive_their_image(here: store.Store) -> None:
     made = make(here, "a", layer(a="1"))
-    here.remove("a", in_use=made.chain_ids)
+    removal.remove(here, "a", in_use=lambda: made.chain_ids)
     assert os.path.isdir(here.layer_directory(made.chain_ids[0]))
-    assert here.check(in_use=made.chain_ids) == []
+    assert here.check(in_use=lambda: made.chain_ids) == []
     assert len(here.check()) == 2  # the layer and its link belong to no image
     here.repair()
     assert os.listdir(f"{here.root}/layers") == ["l"] and here.check() == []

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 
 from ... import errors, host
-from ...image import store
+from ...image import removal, store
 from .. import measure as measuring
 from . import Bar, Group, Report, Workshop, cache, engines, images
 
@@ -92,7 +92,7 @@ def forget(workshop: Workshop, image: str) -> None:
     """Our `rmi`."""
     images = store.Store(workshop.root)
     try:
-        images.remove(image)
+        removal.remove(images, image)
     except errors.ImageNotFound:
         return
 
