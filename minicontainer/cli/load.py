@@ -9,7 +9,7 @@ from .flags import Flag, parse
 
 FLAGS = [
     Flag("-i --input", "input", "text", "read this file (default: standard input)"),
-    Flag("-q --quiet", "quiet", "bool", "print nothing but errors"),
+    Flag("-q --quiet", "quiet", "bool", "no progress: there is none"),
 ]
 
 
@@ -33,6 +33,5 @@ def main(arguments: list[str]) -> int:
     for name in names:
         for warning in images.warnings(name):
             print(f"minicontainer: warning: {name}: {warning}", file=sys.stderr)
-        if not values["quiet"]:
-            print(f"Loaded image ID: {name}" if name.startswith("sha256:") else f"Loaded image: {name}")
+        print(f"Loaded image ID: {name}" if name.startswith("sha256:") else f"Loaded image: {name}")
     return 0

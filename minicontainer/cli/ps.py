@@ -71,7 +71,7 @@ def columns_of(engine: containers.Containers, whole: bool, sized: bool) -> dict[
     column = table.Column
     return {
         "ID": column("CONTAINER ID", lambda record: record["id"] if whole else record["id"][:12]),
-        "Image": column("IMAGE", lambda record: record["image"]),
+        "Image": column("IMAGE", lambda record: image(engine, record, whole)),
         "Command": column("COMMAND", lambda record: f'"{cut(command(record), 20, whole)}"'),
         "RunningFor": column("CREATED", lambda record: f"{table.ago(table.seconds_since(record['created']))} ago"),
         "Status": column("STATUS", status),
@@ -87,6 +87,16 @@ def columns_of(engine: containers.Containers, whole: bool, sized: bool) -> dict[
         "Networks": column("NETWORKS", lambda record: record["network"].partition(":")[0]),
         "Platform": column("PLATFORM", lambda record: None),
     }
+
+
+def image(engine: containers.Containers, record: dict[str, Any], whole: bool) -> str:
+    """The image's name as it was typed; once that is another's or nobody's, its id."""
+    try:
+        if engine.images.get(record["image"]).id == record["image_id"]:
+            return str(record["image"])
+    except (errors.NotFound, errors.InvalidArgument, errors.InvalidImage):
+        pass  # it has gone, or is damaged
+    return str(record["image_id"] if whole else record["image_id"][7:19])
 
 
 def cut(text: str, most: int, whole: bool) -> str:

@@ -26,7 +26,7 @@ import time
 from collections import namedtuple
 
 from .. import errors, files, host, steps, syscalls
-from ..image import store
+from ..image import blobs, store
 from ..kernel import cgroups, overlay
 from ..network import bridge, ipam, nat
 from ..runtime import launch, log, monitor, session, spec, state
@@ -37,11 +37,13 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     from collections.abc import Iterator
     from typing import Any
 
+    from ..image import removal
     from . import container
 
     Record = dict[str, Any]
     Records = list[Record]  # inside the class, `list` is its method
     Names = list[str]
+    Users = list[removal.User]
 
 
 class Start(namedtuple("Start", "record config plan options")):
@@ -167,8 +169,7 @@ class Containers:
             change, directory, {"status": "starting", "stopped": False, **fields}, why="we are at it, and who we are"
         )
         plan += [noted._replace(concept="engine")]
-        links = self.images.layer_links(self.images.get(record["image_id"]))
-        plan += self.start(record, config, links, explain=False)
+        plan += self.start(record, config, self.links(record), explain=False)
         return Start(record, config, plan, {"stdin_open": record["stdin"], "tty": record["tty"]})
 
     def alone(self) -> Iterator[steps.Step]:
@@ -278,7 +279,9 @@ class Containers:
             f"{directory}/config.json", json.dumps(config), why="the OCI config, for later starts and for readers"
         )
         yield steps.call(take_name, self.directory, record, why="a name is taken by making one link")
-        yield steps.call(write_record, directory, record, False, why="what a start and a teardown need to know")
+        yield steps.call(
+            claim, self.root, directory, record, why="what a start and a teardown need to know; its layers now stay"
+        )
         yield steps.call(events.write, self.root, "create", record, why="for who follows `events`")
 
     def etc_files(self, directory: str, record: Record) -> Iterator[steps.Step]:
@@ -516,6 +519,19 @@ class Containers:
         """The chainIDs of the layers that containers stand on, whether they run or not."""
         return {chain for record in self.records() for chain in record["layers"]}
 
+    def users(self) -> Users:
+        """Who uses which image and layers, as a removal asks it."""
+        from ..image import removal
+
+        return [
+            removal.User(record["id"], record["image_id"], record["layers"], record["status"] in (*LIVE, "starting"))
+            for record in self.records()
+        ]
+
+    def links(self, record: Record) -> Names:
+        """The short names of the layers that a container stands on, whether its image is still there or not."""
+        return self.images.links(record["layers"], record["image"])
+
     def identifiers(self) -> Names:
         """The ids of all containers, whole or half made."""
         try:
@@ -620,6 +636,10 @@ class Containers:
             steps.execute(self.teardown(record, remove=True, volumes_too=volumes_too), {})
         finally:
             os.close(lock)
+        if not blobs.exists(self.root, record["image_id"]):  # it has outlived its image: its layers may go now
+            from ..image import removal
+
+            removal.sweep(self.images, self.users)
         return str(record["id"])
 
 
@@ -779,6 +799,19 @@ def drop_name(containers: str, name: str, identifier: str) -> None:
             os.unlink(path)
     except FileNotFoundError:
         pass
+
+
+def claim(root: str, directory: str, record: Record) -> None:
+    """Write the record of a container that is new: from then on nobody removes the layers that it stands on.
+
+    The images lock is shared meanwhile, which a removal holds alone. Raises ImageNotFound where one was faster.
+    """
+    images = store.Store(root)
+    with images.lock(shared=True):
+        if not blobs.exists(root, record["image_id"]):
+            raise errors.ImageNotFound(f"No such image: {record['image']}; it was removed just now")
+        images.links(record["layers"], record["image"])
+        write_record(directory, record, False)
 
 
 def write_record(directory: str, record: Record, sync: bool = True) -> None:

@@ -68,12 +68,15 @@ class Images:
         """Let an image also be called `name`."""
         return self.store.tag(source, name)
 
-    def remove(self, name: str) -> "Names":
-        """Take a name away, and with the last one the image; layers in use by containers stay. Returns what went."""
+    def remove(self, name: str, force: bool = False) -> "Names":
+        """Take a name away, and with the last one the image. Returns what went, in docker's words.
+
+        Raises ImageNotFound, and Conflict where a container uses it: with `force`, only for a running one's id.
+        """
         from ..image import removal
         from . import containers
 
-        return removal.remove(self.store, name, containers.Containers(self.store.root).layers_in_use)
+        return removal.remove(self.store, name, containers.Containers(self.store.root).users, force)
 
     def bootstrap(self, kind: str) -> store.Image:
         """Make `busybox:latest` or `debian:latest` on the spot. Raises InvalidArgument, Unsupported."""

@@ -127,9 +127,8 @@ def rootfs(engine: containers.Containers, record: containers.Record) -> Iterator
 @contextlib.contextmanager
 def lower(engine: containers.Containers, record: containers.Record) -> Iterator[int]:
     """The image's layers as one tree, without what the container has changed."""
-    image = engine.images.get(record["image_id"])
     place = f"{engine.path(record['id'])}/rootfs"
-    directories = engine.images.layer_directories(image)
+    directories = [engine.images.layer_directory(chain) for chain in record["layers"]]
     if len(directories) == 1:
         with opened(directories[0]) as descriptor:
             yield descriptor
@@ -140,7 +139,7 @@ def lower(engine: containers.Containers, record: containers.Record) -> Iterator[
         if not directories:  # an image of nothing
             syscalls.mount("tmpfs", place, "tmpfs", syscalls.MS_RDONLY, "size=0k,nr_inodes=1")
             return place
-        data = f"lowerdir={':'.join(reversed(engine.images.layer_links(image)))}"
+        data = f"lowerdir={':'.join(reversed(engine.links(record)))}"
         overlay.mount_at(engine.root, data, os.path.relpath(place, engine.root))
         return place
 
@@ -196,8 +195,7 @@ def opened(path: str) -> Iterator[int]:
 def mount_overlay(engine: containers.Containers, record: containers.Record) -> str:
     """Mount the container's root file system as a start does. Its path."""
     directory = engine.path(record["id"])
-    links = engine.images.layer_links(engine.images.get(record["image_id"]))
-    steps.execute(overlay.mount(engine.root, links, directory, volatile=False), {})
+    steps.execute(overlay.mount(engine.root, engine.links(record), directory, volatile=False), {})
     return f"{directory}/rootfs"
 
 

@@ -1,6 +1,9 @@
 """Removal: an image's name, the image, and whatever no other image and no container needs.
 
-Offers: `remove`; `unreferenced` and `Bin`, with which repair.py takes away what is left; `jobs`: who is at work.
+Offers: `remove`; `sweep`; `unreferenced` and `Bin`, with which repair.py takes away the rest; `jobs`: who is at work.
+
+Who uses what is asked while the images lock is held, and a new container writes its record under that lock, shared
+(engine/containers.py, `claim`): so the removal sees the container, or the container sees that its image has gone.
 
 The index is written first: from then on nobody finds the image. Each file, link and layer then leaves its place by one
 rename(2) or unlink(2), so that no half of a layer is ever seen; only after that, and without the lock, layers go to
@@ -8,7 +11,10 @@ pieces. Killed in between, blobs and layers are left that belong to nobody: `sys
 take them. While a job is under way nothing is collected, for it may count on any blob that it has seen.
 """
 
+from __future__ import annotations
+
 import os
+from collections import namedtuple
 
 from .. import errors, files
 from . import reference, store
@@ -18,36 +24,97 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
-def remove(here: store.Store, name: str, in_use: "Callable[[], Iterable[str]]" = tuple) -> list[str]:
-    """Take a name away, or with an id or with the last name, the image and what only it needs.
+class User(namedtuple("User", "id image_id layers running")):
+    """A container: its id, its image's, the chainIDs of the layers that it stands on, and whether it runs."""
 
-    `in_use` tells the chainIDs of layers that containers stand on: they stay. Returns what went, as `docker rmi` words
-    it.
+    id: str
+    image_id: str
+    layers: list[str]
+    running: bool
+
+
+def nobody() -> list[User]:
+    """A store without containers."""
+    return []
+
+
+def remove(here: store.Store, name: str, users: Callable[[], list[User]] = nobody, force: bool = False) -> list[str]:
+    """Take a name away, or with an id or with the last name, the image and what only it needs. docker's rules.
+
+    `users` tells the containers; what they stand on stays in any case. Returns what went, as `docker rmi` words it.
+    Raises ImageNotFound, and Conflict for an image that a container uses: unless `force`, and for a running one even
+    then, though its name goes.
     """
-    said = []
     with Bin(here) as bin, here.lock():
         image = here.get(name)
+        containers = users()
+        using = [user for user in containers if user.image_id == image.id]
+        running = [user for user in using if user.running]
+        parsed = None if image.id[7:].startswith(name.removeprefix("sha256:")) else reference.parse(name)
         index = here.index()
-        parsed = None
-        if not image.id[7:].startswith(name.removeprefix("sha256:")):
-            parsed = reference.parse(name)
-        if parsed is not None and not parsed.digest and len(image.names) > 1:
-            index = [entry for entry in index if store.full_name(entry) != parsed.full()]
-            said.append(f"Untagged: {parsed.familiar()}")
+        others = [entry for entry in index if entry["digest"] != image.digest]
+        if parsed is not None and not parsed.digest:
+            kept = [entry for entry in index if entry["digest"] == image.digest and store.full_name(entry)]
+            kept = [entry for entry in kept if store.full_name(entry) != parsed.full()]
+            if not kept and using and not force:
+                raise errors.Conflict(
+                    f'conflict: unable to remove repository reference "{name}" (must force) - container '
+                    f"{using[0].id[:12]} is using its referenced image {image.id[7:19]}"
+                )
+            said = [f"Untagged: {parsed.familiar()}"]
+            if kept or running:
+                bare = {key: next(e for e in index if e["digest"] == image.digest)[key] for key in BARE}
+                here.write_index([*others, *(kept or [bare])])
+                return said
+            said += [f"Untagged: {told}" for told in image.repo_digests]
         else:
-            index = [entry for entry in index if entry["digest"] != image.digest]
-            said += [f"Untagged: {name}" for name in image.names]
-            said.append(f"Deleted: {image.id}")
-        here.write_index(index)
-        collect(here, bin, in_use())
-    return said
+            refuse(image, using, running, force)
+            said = [f"Untagged: {told}" for told in sorted([*image.names, *image.repo_digests])]
+        here.write_index(others)
+        gone = collect(here, bin, containers)
+        return [*said, *deleted(image, gone)]
 
 
-def collect(here: store.Store, bin: "Bin", in_use: "Iterable[str]") -> None:
-    """Take away what nobody needs; the lock is held. While a job is under way, it is left for a later removal."""
+BARE = ("mediaType", "digest", "size")  # a descriptor of what has no name
+
+
+def refuse(image: store.Image, using: list[User], running: list[User], force: bool) -> None:
+    """Raise Conflict, in docker's words, where an image must not be removed by its id."""
+    if running:
+        why, how = f"image is being used by running container {running[0].id[:12]}", "cannot be forced"
+    elif len(image.names) > 1:
+        why, how = "image is referenced in multiple repositories", "must be forced"
+    elif using:
+        why, how = f"image is being used by stopped container {using[0].id[:12]}", "must be forced"
+    else:
+        return
+    if running or not force:
+        raise errors.Conflict(f"conflict: unable to delete {image.id[7:19]} ({how}) - {why}")
+
+
+def deleted(image: store.Image, gone: set[str]) -> list[str]:
+    """Docker's lines for an image that has gone, and for those of its layers that have gone with it, top first."""
+    return [f"Deleted: {image.id}", *(f"Deleted: {chain}" for chain in reversed(image.chain_ids) if chain in gone)]
+
+
+def sweep(here: store.Store, users: Callable[[], list[User]]) -> None:
+    """Take away what nobody needs: after a container that had outlived its image."""
+    with Bin(here) as bin, here.lock():
+        collect(here, bin, users())
+
+
+def collect(here: store.Store, bin: Bin, users: Iterable[User]) -> set[str]:
+    """Take away what nobody needs; the lock is held. While a job is under way, it is left for a later removal.
+
+    Returns the chainIDs of the layers that went.
+    """
+    gone = set()
     if not jobs(here)[1]:
-        for path in unreferenced(here, set(in_use)):
+        for path in unreferenced(here, {chain for user in users for chain in user.layers}):
             bin.take(path)
+            if os.path.dirname(path) == f"{here.root}/layers":
+                gone.add(f"sha256:{os.path.basename(path)}")
+    return gone
 
 
 def jobs(here: store.Store) -> tuple[list[str], list[str]]:
@@ -109,7 +176,7 @@ class Bin:
         self.folder = ""
         self.descriptor = -1
 
-    def __enter__(self) -> "Bin":
+    def __enter__(self) -> Bin:
         self.here.open()
         with self.here.lock():
             self.folder = f"{self.here.root}/tmp/removed-{os.getpid()}-{os.urandom(6).hex()}"

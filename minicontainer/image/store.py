@@ -141,9 +141,9 @@ class Store:
                 f"{self.root}/store.json", json.dumps(kind_here()).encode(), sync=True
             )  # last: now it is a store
 
-    def lock(self) -> files.locked:
-        """The images lock. First in the order images → containers → networks."""
-        return files.locked(f"{self.root}/images.lock")
+    def lock(self, shared: bool = False) -> files.locked:
+        """The images lock. First in the order images → containers → networks. Shared, it keeps removals away."""
+        return files.locked(f"{self.root}/images.lock", shared)
 
     # Reading
 
@@ -205,13 +205,16 @@ class Store:
 
         14 bytes and a colon each: 127 layers, Docker's most, fit into the page that mount(2) has for its options.
         """
+        return self.links(image.chain_ids, (image.names or [image.id])[0])
+
+    def links(self, chain_ids: "list[str]", whose: str) -> list[str]:
+        """The same for these layers; `whose` is what an error calls the image."""
         links = []
-        for chain in image.chain_ids:
+        for chain in chain_ids:
             link = self.link_of(chain)
             if link is None:
                 raise errors.InvalidImage(
-                    f"layer {chain[7:19]} of {(image.names or [image.id])[0]} is not unpacked; "
-                    "`system check --repair` does it"
+                    f"layer {chain[7:19]} of {whose} is not unpacked; `system check --repair` does it"
                 )
             links.append(link)
         return links

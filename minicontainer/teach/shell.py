@@ -839,7 +839,7 @@ CALLS: dict[str, Callable[..., None]] = {
     "containers.drop_name": lambda sheet, containers, name, identifier: sheet.add(
         '[ "$(readlink {0})" != "$id" ] || rm -f {0}'.format(sheet.word(containers, "/names/", name))
     ),
-    "containers.write_record": lambda sheet, directory, record, *_: write(
+    "containers.claim": lambda sheet, root, directory, record: write(
         sheet, f"{directory}/record.json", json.dumps(record, indent=1) + "\n"
     ),
     "containers.change": none("how it ended, in record.json"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,3 +82,89 @@ def test_what_is_no_name_is_refused(shop: Shop) -> None:
     for words in ((), ("demo",), ("demo", "x", "y")):
         refused(1, "tag", *words)
     assert names(shop) == before
+
+
+# Removal
+
+
+def layers(shop: Shop) -> set[str]:
+    """The chainIDs, without `sha256:`, of the layers on disk."""
+    return set(os.listdir(shop.root / "layers")) - {"l"}
+
+
+def chains(shop: Shop, name: str) -> list[str]:
+    """Those of an image, lowest first."""
+    return [chain[7:] for chain in store.Store(str(shop.root)).get(name).chain_ids]
+
+
+@pytest.mark.parametrize("words", [("rmi",), ("image", "rm"), ("image", "remove")])
+def test_the_last_name_takes_the_image_with_it_and_its_own_layers(shop: Shop, words: tuple[str, ...]) -> None:
+    below, top = chains(shop, "demo")
+    identifier = store.Store(str(shop.root)).get("demo").id
+    minicontainer("tag", "demo", "mine:1")
+    assert minicontainer(*words, "demo").stdout == "Untagged: demo:latest\n"
+    done = minicontainer(*words, "nosuch", "mine:1", check=False)
+    assert done.stdout == f"Untagged: mine:1\nDeleted: {identifier}\nDeleted: sha256:{top}\n"
+    assert done.returncode == 1 and "No such image: nosuch" in done.stderr
+    assert top not in layers(shop) and below in layers(shop)  # `plain` has it, too
+    assert not (shop.root / "blobs/sha256" / identifier[7:]).exists()
+    assert minicontainer(*words, "-f", "nosuch", "plain", check=False).returncode == 0
+    assert below not in layers(shop)
+    refused(1, *words)
+
+
+def test_what_a_container_uses_is_refused_and_stays_even_by_force(shop: Shop) -> None:
+    identifier = store.Store(str(shop.root)).get("demo").id
+    with shop.start("demo", "sh", "-c", "echo ready; exec sleep 100", name="web") as web:
+        minicontainer("create", "--name", "still", "plain", "cat", "/etc/passwd")
+        assert "must force" in refused(1, "rmi", "demo")
+        assert "cannot be forced" in refused(1, "rmi", "-f", identifier)
+        assert minicontainer("rmi", "-f", "demo").stdout == "Untagged: demo:latest\n"
+        assert "cannot be forced" in refused(1, "rmi", "-f", identifier[7:19])
+        assert "must force" in refused(1, "rmi", "plain")
+        plain = store.Store(str(shop.root)).get("plain")
+        assert "must be forced" in refused(1, "rmi", plain.id)
+        assert minicontainer("rmi", "-f", "plain").stdout == f"Untagged: plain:latest\nDeleted: {plain.id}\n"
+        assert minicontainer("exec", web.name, "cat", "/opt/plain").stdout == "nobody may execute this\n"
+        assert minicontainer("start", "-a", "still").stdout == engine_fixtures.PASSWD
+        assert minicontainer("cp", "still:/etc/passwd", "-").stdout and minicontainer("diff", "still").stdout == ""
+        assert minicontainer("system", "check").stdout == "nothing is wrong\n"
+        minicontainer("rm", "still")
+    assert minicontainer("rmi", identifier).stdout.startswith(f"Deleted: {identifier}\nDeleted: sha256:")
+    minicontainer("rmi", "foreign")
+    assert layers(shop) == set() and os.listdir(shop.root / "blobs/sha256") == os.listdir(shop.root / "layers/l") == []
+
+
+def test_the_layers_of_an_image_that_has_gone_go_with_its_last_container(shop: Shop) -> None:
+    _, top = chains(shop, "demo")
+    minicontainer("create", "--name", "still", "demo")
+    minicontainer("rmi", "-f", "demo")
+    assert top in layers(shop)
+    minicontainer("rm", "still")
+    assert top not in layers(shop)
+
+
+def test_containers_and_removals_race_and_neither_is_ever_hurt(shop: Shop, archive: Path) -> None:
+    """Somebody loads and removes all the while; whoever gets as far as a container has all of its files."""
+    stop = threading.Event()
+    removed = []
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            minicontainer("load", "-q", "-i", str(archive))
+            removed.append(minicontainer("rmi", "demo", "plain", check=False).returncode)
+
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        remover = pool.submit(come_and_go)
+        try:
+            words = ("run", "--rm", "--network", "none", "demo", "cat", "/opt/plain")
+            ran = list(pool.map(lambda _: minicontainer(*words, check=False), range(40)))
+        finally:
+            stop.set()
+        remover.result()
+    for done in ran:
+        if done.returncode == 0:
+            assert done.stdout == "nobody may execute this\n"
+        else:
+            assert done.returncode == 125 and "No such image: demo" in done.stderr, done.stderr
+    assert {0, 125} == {done.returncode for done in ran} and removed

@@ -97,7 +97,11 @@ def test_tagging_and_removing(here: store.Store) -> None:
     assert here.tag("a", "x.io/c:1").names == ["a:latest", "x.io/c:1"]
     assert removal.remove(here, "a") == ["Untagged: a:latest"]
     assert here.get("x.io/c:1").id == made.id
-    assert removal.remove(here, "x.io/c:1") == ["Untagged: x.io/c:1", f"Deleted: {made.id}"]
+    assert removal.remove(here, "x.io/c:1") == [
+        "Untagged: x.io/c:1",
+        f"Deleted: {made.id}",
+        f"Deleted: {made.chain_ids[1]}",
+    ]
     with pytest.raises(errors.ImageNotFound):
         here.get(made.id)
     assert sorted(os.listdir(f"{here.root}/layers")) == sorted([other.chain_ids[0][7:], "l"])
@@ -109,7 +113,7 @@ def test_tagging_and_removing(here: store.Store) -> None:
 
 def test_layers_in_use_outlive_their_image(here: store.Store) -> None:
     made = make(here, "a", layer(a="1"))
-    removal.remove(here, "a", in_use=lambda: made.chain_ids)
+    removal.remove(here, "a", lambda: [removal.User("1", made.id, made.chain_ids, False)], force=True)
     assert os.path.isdir(here.layer_directory(made.chain_ids[0]))
     assert here.check(in_use=lambda: made.chain_ids) == []
     assert len(here.check()) == 2  # the layer and its link belong to no image

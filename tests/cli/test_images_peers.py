@@ -1,0 +1,100 @@
+"""The life of images, typed to us and to a real docker side by side: the same exit codes, the same output.
+
+Normalised as in test_life_peers.py, and nothing else.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import engine_fixtures
+from tests.cli.test_life_peers import typed
+from tests.conftest import minicontainer
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+OURS = [sys.executable, "-m", "minicontainer"]
+
+# One line each, as typed behind `docker` or `minicontainer`. DEMO is demo's id, ARCHIVE the file that is loaded.
+TRANSCRIPT = """
+tag
+tag demo
+tag nosuch x
+tag demo Not
+tag demo mine:1
+tag demo host.example:5000/team/mine
+image tag demo mine:2
+images
+rmi
+rmi nosuch
+rmi -f nosuch
+rmi mine:1
+image rm mine:2
+rmi DEMO
+create --name still demo
+rmi host.example:5000/team/mine
+rmi DEMO
+rmi -f DEMO
+images
+ps -a
+rm still
+image load -q -i ARCHIVE
+create --name still demo
+rmi demo
+rmi DEMO
+rmi -f demo
+images
+rm still
+load -q -i ARCHIVE
+run -d --name web --network none demo sleep 1000
+rmi demo
+rmi -f DEMO
+rmi -f demo
+rmi -f DEMO
+images
+rm -f web
+rmi DEMO
+rmi plain foreign nosuch
+images
+load -q -i ARCHIVE
+""".strip().splitlines()
+
+
+@pytest.fixture
+def sides(docker: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[str], Path]]:
+    """docker's words, and the archive; both engines have its images and nothing else."""
+    monkeypatch.setenv("MINICONTAINER_ROOT", str(tmp_path / "store"))
+    archive = tmp_path / "images.tar"
+    archive.write_bytes(engine_fixtures.archive(engine_fixtures.images()))
+    for engine in (docker, OURS):
+        clear(engine)
+        subprocess.run([*engine, "load", "-q", "-i", archive], check=True, capture_output=True)
+    yield docker, archive
+    for engine in (docker, OURS):
+        clear(engine)
+    minicontainer("system", "reset", "--force")
+
+
+def clear(engine: list[str]) -> None:
+    """No container and no image is left."""
+    for words, remove in ((["ps", "-aq"], ["rm", "-f", "-v"]), (["images", "-q"], ["rmi", "-f"])):
+        left = subprocess.run([*engine, *words], capture_output=True, text=True).stdout.split()
+        if left:
+            subprocess.run([*engine, *remove, *dict.fromkeys(left)], capture_output=True)
+
+
+def test_the_transcripts_are_the_same(sides: tuple[list[str], Path]) -> None:
+    docker, archive = sides
+    demo = subprocess.run([*docker, "images", "-q", "demo"], capture_output=True, text=True).stdout.strip()
+    different = []
+    for line in TRANSCRIPT:
+        words = [{"DEMO": demo, "ARCHIVE": str(archive)}.get(word, word) for word in line.split()]
+        theirs, ours = typed(docker, words), typed(OURS, words)
+        if words[0] == "images":  # which of those come first that do not say when they were made is nobody's promise
+            theirs, ours = ((code, "".join(sorted(text.splitlines(True))), said) for code, text, said in (theirs, ours))
+        if theirs != ours:
+            different.append((line, theirs, ours))
+    assert not different, "\n".join(f"{line}\n  {theirs}\n  {ours}" for line, theirs, ours in different)
