@@ -12,6 +12,7 @@ import base64
 import gzip
 import hashlib
 import http.server
+import itertools
 import json
 import os
 import re
@@ -95,6 +96,7 @@ class Fake(http.server.ThreadingHTTPServer):
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, tuple[str, bytes]] = {}
         self.uploads: dict[str, bytes] = {}
+        self.numbers = itertools.count()
         self.tricks: list[Trick] = []
         self.log: list[tuple[str, str, dict[str, str]]] = []
 
@@ -114,6 +116,7 @@ class Fake(http.server.ThreadingHTTPServer):
         return [headers for verb, path, headers in self.log if verb == method and part in path]
 
     def handle_it(self, request: Request) -> None:
+        request.body = b""  # one object serves all requests of a connection
         self.log.append((request.command, request.path, dict(request.headers)))
         for trick in list(self.tricks):
             if trick(request):
@@ -160,7 +163,7 @@ class Fake(http.server.ThreadingHTTPServer):
             if query.get("mount") in self.blobs:
                 request.answer(201)
                 return
-            name = f"u{len(self.uploads)}"
+            name = f"u{next(self.numbers)}"
             self.uploads[name] = b""
         elif name not in self.uploads:
             request.refuse(404, "BLOB_UPLOAD_UNKNOWN")

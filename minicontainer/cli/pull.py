@@ -50,12 +50,17 @@ def pull(engine: images.Images, wanted: reference.Reference, platform: str, outp
         return
     label = wanted.full() if wanted.digest else wanted.tag or reference.DEFAULT_TAG
     print(f"{label}: Pulling from {wanted.path}", file=output, flush=True)
-    with Bars(output) if output.isatty() else Lines(output) as show:
+    with display(output) as show:
         pulled = engine.pull(wanted.full(), platform, show.progress)
     for warning in engine.warnings(pulled.image.id):
         print(f"minicontainer: warning: {wanted.familiar()}: {warning}", file=sys.stderr)
     said = "Downloaded newer image for" if pulled.newer else "Image is up to date for"
     print(f"Digest: {pulled.digest}\nStatus: {said} {wanted.familiar()}", file=output, flush=True)
+
+
+def display(output: TextIO) -> Bars | Lines:
+    """How progress is shown there."""
+    return Bars(output) if output.isatty() else Lines(output)
 
 
 class Lines:
@@ -107,6 +112,7 @@ class Bars:
                     ncols=columns or 80, nrows=rows or 24, bar_format=STILL,
                 )  # fmt: skip
             moving = what in MOVING
+            bar.total = total or bar.total
             bar.bar_format = BAR if moving else STILL
             bar.set_description_str(f"{layer}: {what}", refresh=False)
             if moving:
@@ -115,6 +121,6 @@ class Bars:
                 bar.refresh()
 
 
-MOVING = ("Downloading", "Pushing")
+MOVING = ("Downloading", "Pushing")  # what has a bar, and makes no line of its own
 STILL = "{desc}"
 BAR = "{desc} |{bar}| {n_fmt}/{total_fmt} {rate_fmt}"

@@ -5,6 +5,7 @@
     images.get("debian").config["config"]["Cmd"]
     images.bootstrap("busybox")
     images.pull("debian:12").image
+    images.push("localhost:5000/mine:1").digest
 
 Light to import: whatever only `load`, `pull` and `bootstrap` need is imported by them.
 """
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from ..image import archive
-    from . import pulling
+    from . import pulling, pushing
 
     Names = list[str]  # in the class below, `list` is a method
 
@@ -43,6 +44,12 @@ class Images:
         from . import pulling
 
         return pulling.pull(self.store, name, platform, progress)
+
+    def push(self, name: str, progress: "pulling.Progress | None" = None) -> "pushing.Pushed":
+        """Send an image to the registry in its name. Raises ImageNotFound, RegistryError."""
+        from . import pushing
+
+        return pushing.push(self.store, name, progress)
 
     def tags(self, repository: str) -> "Names":
         """All tags that a registry has of a repository. Raises RegistryError."""

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from .. import errors, oci
-from ..image import archive, blobs, downloads, layers, reference, registry, store
+from ..image import archive, blobs, downloads, layers, provenance, reference, registry, store
 from . import credentials
 
 AT_ONCE = 3  # layers side by side: docker's max-concurrent-downloads
@@ -63,7 +63,7 @@ def pull(into: store.Store, name: str, platform: str = "", progress: Progress | 
     into.open()
     before = present(into, wanted)
     with into.job() as job, ExitStack() as held:
-        work = Work(job, sources, wanted.path, descriptors, diff_ids, progress or silent, held)
+        work = Work(job, sources, wanted, descriptors, diff_ids, progress or silent, held)
         work.run()
         job.put(config)
         job.commit()
@@ -208,12 +208,12 @@ class Work:
     """All layers of one image, into one job. `held` closes what must be held until the image has its name."""
 
     def __init__(
-        self, job: store.Job, sources: list[registry.Registry], repository: str, descriptors: list[dict[str, Any]],
-        diff_ids: list[str], progress: Progress, held: ExitStack,
+        self, job: store.Job, sources: list[registry.Registry], wanted: reference.Reference,
+        descriptors: list[dict[str, Any]], diff_ids: list[str], progress: Progress, held: ExitStack,
     ) -> None:  # fmt: skip
         self.job = job
         self.sources = sources
-        self.repository = repository
+        self.name, self.repository = wanted.name, wanted.path
         self.descriptors = descriptors
         self.diff_ids = diff_ids
         self.chains = oci.chain_ids(diff_ids)
@@ -241,6 +241,8 @@ class Work:
             layers.inherit(directory, unpacked.implied, archive.below(self.job, chain))
             archive.keep(self.job, directory, chain[-1], unpacked)
             self.tell(position, "Pull complete")
+        for layer in self.descriptors:
+            provenance.note_repository(self.job.store.root, layer["digest"], self.name)
         for position in set(range(len(self.chains))) - set(missing):
             self.job.link(self.chains[position])
 

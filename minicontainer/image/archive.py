@@ -415,7 +415,7 @@ def _import(job: store.Job, members: _Members, image: _Found, progress: Progress
     config_digest = job.put(image.config)
     if image.manifest is not None:
         return image.manifest
-    return _manifest(config_digest, len(image.config), descriptors)
+    return manifest_of(config_digest, len(image.config), descriptors)
 
 
 def make(job: store.Job, config: dict[str, Any], tars: list[str], name: str) -> store.Image:
@@ -434,7 +434,7 @@ def make(job: store.Job, config: dict[str, Any], tars: list[str], name: str) -> 
         job.keep_blob(path, unpacked.digest)
         descriptors.append(_descriptor(keep(job, directory, oci.chain_ids(diff_ids)[-1], unpacked)))
     content = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": diff_ids}}, separators=(",", ":")).encode()
-    manifest = _manifest(job.put(content), len(content), descriptors)
+    manifest = manifest_of(job.put(content), len(content), descriptors)
     job.commit()
     return job.store.add(manifest, name)
 
@@ -458,12 +458,13 @@ def extend(job: store.Job, base: store.Image, config: dict[str, Any], tar: str, 
     job.keep_blob(tar, unpacked.digest)
     descriptors.append(_descriptor(keep(job, directory, chain, unpacked)))
     content = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": diff_ids}}, separators=(",", ":")).encode()
-    manifest = _manifest(job.put(content), len(content), descriptors)
+    manifest = manifest_of(job.put(content), len(content), descriptors)
     job.commit()
     return job.store.add(manifest, *names)
 
 
-def _manifest(config: str, size: int, descriptors: list[dict[str, Any]]) -> bytes:
+def manifest_of(config: str, size: int, descriptors: list[dict[str, Any]]) -> bytes:
+    """The bytes of an OCI manifest: the config's digest and size, and the layers, lowest first."""
     manifest = {
         "schemaVersion": 2,
         "mediaType": oci.MANIFEST,

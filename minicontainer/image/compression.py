@@ -1,6 +1,6 @@
-"""Compression: gzip, zstd or nothing, recognized and undone, within limits.
+"""Compression: gzip, zstd or nothing, recognized and undone, within limits; and gzip done, the same each time.
 
-Offers: `decompress`, `recognize`, and `Limits`: how much a stranger's data may become.
+Offers: `decompress`, `recognize`, and `Limits`: how much a stranger's data may become. And `gzip`.
 
 Contract: never more than some chunks of output are in memory, however far a few bytes unfold. What is damaged,
 truncated, unknown or too much raises InvalidImage.
@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from .. import errors
 
 CHUNK = 1 << 20  # bytes read at once: enough to make a system call's price vanish, small enough to stay in the cache
+
+LEVEL = 6  # of zlib: gzip's own default
 
 RAISE = "if you trust it, set MINICONTAINER_LAYER_LIMIT to the number of bytes that a layer may have"
 
@@ -150,6 +152,45 @@ def _unzstd(pieces: Iterator[bytes]) -> Iterator[bytes]:
         raise errors.InvalidImage("the zstd data ends in the middle: it is truncated")
     if waiting:
         yield b"".join(ready)
+
+
+def gzip(read: Read) -> Iterator[bytes]:
+    """What `read` yields, compressed: one member without name or time, the same bytes on any number of processors.
+
+    Blocks of 1 MiB are compressed side by side, each with the 32 KiB before it as its dictionary, as pigz does it
+    (zlib lets go of the interpreter's lock). The same zlib makes the same bytes; another version may make others.
+    """
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    def deflate(block: bytes, before: bytes, last: bool) -> bytes:
+        state = zlib.compressobj(LEVEL, zlib.DEFLATED, -15, zdict=before)
+        return state.compress(block) + state.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
+
+    def whole() -> bytes:
+        """The next block, full but for the last."""
+        block = b""
+        while len(block) < CHUNK and (piece := read(CHUNK - len(block))):
+            block = block + piece if block else piece
+        return block
+
+    checksum = size = 0
+    processors = os.cpu_count() or 1
+    waiting: list[Future[bytes]] = []
+    yield b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # deflate, no flags, no time, no system (RFC 1952, 2.3)
+    with ThreadPoolExecutor(processors) as pool:
+        before, block = b"", whole()
+        while True:
+            following = whole() if block else b""
+            waiting.append(pool.submit(deflate, block, before, not following))
+            checksum, size = zlib.crc32(block, checksum), size + len(block)
+            if not following:
+                break
+            before, block = block[-32768:], following
+            if len(waiting) > 2 * processors:
+                yield waiting.pop(0).result()
+        for done in waiting:
+            yield done.result()
+    yield checksum.to_bytes(4, "little") + (size & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 DECOMPRESS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {

@@ -40,6 +40,7 @@ LONGEST_PAUSE = 60.0  # seconds; who asks us to wait longer is told to the user 
 MOST_REDIRECTS = 5
 CHUNK = 1 << 20
 SMALL = 1 << 20  # bytes: what goes up in one request
+LARGEST = 0  # bytes that go up in one PATCH; 0: any number, as docker has it
 
 HUB = "docker.io"
 HUB_ENDPOINT = "registry-1.docker.io"
@@ -152,7 +153,7 @@ class Registry:
         self.lock = threading.RLock()
         self.pools: dict[tuple[str, bool], urllib3.PoolManager] = {}
         self.tokens: dict[str, tuple[str, float]] = {}  # by scope: what to put into Authorization, and until when
-        self.chunk = 0  # bytes that a registry takes in one PATCH; 0: any number
+        self.chunk = LARGEST  # as far as we know
         self.stopped = threading.Event()
         self.under_way: set[Blob] = set()
 
@@ -322,7 +323,7 @@ class Registry:
         except Refused as error:
             if error.status not in (404, 405):
                 raise
-            return self.begin(repository), 0  # it has forgotten all of it
+            return self.begin(repository), 0  # it has forgotten all of it; distribution 2 does after a torn PATCH
         answer.drain_conn()
         first, _, last = answer.headers.get("Range", "").removeprefix("bytes=").partition("-")
         # `0-0` is one byte, and also how distribution says that there is nothing.

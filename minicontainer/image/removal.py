@@ -161,6 +161,9 @@ def unreferenced(here: store.Store, in_use: set[str]) -> list[str]:
     for name in store.names(f"{here.root}/blobs/sha256"):
         if name not in needed:
             found.append(f"{here.root}/blobs/sha256/{name}")
+    for name in store.names(f"{here.root}/distribution"):
+        if name.partition(".")[0] not in needed:
+            found.append(f"{here.root}/distribution/{name}")
     return found
 
 

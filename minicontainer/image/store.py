@@ -8,6 +8,7 @@
     store.json                    format version, xattr flavour, id map: what the folder was made under
     images.lock                   one writer at a time
     tmp/<job>/                    a load under way, flocked by its process; without a lock, debris
+    distribution/<hex>.json       which repositories have a blob (provenance.py)
     downloads/<hex>               a blob on its way from a registry (downloads.py): what broke off goes on from there
     tmp/removed-<job>/            what has been taken from its place and is being removed; the same
 

@@ -1,17 +1,26 @@
-"""pull, login, logout by the command line, against Debian's docker-registry: open, with passwords, tokens, TLS."""
+"""pull, push, login, logout as they are typed, against Debian's docker-registry: open, with passwords, tokens, TLS."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from minicontainer.engine import pushing
+from minicontainer.image import archive, registry, removal
+from minicontainer.image.store import Store
 from tests.conftest import minicontainer
+from tests.engine_fixtures import layer
 from tests.registries import Fake, Real, Request, digest
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("docker-registry", "skopeo", "openssl", "busybox", "libseccomp")]
@@ -293,3 +302,133 @@ def test_an_identity_token_goes_to_the_token_server(clean: Path, tmp_path: Path)
     assert asked == [
         b"service=s&client_id=minicontainer&scope=repository%3Ademo%3Apull&grant_type=refresh_token&refresh_token=refresh"
     ]
+
+
+# ------------------------------------------------------------------------------------------------------------- push
+
+
+@pytest.mark.parametrize("auth", ["", "basic", "token"])
+def test_push_says_what_docker_says_and_another_engine_reads_it(
+    source: Path, clean: Path, tmp_path: Path, auth: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINICONTAINER_ROOT", str(source))
+    with Real(tmp_path / "registry", auth=auth) as real:
+        name = f"{real.host}/mine/busybox"
+        tag(source, "busybox", f"{name}:latest")
+        try:
+            if auth:
+                assert "push access denied for mine/busybox" in refused("push", name)
+                minicontainer("login", "-u", "alice", "--password-stdin", real.host, stdin="secret")
+            short = store_of(source).get("busybox").config["rootfs"]["diff_ids"][0][7:19]
+            said = minicontainer("push", name).stdout.splitlines()
+            pushed = told(real, name, auth)
+            size = len(real.blob(pushed["Digest"]).read_bytes())
+            assert [line for line in said if ": Compressing" not in line] == [
+                "Using default tag: latest", f"The push refers to repository [{name}]", f"{short}: Preparing",
+                f"{short}: Pushed", f"latest: digest: {pushed['Digest']} size: {size}",
+            ]  # fmt: skip
+            again = minicontainer("push", f"{name}:latest").stdout.splitlines()
+            assert again[2] == f"{short}: Layer already exists" and again[-1] == said[-1]
+            tag(source, "busybox", f"{real.host}/other:1")
+            mounted = minicontainer("push", f"{real.host}/other:1").stdout
+            assert f"{short}: Mounted from mine/busybox" in mounted
+            if real.tokens:
+                assert ["repository:other:pull,push", "repository:mine/busybox:pull"] in real.tokens.asked
+            assert minicontainer("push", "-q", "-a", name).stdout == f"{name}\n"
+            assert told(real, f"{real.host}/other:1", auth)["Digest"] == pushed["Digest"]
+            assert pushed["Digest"] in minicontainer("inspect", "-f", "{{.RepoDigests}}", name).stdout
+        finally:
+            removal.remove(store_of(source), f"{name}:latest")
+            removal.remove(store_of(source), f"{real.host}/other:1")
+        monkeypatch.setenv("MINICONTAINER_ROOT", str(tmp_path / "store"))
+        minicontainer("pull", "-q", name)
+        assert minicontainer("run", "--rm", "--network", "none", name, "echo", "back").stdout == "back\n"
+
+
+def store_of(root: Path) -> Store:
+    return Store(str(root))
+
+
+def tag(root: Path, name: str, other: str) -> None:
+    store_of(root).tag(name, other)
+
+
+def told(real: Real, name: str, auth: str) -> dict[str, Any]:
+    """What skopeo sees there."""
+    creds = ["--creds=alice:secret"] if auth else []
+    seen = subprocess.check_output(["skopeo", "inspect", "--tls-verify=false", *creds, f"docker://{name}"])
+    found: dict[str, Any] = json.loads(seen)
+    return found
+
+
+@pytest.mark.parametrize("where", ["inside a part", "between two parts"])
+def test_an_upload_to_the_real_registry_that_breaks_off(
+    clean: Path, store: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relay before the registry hangs up. Between two parts, the registry knows how much it has; inside of one,
+    distribution 2 gives the upload up, and it begins again."""
+    noise = os.urandom(5 << 20)
+    monkeypatch.setattr(registry, "LARGEST", 1 << 20)
+    cut = b"Content-Range: 2097152-" if where == "between two parts" else noise[2_500_000:2_500_064]
+    with Real(tmp_path / "registry") as real, Relay(real.host, cut) as relay:
+        name = f"{relay.host}/big:1"
+        with store_of(store).job() as job:
+            path = job.path("tar")
+            Path(path).write_bytes(layer({"noise": noise}))
+            archive.make(job, {"architecture": "amd64", "os": "linux", "config": {}}, [path], name)
+        pushing.push(store_of(store), name)
+        assert relay.broken
+        begun = [part for part in relay.parts if part.startswith(b"0-")]
+        assert len(begun) == (1 if where == "between two parts" else 2), relay.parts
+        removal.remove(store_of(store), name)
+        minicontainer("pull", "-q", f"{real.host}/big:1")
+        image = store_of(store).get(f"{real.host}/big:1")
+        assert Path(store_of(store).layer_directories(image)[0], "noise").read_bytes() == noise
+
+
+class Relay:
+    """Connections to a registry; the first that sends `cut` is cut before that is passed on. `parts` are what the
+    PATCHes say that they send."""
+
+    def __init__(self, to: str, cut: bytes) -> None:
+        self.to, self.cut = to, cut
+        self.broken = False
+        self.parts: list[bytes] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def __enter__(self) -> "Relay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.listener.close()
+
+    def serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = self.listener.accept()[0]
+                address, _, port = self.to.partition(":")
+                server = socket.create_connection((address, int(port)))
+                threading.Thread(target=self.up, args=(client, server), daemon=True).start()
+                threading.Thread(target=copy, args=(server, client), daemon=True).start()
+
+    def up(self, client: socket.socket, server: socket.socket) -> None:
+        before = b""
+        with contextlib.suppress(OSError):
+            while piece := client.recv(1 << 16):
+                self.parts += re.findall(rb"Content-Range: ([0-9-]+)", piece)
+                if self.cut in before + piece and not self.broken:
+                    self.broken = True
+                    break
+                server.sendall(piece)
+                before = piece[-len(self.cut) :]
+        for each in (client, server):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+def copy(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while piece := source.recv(1 << 16):
+            target.sendall(piece)
