@@ -235,6 +235,16 @@ def pytest_make_collect_report(
 # ------------------------------------------------------------------------------------------------------------- fixtures
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """`run` of an image that is not here asks nobody for it: tests reach loopback and what they made, no further."""
+    path = tmp_path_factory.mktemp("settings") / "registries.json"
+    path.write_text('{"pull": "never"}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINICONTAINER_REGISTRIES", str(path))
+        yield
+
+
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A store of the test's own, whose shared kernel objects (bridge, table, cgroup) go with it."""

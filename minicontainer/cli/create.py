@@ -14,7 +14,9 @@ def main(arguments: list[str]) -> int:
     if not rest:
         raise UsageError('"minicontainer create" needs an image; `minicontainer images` lists those that are here')
     containers = client.Client().containers
-    planned = containers.plan(rest[0], command=rest[1:], **run.engine_options(values))
+    policy, quiet = values.pop("pull", ""), values.pop("quiet")
+    options = run.engine_options(values)
+    planned = run.plan(containers, policy, quiet, rest[0], command=rest[1:], **options)
     if "cidfile" in values:
         run.note_id(values["cidfile"], planned.record["id"])
     print(containers.create(planned))

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from .. import errors
 from ..engine import client, images
-from ..image import reference
+from ..image import reference, registry
 from .flags import Flag, parse
 
 FLAGS = [
@@ -56,6 +56,26 @@ def pull(engine: images.Images, wanted: reference.Reference, platform: str, outp
         print(f"minicontainer: warning: {wanted.familiar()}: {warning}", file=sys.stderr)
     said = "Downloaded newer image for" if pulled.newer else "Image is up to date for"
     print(f"Digest: {pulled.digest}\nStatus: {said} {wanted.familiar()}", file=output, flush=True)
+
+
+def fetch(name: str, quiet: bool) -> None:
+    """Pull for `run` and `create`, whose own output is another: what is said goes to standard error."""
+    wanted = reference.parse(name)
+    pull(client.Client().images, wanted, "", None if quiet else sys.stderr)
+
+
+def missing(name: str, policy: str, quiet: bool) -> bool:
+    """Pull an image that is not here, if that is wanted. Returns whether it was. Raises RegistryError."""
+    if not policy and registry.settings_here().pull == "never":
+        return False
+    try:
+        wanted = reference.parse(name)
+    except errors.InvalidArgument:  # an id: no registry knows those
+        return False
+    if not quiet:
+        print(f"Unable to find image '{wanted.familiar()}' locally", file=sys.stderr)
+    fetch(name, quiet)
+    return True
 
 
 def display(output: TextIO) -> Bars | Lines:

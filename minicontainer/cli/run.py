@@ -73,6 +73,8 @@ FLAGS = [
     Flag("--cap-drop", "cap_drop", "list", "one capability less, or ALL"),
     Flag("--security-opt", "security_opt", "list", "no-new-privileges, seccomp=unconfined|FILE"),
     Flag("--privileged", "privileged", "bool", "hold nothing back: every capability and device of the host"),
+    Flag("--pull", "pull", "text", "fetch the image from its registry: missing (if it is not here), always, never"),
+    Flag("-q --quiet", "quiet", "bool", "say nothing about that"),
     Flag("--explain", "explain", "optional", "print each step, its arguments, duration and why; =json, =sh only plan"),
     Flag(
         "--lab", "labs", "list", "TOPIC=lab.py, all=DIRECTORY: with your own solution of a lab in the package's place"
@@ -102,6 +104,8 @@ def main(arguments: list[str]) -> int:
     if plot is not None and explain not in ("", "text"):
         raise UsageError("--plot draws the steps that --explain tells of: give both")
     labs = values.pop("labs")
+    policy = values.pop("pull", "never" if explain in ("json", "sh") else "")
+    quiet = values.pop("quiet")
     options = engine_options(values)
     if labs:
         from ..teach.lab import swap
@@ -113,7 +117,7 @@ def main(arguments: list[str]) -> int:
         raise errors.InvalidArgument("the input device is not a TTY: leave out -t, or run in a terminal")
     if values["tty"] and os.isatty(0):
         options["console_size"] = os.get_terminal_size(0)[::-1]
-    planned = containers.plan(rest[0], explain=explain is not None, command=rest[1:], **options)
+    planned = plan(containers, policy, quiet, rest[0], explain=explain is not None, command=rest[1:], **options)
     if explain in ("json", "sh"):
         from ..teach import explain as explaining
 
@@ -129,6 +133,26 @@ def main(arguments: list[str]) -> int:
         if cidfile and not os.path.exists(containers.path(planned.record["id"])):
             os.unlink(cidfile)
         raise
+
+
+def plan(containers: Any, policy: str, quiet: bool, image: str, **options: Any) -> Any:
+    """Plan a container; an image that is not here is fetched first, as --pull (or registries.json) says."""
+    if policy not in ("", "missing", "always", "never"):
+        raise UsageError(f"invalid pull option: {policy!r}: must be one of 'always', 'missing' or 'never'")
+    if policy == "always":
+        from . import pull
+
+        pull.fetch(image, quiet)
+    try:
+        return containers.plan(image, **options)
+    except errors.ImageNotFound:
+        if policy in ("always", "never"):
+            raise
+        from . import pull
+
+        if not pull.missing(image, policy, quiet):
+            raise
+    return containers.plan(image, **options)
 
 
 def begin(containers: Any, planned: Any, values: dict[str, Any], explain: bool, plot: str | None) -> int:

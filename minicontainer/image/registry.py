@@ -46,6 +46,7 @@ HUB = "docker.io"
 HUB_ENDPOINT = "registry-1.docker.io"
 
 MANIFESTS = (*oci.INDEXES, *oci.MANIFESTS)
+PULL = ("missing", "never")
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 
 
@@ -78,12 +79,16 @@ class Settings:
     """Mirrors, and registries to which encryption does not matter.
 
     `mirrors`: by registry, addresses to ask first, in that order. `insecure`: hosts, with port or without, or networks
-    (`10.0.0.0/8`) whose addresses are. Loopback always is, as with docker.
+    (`10.0.0.0/8`) whose addresses are. Loopback always is, as with docker. `pull`: what `run` does about an image that
+    is not here: "missing", it is fetched, or "never".
     """
 
-    def __init__(self, mirrors: dict[str, list[str]] | None = None, insecure: Iterable[str] = ()) -> None:
+    def __init__(
+        self, mirrors: dict[str, list[str]] | None = None, insecure: Iterable[str] = (), pull: str = "missing"
+    ) -> None:
         self.mirrors = mirrors or {}
         self.insecure = list(insecure)
+        self.pull = pull
 
     def is_insecure(self, host: str) -> bool:
         """Whether `host` (with its port, if it has one) may be spoken to unencrypted."""
@@ -105,7 +110,7 @@ def settings_here() -> Settings:
     /etc/minicontainer/registries.json.
 
     The keys are those of docker's daemon.json: `registry-mirrors`, a list for docker.io or an object of lists by
-    registry, and `insecure-registries`. Raises InvalidArgument, naming the file.
+    registry, and `insecure-registries`; and `pull`, "missing" or "never". Raises InvalidArgument, naming the file.
     """
     named = os.environ.get("MINICONTAINER_REGISTRIES")
     own = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
@@ -124,12 +129,13 @@ def settings_here() -> Settings:
         mirrors = {HUB: mirrors} if isinstance(mirrors, list) else mirrors
         insecure = found.get("insecure-registries", []) if isinstance(found, dict) else None
         right = isinstance(mirrors, dict) and all(map(is_texts, [insecure, *mirrors.values()]))
-        if not isinstance(mirrors, dict) or not isinstance(insecure, list) or not right:
+        policy = found.get("pull", "missing") if isinstance(found, dict) else ""
+        if not isinstance(mirrors, dict) or not isinstance(insecure, list) or not right or policy not in PULL:
             raise errors.InvalidArgument(
                 f'{path}: write {{"registry-mirrors": ["https://mirror.example.org"], '
-                '"insecure-registries": ["host:5000"]}'
+                '"insecure-registries": ["host:5000"], "pull": "missing"}'
             )
-        return Settings(mirrors, insecure)
+        return Settings(mirrors, insecure, policy)
     return Settings()
 
 

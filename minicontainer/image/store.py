@@ -183,7 +183,8 @@ class Store:
         for image in matches.values():
             return image
         raise errors.ImageNotFound(
-            f"No such image: {name}; `images` lists what is here, `load -i FILE` or `bootstrap busybox` brings one"
+            f"No such image: {name}; `images` lists what is here, `pull`, `load -i FILE` or `bootstrap busybox` brings "
+            "one"
         )
 
     def images(self) -> list[Image]:

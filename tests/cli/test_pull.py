@@ -304,6 +304,34 @@ def test_an_identity_token_goes_to_the_token_server(clean: Path, tmp_path: Path)
     ]
 
 
+def test_run_fetches_what_is_not_here(source: Path, clean: Path, tmp_path: Path) -> None:
+    with Real(tmp_path / "registry") as real:
+        name = f"{real.host}/busybox"
+        skopeo(source, f"{name}:latest")
+        run = ["run", "--rm", "--network", "none"]
+        assert minicontainer(*run, "--pull", "never", name, "true", check=False).returncode == 125
+        done = minicontainer(*run, name, "echo", "here")
+        assert done.stdout == "here\n"  # whatever is said about the image goes elsewhere
+        said = done.stderr.splitlines()
+        assert said[:2] == [f"Unable to find image '{name}:latest' locally", "latest: Pulling from busybox"]
+        assert said[-1] == f"Status: Downloaded newer image for {name}:latest"
+        assert minicontainer(*run, name, "echo", "here").stderr == ""
+        assert "Image is up to date" in minicontainer(*run, "--pull=always", name, "true").stderr
+        assert minicontainer(*run, "-q", "--pull=always", name, "true").stderr == ""
+        minicontainer("create", "--pull", "missing", "--name", "made", "-q", f"{name}:latest", "true")
+        done = minicontainer(*run, f"{name}:2", check=False)
+        assert done.returncode == 125 and "busybox:2 not found" in done.stderr
+        done = minicontainer(*run, "--pull", "sometimes", name, check=False)
+        assert done.returncode == 125 and "'always', 'missing' or 'never'" in done.stderr
+        settings = tmp_path / "config/minicontainer/registries.json"
+        settings.parent.mkdir(parents=True)
+        settings.write_text('{"pull": "never"}')
+        done = minicontainer(*run, f"{name}:3", check=False)
+        assert done.returncode == 125 and "No such image" in done.stderr
+        assert minicontainer("run", "--explain=json", f"{name}:3", check=False).returncode == 125
+    assert "cannot reach" in minicontainer(*run, "--pull=always", name, check=False).stderr
+
+
 # ------------------------------------------------------------------------------------------------------------- push
 
 

@@ -49,7 +49,8 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fake]:
     monkeypatch.setattr(registry, "PAUSE", 0.001)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
+    for variable in ("REGISTRY_AUTH_FILE", "MINICONTAINER_REGISTRIES"):
+        monkeypatch.delenv(variable, raising=False)
     with Fake() as server:
         yield server
 
@@ -511,7 +512,9 @@ def test_a_mirror_is_asked_first_and_the_registry_where_it_fails(
         assert [path.rpartition("/")[2] for _, path, _ in fake.log if "sha256" in path] == [fake.layers[2]]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"registry-mirrors": 1}', '{"insecure-registries": [1]}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"pull": "always"}', '{"registry-mirrors": 1}', '{"insecure-registries": [1]}']
+)
 def test_settings_that_cannot_be_read_are_named(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "registries.json"
     path.write_text(content)
