@@ -40,6 +40,7 @@ COMMANDS = {
     "images": ("images", "list images"),
     "pull": ("pull", "fetch an image from a registry"),
     "push": ("push", "send an image to a registry"),
+    "manifest": ("manifest", "inspect: what a registry says that an image is"),
     "login": ("login", "say who we are at a registry"),
     "logout": ("logout", "forget who we are at a registry"),
     "rmi": ("rmi", "remove images, or names of theirs"),

@@ -51,6 +51,13 @@ class Images:
 
         return pushing.push(self.store, name, progress)
 
+    def manifest(self, name: str) -> "tuple[str, bytes, str]":
+        """Of an image in its registry: media type, bytes and digest of its manifest or index. Raises RegistryError."""
+        from . import pulling
+
+        wanted = reference.parse(name)
+        return pulling.registries(wanted.domain)[-1].manifest(wanted.path, pulling.tag_of(wanted))
+
     def tags(self, repository: str) -> "Names":
         """All tags that a registry has of a repository. Raises RegistryError."""
         from . import pulling

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from minicontainer import oci
 from minicontainer.engine import pushing
 from minicontainer.image import archive, registry, removal
 from minicontainer.image.store import Store
@@ -330,6 +331,25 @@ def test_run_fetches_what_is_not_here(source: Path, clean: Path, tmp_path: Path)
         assert done.returncode == 125 and "No such image" in done.stderr
         assert minicontainer("run", "--explain=json", f"{name}:3", check=False).returncode == 125
     assert "cannot reach" in minicontainer(*run, "--pull=always", name, check=False).stderr
+
+
+def test_manifest_inspect_shows_what_the_registry_has_and_fetches_nothing(clean: Path) -> None:
+    with Fake() as fake:
+        name = fake.image("demo", "1", [layer({"a": b"1"})])
+        media, content = fake.manifests["demo@1"]
+        assert json.loads(minicontainer("manifest", "inspect", name).stdout) == json.loads(content)
+        described = {"mediaType": media, "digest": digest(content), "size": len(content)}
+        listed = [{**described, "platform": {"os": "linux", "architecture": "s390x"}}]
+        index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": listed}
+        many = fake.document("demo", "many", index)
+        assert json.loads(minicontainer("manifest", "inspect", many).stdout) == index
+        assert json.loads(minicontainer("manifest", "inspect", "-v", many).stdout) == [
+            {"Ref": f"{fake.host}/demo@{digest(content)}", "Descriptor": listed[0], "OCIManifest": json.loads(content)}
+        ]
+        one = json.loads(minicontainer("manifest", "inspect", "-v", name).stdout)
+        assert one == {"Ref": name, "Descriptor": described, "OCIManifest": json.loads(content)}
+        assert fake.asked("GET", "/blobs/") == []
+        assert "not found" in refused("manifest", "inspect", f"{fake.host}/demo:2")
 
 
 # ------------------------------------------------------------------------------------------------------------- push

@@ -1,0 +1,56 @@
+"""`manifest inspect`: what a registry says that an image is, without fetching it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .. import errors, oci
+from ..engine import client, images
+from ..image import archive, reference, store
+from . import UsageError
+from .flags import Flag, parse
+
+INSPECT = [
+    Flag("-v --verbose", "verbose", "bool", "of every platform, with its layers"),
+    Flag("--insecure", "insecure", "bool", "name the registry in insecure-registries instead"),
+]
+FLAGS = {"inspect": INSPECT}
+
+
+def main(arguments: list[str]) -> int:
+    """docker-manifest(1)."""
+    if not arguments or arguments[0] != "inspect":
+        raise UsageError("manifest inspect NAME shows a manifest; no other command is here")
+    values, rest = parse("manifest inspect [-v] NAME", INSPECT, arguments[1:])
+    if len(rest) != 1:
+        raise errors.InvalidArgument('"minicontainer manifest inspect" needs one name')
+    if values["insecure"]:
+        raise UsageError("--insecure: name the registry in insecure-registries (registries.json)")
+    engine = client.Client().images
+    wanted = reference.parse(rest[0])
+    media, content, digest = engine.manifest(wanted.full())
+    found: Any = store.document(content, "manifest")
+    if values["verbose"]:
+        found = verbose(engine, wanted, media, content, digest)
+    print(json.dumps(found, indent="\t" if not values["verbose"] else 4, ensure_ascii=False))
+    return 0
+
+
+def verbose(engine: images.Images, wanted: reference.Reference, media: str, content: bytes, digest: str) -> Any:
+    """Docker's longer form: each manifest under its descriptor; a list where there is an index."""
+    document = store.document(content, "manifest")
+    if media not in oci.INDEXES:
+        return entry(wanted, {"mediaType": media, "digest": digest, "size": len(content)}, media, document)
+    found = []
+    for listed in archive.manifests_of(document):
+        name = f"{wanted.name}@{listed['digest']}"
+        kind, inner, _ = engine.manifest(name)
+        found.append(entry(reference.parse(name), listed, kind, store.document(inner, "manifest")))
+    return found
+
+
+def entry(wanted: reference.Reference, descriptor: Any, media: str, document: dict[str, Any]) -> dict[str, Any]:
+    """One manifest of those."""
+    schema = "SchemaV2Manifest" if media == oci.DOCKER_MANIFEST else "OCIManifest"
+    return {"Ref": wanted.full(), "Descriptor": descriptor, schema: document}
