@@ -128,6 +128,7 @@ HEAVY = {
     "typing_extensions",
     "urllib",
     "urllib3",
+    "isal",
     "zstandard",
 }
 

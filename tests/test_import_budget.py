@@ -17,7 +17,7 @@ FORBIDDEN = {
     "importlib.util", "inspect", "linecache", "locale", "logging", "lzma", "multiprocessing", "pathlib", "pickle",
     "platform", "pyroute2", "pyseccomp", "prctl", "queue", "random", "secrets", "shlex", "shutil", "ssl",
     "statistics", "string", "subprocess", "tarfile", "tempfile", "textwrap", "threading", "traceback", "typing",
-    "typing_extensions", "unittest", "urllib", "urllib3", "uuid", "zipfile", "zstandard",
+    "typing_extensions", "isal", "unittest", "urllib", "urllib3", "uuid", "zipfile", "zstandard",
     # of ours: what another command needs
     "minicontainer.image.archive", "minicontainer.image.layers", "minicontainer.engine.bootstrap",
     "minicontainer.image.registry", "minicontainer.engine.pulling", "minicontainer.engine.credentials",

@@ -102,13 +102,15 @@ def _within(
 
 def _gunzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Any number of members, one after the other. Zeros may follow (tapes and some tools pad)."""
+    from isal import isal_zlib
+
     piece = next(pieces, b"")
     while piece:
-        member = zlib.decompressobj(31)
+        member = isal_zlib.decompressobj(31)
         while not member.eof:
             try:
                 output = member.decompress(piece, CHUNK)  # at most so much output: the rest waits in unconsumed_tail
-            except zlib.error as error:
+            except isal_zlib.error as error:
                 raise errors.InvalidImage(f"the gzip data is damaged: {error}") from None
             piece = member.unconsumed_tail
             if output:
