@@ -11,6 +11,7 @@ Sources: RFC 1952 (gzip), RFC 8878 (zstd).
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from .. import errors
 
@@ -104,13 +105,14 @@ def _gunzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Any number of members, one after the other. Zeros may follow (tapes and some tools pad)."""
     from isal import isal_zlib
 
+    damaged: Any = isal_zlib.error  # its type hints call it an instance
     piece = next(pieces, b"")
     while piece:
         member = isal_zlib.decompressobj(31)
         while not member.eof:
             try:
                 output = member.decompress(piece, CHUNK)  # at most so much output: the rest waits in unconsumed_tail
-            except isal_zlib.error as error:
+            except damaged as error:
                 raise errors.InvalidImage(f"the gzip data is damaged: {error}") from None
             piece = member.unconsumed_tail
             if output:
