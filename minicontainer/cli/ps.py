@@ -101,7 +101,7 @@ def image(engine: containers.Containers, record: dict[str, Any], whole: bool) ->
 
 def cut(text: str, most: int, whole: bool) -> str:
     """So many characters, an ellipsis among them where that is not all."""
-    return text if whole or len(text) <= most else f"{text[: most - 1]}…"
+    return text if whole else table.cut(text, most)
 
 
 def command(record: containers.Record) -> str:

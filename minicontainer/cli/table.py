@@ -77,15 +77,27 @@ def wide(rows: list[list[str]]) -> str:
 
 
 def aligned(text: str, narrowest: int = NARROWEST) -> str:
-    """Cells that end in a tab, as wide as the widest of their column; the last one of a line as it is."""
+    """Cells that end in a tab, as wide as the widest of their column; the last one of a line as it is.
+
+    A column ends with a line that has no such cell, and begins anew below it (Go, text/tabwriter).
+    """
     lines = [line.split("\t") for line in text.split("\n")]
-    widths: list[int] = []
-    for line in lines:
-        for place, cell in enumerate(line[:-1]):
-            widths += [narrowest] * (place + 1 - len(widths))
-            widths[place] = max(widths[place], len(cell) + BETWEEN)
-    return "\n".join("".join(cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=False)) + line[-1]
-                     for line in lines)  # fmt: skip
+    for place in range(max(map(len, lines)) - 1):
+        for number, line in enumerate(lines):
+            if len(line) - 1 > place and (number == 0 or len(lines[number - 1]) - 1 <= place):
+                end = number
+                while end < len(lines) and len(lines[end]) - 1 > place:
+                    end += 1
+                column = lines[number:end]
+                width = max([narrowest, *(len(cells[place]) + BETWEEN for cells in column)])
+                for cells in column:
+                    cells[place] = cells[place].ljust(width)
+    return "\n".join("".join(line) for line in lines)
+
+
+def cut(text: str, most: int) -> str:
+    """So many characters at most; an ellipsis is the last of them where that is not all."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def size(count: float) -> str:

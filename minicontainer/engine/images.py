@@ -10,16 +10,19 @@
 Light to import: whatever only `load`, `pull` and `bootstrap` need is imported by them.
 """
 
+from .. import errors
 from ..image import reference, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from typing import Any, BinaryIO
 
     from ..image import archive
     from . import pulling, pushing
 
     Names = list[str]  # in the class below, `list` is a method
+    History = dict[str, Any]
+    Histories = list[History]
 
 
 class Images:
@@ -77,6 +80,33 @@ class Images:
     def list(self) -> "list[store.Image]":
         """All images, newest first."""
         return self.store.images()
+
+    def history(self, name: str) -> "Histories":
+        """What was done to make the image, the last of it first; docker's keys. Nothing checks that it is true.
+
+        Id is "<missing>" but for the first: how an image came about is told by its config, not by other images.
+        Created is RFC 3339 or "", Size the bytes of the files in the layer that came of it. Raises InvalidImage.
+        """
+        image = self.store.get(name)
+        entries = image.config.get("history") or []
+        if not isinstance(entries, type([])) or not all(isinstance(entry, dict) for entry in entries):
+            raise errors.InvalidImage("the config is malformed: `history` must be a list of objects")
+        chains = iter(image.chain_ids)
+        told: Histories = []
+        for entry in entries:
+            size = 0
+            if not entry.get("empty_layer"):
+                chain = next(chains, None)
+                if chain is None:
+                    raise errors.InvalidImage("the config is inconsistent: history has more layers than the image")
+                size = self.store.size_of([chain])
+            texts = [("Created", "created"), ("CreatedBy", "created_by"), ("Comment", "comment")]
+            told.insert(
+                0, {"Id": "<missing>", **{key: str(entry.get(name) or "") for key, name in texts}, "Size": size}
+            )
+        for last in told[:1]:
+            last["Id"] = image.id
+        return told
 
     def tag(self, source: str, name: str) -> store.Image:
         """Let an image also be called `name`."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,22 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 OURS = [sys.executable, "-m", "minicontainer"]
 
-# One line each, as typed behind `docker` or `minicontainer`. DEMO is demo's id, ARCHIVE the file that is loaded.
-TRANSCRIPT = """
+# One line each, as typed behind `docker` or `minicontainer`. DEMO is demo's id, ARCHIVE the file, `\x20` a blank.
+TRANSCRIPT = r"""
+history
+history nosuch
+history demo
+history told
+image history told:latest
+history --no-trunc told
+history -H=false told
+history -q told
+history -q --no-trunc told
+history --format json told
+history --format {{.ID}}|{{.CreatedAt}}|{{.CreatedSince}}|{{.CreatedBy}}|{{.Size}}|{{.Comment}} told
+history --human=false --format table\x20{{.CreatedSince}}\x20{{.Size}} told
+history --format {{.Nope}} told
+rmi told
 tag
 tag demo
 tag nosuch x
@@ -57,10 +72,23 @@ rmi -f DEMO
 images
 rm -f web
 rmi DEMO
-rmi plain foreign nosuch
+rmi plain foreign told nosuch
 images
 load -q -i ARCHIVE
 """.strip().splitlines()
+
+
+def images() -> dict[str, tuple[dict[str, Any], list[bytes]]]:
+    """Those of engine_fixtures, and one with a history."""
+    history = [
+        {"created": "2024-01-02T03:04:05.678Z", "created_by": f"/bin/sh -c #(nop) ADD file:{64 * 'a'} in / "},
+        {"created": "2024-01-02T03:05:05Z", "created_by": '/bin/sh -c #(nop)  CMD ["bash"]', "empty_layer": True},
+        {"created_by": "RUN\ta b\nc", "comment": "a comment that goes on and on and on and on and on and on and on"},
+        {"created": "2024-02-02T03:05:05Z", "empty_layer": True, "author": "me"},
+    ]
+    layers = [engine_fixtures.layer({"a": 1500 * b"1"}), engine_fixtures.layer({"b": b"1"})]
+    told = {"created": "2024-01-02T03:04:05Z", "history": history, "config": {}}
+    return {**engine_fixtures.images(), "told:latest": (told, layers)}
 
 
 @pytest.fixture
@@ -68,7 +96,7 @@ def sides(docker: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """docker's words, and the archive; both engines have its images and nothing else."""
     monkeypatch.setenv("MINICONTAINER_ROOT", str(tmp_path / "store"))
     archive = tmp_path / "images.tar"
-    archive.write_bytes(engine_fixtures.archive(engine_fixtures.images()))
+    archive.write_bytes(engine_fixtures.archive(images()))
     for engine in (docker, OURS):
         clear(engine)
         subprocess.run([*engine, "load", "-q", "-i", archive], check=True, capture_output=True)
@@ -92,6 +120,7 @@ def test_the_transcripts_are_the_same(sides: tuple[list[str], Path]) -> None:
     different = []
     for line in TRANSCRIPT:
         words = [{"DEMO": demo, "ARCHIVE": str(archive)}.get(word, word) for word in line.split()]
+        words = [word.replace("\\x20", " ") for word in words]
         theirs, ours = typed(docker, words), typed(OURS, words)
         if words[0] == "images":  # which of those come first that do not say when they were made is nobody's promise
             theirs, ours = ((code, "".join(sorted(text.splitlines(True))), said) for code, text, said in (theirs, ours))
