@@ -15,6 +15,7 @@ from ..image import reference, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, BinaryIO
 
     from ..image import archive
@@ -87,26 +88,14 @@ class Images:
         Id is "<missing>" but for the first: how an image came about is told by its config, not by other images.
         Created is RFC 3339 or "", Size the bytes of the files in the layer that came of it. Raises InvalidImage.
         """
-        image = self.store.get(name)
-        entries = image.config.get("history") or []
-        if not isinstance(entries, type([])) or not all(isinstance(entry, dict) for entry in entries):
-            raise errors.InvalidImage("the config is malformed: `history` must be a list of objects")
-        chains = iter(image.chain_ids)
-        told: Histories = []
-        for entry in entries:
-            size = 0
-            if not entry.get("empty_layer"):
-                chain = next(chains, None)
-                if chain is None:
-                    raise errors.InvalidImage("the config is inconsistent: history has more layers than the image")
-                size = self.store.size_of([chain])
-            texts = [("Created", "created"), ("CreatedBy", "created_by"), ("Comment", "comment")]
-            told.insert(
-                0, {"Id": "<missing>", **{key: str(entry.get(name) or "") for key, name in texts}, "Size": size}
-            )
-        for last in told[:1]:
-            last["Id"] = image.id
-        return told
+        return history_of(self.store.get(name))
+
+    def save(self, names: "Names", form: str = "docker-archive") -> "Iterator[bytes]":
+        """Images as an archive, in chunks; the same bytes each time. Raises ImageNotFound, InvalidImage."""
+        from ..image import saving
+        from . import committing
+
+        return saving.save(self.store, names, form, committing.source_date_epoch())
 
     def tag(self, source: str, name: str) -> store.Image:
         """Let an image also be called `name`."""
@@ -127,3 +116,24 @@ class Images:
         from . import bootstrap
 
         return bootstrap.make(self.store, kind)
+
+
+def history_of(image: store.Image) -> "Histories":
+    """See `Images.history`."""
+    entries = image.config.get("history") or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise errors.InvalidImage("the config is malformed: `history` must be a list of objects")
+    chains = iter(image.chain_ids)
+    told: Histories = []
+    for entry in entries:
+        size = 0
+        if not entry.get("empty_layer"):
+            chain = next(chains, None)
+            if chain is None:
+                raise errors.InvalidImage("the config is inconsistent: history has more layers than the image")
+            size = image.store.size_of([chain])
+        texts = [("Created", "created"), ("CreatedBy", "created_by"), ("Comment", "comment")]
+        told.insert(0, {"Id": "<missing>", **{key: str(entry.get(name) or "") for key, name in texts}, "Size": size})
+    for last in told[:1]:
+        last["Id"] = image.id
+    return told

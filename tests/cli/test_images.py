@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
+import io
 import json
 import os
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from minicontainer.image import store
+from minicontainer.image import saving, store
 from tests import engine_fixtures
 from tests.conftest import minicontainer
 from tests.engine_fixtures import Shop
@@ -199,3 +202,88 @@ def test_containers_and_removals_race_and_neither_is_ever_hurt(shop: Shop, archi
         else:
             assert done.returncode == 125 and "No such image: demo" in done.stderr, done.stderr
     assert 0 in {done.returncode for done in ran} and removed
+
+
+# Save
+
+
+def members(content: bytes) -> dict[str, bytes]:
+    """An archive's members by name, as Python's tarfile reads them."""
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        return {item.name: file.read() for item in archive if (file := archive.extractfile(item))}
+
+
+@pytest.mark.parametrize("words", [("save",), ("image", "save")])
+def test_save_writes_an_oci_layout_that_older_readers_understand(shop: Shop, words: tuple[str, ...]) -> None:
+    minicontainer("tag", "demo", "demo:2")
+    path = shop.root.parent / "out.tar"
+    minicontainer(*words, "-o", str(path), "demo", "plain:latest")
+    found = members(path.read_bytes())
+    demo = store.Store(str(shop.root)).get("demo")
+    assert json.loads(found[f"{demo.id[7:]}.json"]) == demo.config
+    assert found[f"{demo.id[7:]}.json"] == found[f"blobs/sha256/{demo.id[7:]}"]
+    for name, content in found.items():
+        if name.startswith("blobs/"):
+            assert hashlib.sha256(content).hexdigest() == name.rpartition("/")[2]
+    listed = json.loads(found["manifest.json"])
+    assert [item["RepoTags"] for item in listed] == [["demo:latest", "demo:2"], ["plain:latest"]]
+    assert all(item["Config"] in found and set(item["Layers"]) <= set(found) for item in listed)
+    entries = json.loads(found["index.json"])["manifests"]
+    assert [entry["annotations"]["org.opencontainers.image.ref.name"] for entry in entries] == ["latest", "2", "latest"]
+    assert json.loads(found["repositories"])["demo"].keys() == {"latest", "2"}
+    before = names(shop)
+    minicontainer("rmi", "demo", "demo:2", "plain")
+    assert minicontainer("load", "-i", str(path)).stdout.splitlines() == [
+        "Loaded image: demo:latest", "Loaded image: demo:2", "Loaded image: plain:latest",
+    ]  # fmt: skip
+    assert names(shop) == before
+
+
+def test_a_save_made_twice_is_the_same_bytes(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, other = (str(shop.root.parent / f"{number}.tar") for number in range(3))
+    for path in (first, second):
+        minicontainer("save", "-o", path, "demo", "plain")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    minicontainer("save", "--format", "oci", "-o", other, "demo")
+    assert Path(first).read_bytes() == Path(second).read_bytes()
+    assert sorted(name for name in members(Path(other).read_bytes()) if "blobs" not in name) == [
+        "index.json", "oci-layout",
+    ]  # fmt: skip
+
+
+def test_a_commit_made_twice_is_the_same_image(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    for number in (1, 2):
+        words = ("--network", "none", "--name", f"c{number}", "plain", "sh", "-c", "mkdir /a; echo x >/a/b; rm /bin/wc")
+        minicontainer("run", *words)
+        minicontainer("commit", f"c{number}", f"made:{number}")
+    assert names(shop)["made:1"] == names(shop)["made:2"]
+
+
+def test_save_refuses_what_cannot_be_and_leaves_no_half(shop: Shop) -> None:
+    there = shop.root.parent
+    assert "No such image" in refused(1, "save", "nosuch")
+    assert "needs an image" in refused(1, "save")
+    assert "format" in refused(1, "save", "--format", "zip", "demo")
+    assert "No such file" in refused(1, "save", "-o", str(there / "no/such"), "demo")
+    assert "directory" in refused(1, "save", "-o", str(there), "demo")
+    layer = store.Store(str(shop.root)).get("demo").manifest["layers"][1]["digest"][7:]
+    blob = shop.root / "blobs/sha256" / layer
+    content = blob.read_bytes()
+    blob.write_bytes(content.replace(b"nobody may", b"anybody may"[:10]))
+    assert "damaged" in refused(1, "save", "-o", str(there / "out.tar"), "demo")
+    blob.write_bytes(content)
+    assert [path.name for path in there.iterdir() if "out.tar" in path.name] == []
+    full = minicontainer("save", "-o", "/dev/full", "demo", check=False)
+    assert full.returncode == 1 and "No space left on device" in full.stderr
+
+
+def test_a_removal_takes_nothing_from_a_save_under_way(shop: Shop) -> None:
+    here = store.Store(str(shop.root))
+    chunks = saving.save(here, ["demo"])
+    first = next(chunks)
+    minicontainer("rmi", "demo", "plain", "foreign")
+    assert os.listdir(shop.root / "blobs/sha256") == []
+    path = shop.root.parent / "out.tar"
+    path.write_bytes(first + b"".join(chunks))
+    assert minicontainer("load", "-i", str(path)).stdout == "Loaded image: demo:latest\n"

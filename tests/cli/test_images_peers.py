@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 OURS = [sys.executable, "-m", "minicontainer"]
 
-# One line each, as typed behind `docker` or `minicontainer`. DEMO is demo's id, ARCHIVE the file, `\x20` a blank.
+# One line each, as typed behind `docker` or `minicontainer`. DEMO is demo's id, ARCHIVE a file, `\x20` a blank.
 TRANSCRIPT = r"""
 history
 history nosuch
@@ -35,6 +35,13 @@ history --format {{.ID}}|{{.CreatedAt}}|{{.CreatedSince}}|{{.CreatedBy}}|{{.Size
 history --human=false --format table\x20{{.CreatedSince}}\x20{{.Size}} told
 history --format {{.Nope}} told
 rmi told
+save
+save nosuch
+save -o OUT demo nosuch
+save -o OUT demo
+image save -o OUT demo:latest plain
+save -o /no/such/out.tar demo
+load -q -i OUT
 tag
 tag demo
 tag nosuch x
@@ -119,7 +126,9 @@ def test_the_transcripts_are_the_same(sides: tuple[list[str], Path]) -> None:
     demo = subprocess.run([*docker, "images", "-q", "demo"], capture_output=True, text=True).stdout.strip()
     different = []
     for line in TRANSCRIPT:
-        words = [{"DEMO": demo, "ARCHIVE": str(archive)}.get(word, word) for word in line.split()]
+        words = [
+            {"DEMO": demo, "ARCHIVE": str(archive), "OUT": f"{archive}.out"}.get(word, word) for word in line.split()
+        ]
         words = [word.replace("\\x20", " ") for word in words]
         theirs, ours = typed(docker, words), typed(OURS, words)
         if words[0] == "images":  # which of those come first that do not say when they were made is nobody's promise
@@ -127,3 +136,28 @@ def test_the_transcripts_are_the_same(sides: tuple[list[str], Path]) -> None:
         if theirs != ours:
             different.append((line, theirs, ours))
     assert not different, "\n".join(f"{line}\n  {theirs}\n  {ours}" for line, theirs, ours in different)
+
+
+@pytest.mark.needs("skopeo")
+@pytest.mark.parametrize("form", ["docker-archive", "oci"])
+def test_others_read_what_we_save(sides: tuple[list[str], Path], podman: list[str], tmp_path: Path, form: str) -> None:
+    docker, _ = sides
+    out = tmp_path / "out.tar"
+    minicontainer("save", "--format", form, "-o", str(out), "demo", *(["plain"] if form == "docker-archive" else []))
+    said = ["run", "--rm", "--network", "none", "demo", "cat", "/opt/plain"]
+    identifier = minicontainer("images", "-q", "--no-trunc", "demo").stdout.strip()
+    skopeo = ["skopeo", "inspect", "--config"]
+    if form == "docker-archive":
+        clear(docker)
+        loaded = subprocess.run([*docker, "load", "-i", out], capture_output=True, text=True, check=True).stdout
+        assert "Loaded image: demo:latest" in loaded and "Loaded image: plain:latest" in loaded
+        assert subprocess.run([*docker, *said], capture_output=True).stdout == b"nobody may execute this\n"
+        shown = subprocess.run([*docker, "images", "-q", "--no-trunc", "demo"], capture_output=True, text=True).stdout
+        assert shown.strip() == identifier
+        subprocess.run([*skopeo, f"docker-archive:{out}:demo:latest"], check=True, capture_output=True)
+    else:
+        subprocess.run([*skopeo, f"oci-archive:{out}:demo:latest"], check=True, capture_output=True)
+    subprocess.run([*podman, "load", "-i", out], capture_output=True, check=True)
+    done = subprocess.run([*podman, *said], capture_output=True)
+    assert done.stdout == b"nobody may execute this\n", done
+    subprocess.run([*podman, "rmi", "-af"], capture_output=True)
