@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from minicontainer import errors, oci
+from minicontainer import errors, files, oci
 from minicontainer.engine import pulling
 from minicontainer.image import registry, removal, store
 from tests.registries import Fake, Request, always, digest, once
@@ -527,3 +527,45 @@ def test_a_token_server_that_is_not_encrypted_is_told_nothing() -> None:
     client = registry.Registry("example.org", login=lambda: registry.Login("alice", "secret"))
     with pytest.raises(errors.RegistryError, match="not encrypted"):
         client.grant('Bearer realm="http://example.org/token"', "")
+
+
+@pytest.mark.slow
+@pytest.mark.needs("strace")
+def test_a_pull_killed_at_any_rename_or_removal_leaves_a_store_that_mends(fake: Fake, tmp_path: Path) -> None:
+    """SIGKILL right at the entry of each such system call in turn (strace(1), inject), until none is left."""
+    name = fake.image("demo", "1", LAYERS)
+    calls = "rename,renameat,renameat2,unlink,unlinkat,rmdir,symlink,syncfs"
+    for number in range(1, 200):
+        here = store.Store(str(tmp_path / f"store{number}"))
+        done = subprocess.run(
+            ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}",
+             "-e", f"inject={calls}:signal=KILL:when={number}",
+             sys.executable, "-m", "minicontainer", "pull", "-q", name],
+            env={**os.environ, "MINICONTAINER_ROOT": here.root, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True,
+        )  # fmt: skip
+        here.repair()
+        assert here.check() == [], number
+        pulling.pull(here, name)
+        is_whole(here, name)
+        files.remove_tree(here.root)
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0 and number > 10
+
+
+def test_a_full_disk_is_said_and_keeps_nothing(fake: Fake, tmp_path: Path) -> None:
+    name = fake.image("demo", "1", LAYERS)
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small], check=True)
+    try:
+        here = store.Store(str(small / "store"))
+        with pytest.raises(errors.KernelError, match="the disk is full"):
+            pulling.pull(here, name)
+        here.repair()
+        has_nothing(here)
+        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+        pulling.pull(here, name)
+        is_whole(here, name)
+    finally:
+        subprocess.run(["umount", small], check=True)
