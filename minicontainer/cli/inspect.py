@@ -27,6 +27,12 @@ LISTS = frozenset(
     "Ulimits".split()
 )
 
+# What a template may ask of any image's Config, whether it says so or not.
+IMAGE_CONFIG: dict[str, Any] = {
+    "User": "", "WorkingDir": "", "StopSignal": "",
+    **dict.fromkeys(("Env", "Cmd", "Entrypoint", "OnBuild", "ExposedPorts", "Volumes", "Labels")),
+}  # fmt: skip
+
 
 def main(arguments: list[str]) -> int:
     """docker-inspect(1)."""
@@ -94,6 +100,8 @@ def typed(document: dict[str, Any]) -> Any:
     """The document as docker's client has it: with structures, maps, and fields that are known but left out."""
     from . import template
 
+    if "RootFS" in document:
+        document = {**document, "Config": {**IMAGE_CONFIG, **document["Config"]}}
     structure = template.structs(document, MAPS, LISTS)
     if "State" in structure:
         structure.absent = ("SizeRw", "SizeRootFs")

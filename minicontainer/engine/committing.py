@@ -1,4 +1,4 @@
-"""What a container has changed: told (`diff`), and made an image of (`commit`).
+"""What a container has changed: told (`diff`), and made an image of (`commit`); a tree made an image of (`import`).
 
 The layer is the container's writable layer; the config is the image's, with what `run` was told and what `commit` is
 told laid over it. With SOURCE_DATE_EPOCH in the environment the same container gives the same image twice.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import Any, BinaryIO
 
 from .. import errors, files
-from ..image import archive, changes, reference, store
+from ..image import archive, changes, layers, reference, store
 from ..runtime import log
 from . import containers, trees
 
@@ -40,7 +40,7 @@ def commit(
     """
     if name and reference.parse(name).digest:
         raise errors.InvalidArgument(f"{name!r} has a digest: an image's name is a repository and a tag")
-    described = described_as(record, instructions or [])
+    described = described_as(record["config"], instructions or [])
     base = engine.images.get(record["image_id"])
     epoch = source_date_epoch()
     with engine.images.job() as job:
@@ -68,9 +68,48 @@ def source_date_epoch() -> int | None:
     return int(text)
 
 
-def described_as(record: containers.Record, instructions: list[str]) -> dict[str, Any]:
-    """The container's part of the image's config (OCI image specification, config.md), what is empty left out."""
-    described: dict[str, Any] = json.loads(json.dumps(record["config"]))
+def from_tar(
+    into: store.Store, source: BinaryIO, name: str = "", comment: str = "", instructions: list[str] | None = None,
+    platform: str = "",
+) -> store.Image:  # fmt: skip
+    """An image of one layer: the tar stream of a root file system, plain or compressed; the reverse of `export`.
+
+    Raises InvalidImage for what is no tar, KernelError for a full disk; then nothing is left.
+    """
+    if name and reference.parse(name).digest:
+        raise errors.InvalidArgument(f"{name!r} has a digest: an image's name is a repository and a tag")
+    described = described_as({}, instructions or [])
+    architecture, variant = asked_platform(platform)
+    epoch = source_date_epoch()
+    created = log.timestamp(epoch * 10**9) if epoch else log.timestamp()
+    history = [{"created": created, "comment": comment or "Imported from -"}]
+    config: dict[str, Any] = {"architecture": architecture, "os": "linux", **({"variant": variant} if variant else {})}
+    config |= {"created": created, "config": described, "history": history}
+    with into.job() as job:
+        path = job.path("layer")
+        try:
+            with open(path, "xb", buffering=0) as file:
+                while chunk := source.read(1 << 20):
+                    files.write_all(file.fileno(), chunk)
+            return archive.make(job, config, [path], *([name] if name else []))
+        except OSError as error:
+            raise layers.kernel_error(error, "import", os.fsencode(error.filename or into.root)) from error
+
+
+def asked_platform(text: str) -> tuple[str, str]:
+    """Architecture and variant of `linux/arm64`, `linux/arm/v7`; of nothing, this machine's. Raises InvalidArgument."""
+    if not text:
+        return reference.host_architecture(), ""
+    from . import pulling
+
+    parsed = pulling.parse_platform(text)
+    assert parsed is not None
+    return parsed if text.count("/") == 2 else (parsed[0], "")
+
+
+def described_as(config: dict[str, Any], instructions: list[str]) -> dict[str, Any]:
+    """An image's config with the changes made (OCI image specification, config.md), what is empty left out."""
+    described: dict[str, Any] = json.loads(json.dumps(config))
     for line in instructions:
         word, _, rest = line.strip().partition(" ")
         change = CHANGES.get(word.upper())

@@ -90,6 +90,14 @@ class Images:
         """
         return history_of(self.store.get(name))
 
+    def from_tar(
+        self, source: "BinaryIO", name: str = "", comment: str = "", changes: "Names | None" = None, platform: str = ""
+    ) -> store.Image:
+        """An image of one layer, of a root file system's tar stream: `import`. Raises InvalidImage, InvalidArgument."""
+        from . import committing
+
+        return committing.from_tar(self.store, source, name, comment, changes, platform)
+
     def save(self, names: "Names", form: str = "docker-archive") -> "Iterator[bytes]":
         """Images as an archive, in chunks; the same bytes each time. Raises ImageNotFound, InvalidImage."""
         from ..image import saving

@@ -418,7 +418,7 @@ def _import(job: store.Job, members: _Members, image: _Found, progress: Progress
     return manifest_of(config_digest, len(image.config), descriptors)
 
 
-def make(job: store.Job, config: dict[str, Any], tars: list[str], name: str) -> store.Image:
+def make(job: store.Job, config: dict[str, Any], tars: list[str], *names: str) -> store.Image:
     """An image from tar files in the job's folder, lowest layer first, and a config that lacks only its `rootfs`.
 
     The files become the blobs. Raises InvalidImage where one is no layer.
@@ -436,7 +436,7 @@ def make(job: store.Job, config: dict[str, Any], tars: list[str], name: str) -> 
     content = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": diff_ids}}, separators=(",", ":")).encode()
     manifest = manifest_of(job.put(content), len(content), descriptors)
     job.commit()
-    return job.store.add(manifest, name)
+    return job.store.add(manifest, *names)
 
 
 def extend(job: store.Job, base: store.Image, config: dict[str, Any], tar: str, *names: str) -> store.Image:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gzip
 import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -287,3 +290,39 @@ def test_a_removal_takes_nothing_from_a_save_under_way(shop: Shop) -> None:
     path = shop.root.parent / "out.tar"
     path.write_bytes(first + b"".join(chunks))
     assert minicontainer("load", "-i", str(path)).stdout == "Loaded image: demo:latest\n"
+
+
+# Import
+
+
+@pytest.mark.parametrize("words", [("import",), ("image", "import")])
+def test_what_export_wrote_is_an_image_again(shop: Shop, words: tuple[str, ...]) -> None:
+    path = shop.root.parent / "tree.tar"
+    minicontainer("run", "--name", "web", "--network", "none", "demo", "sh", "-c", "echo here >/new; ln /new /again")
+    minicontainer("export", "-o", str(path), "web")
+    said = minicontainer(
+        *words, "-c", 'CMD ["cat", "/again"]', "-c", "ENV A=b c=d", "-m", "all of it", str(path), "one:1"
+    )
+    image = store.Store(str(shop.root)).get("one:1")
+    assert said.stdout == f"{image.id}\n"
+    assert image.config["config"] == {"Cmd": ["cat", "/again"], "Env": ["A=b", "c=d"]}
+    assert image.config["history"][0]["comment"] == "all of it" and len(image.chain_ids) == 1
+    top = Path(store.Store(str(shop.root)).layer_directories(image)[0])
+    assert (top / "new").stat().st_ino == (top / "again").stat().st_ino and (
+        top / "srv/data/one"
+    ).stat().st_mode & 0o4000
+    assert shop.out("one:1") == "here\n"
+    compressed = gzip.compress(path.read_bytes())
+    done = subprocess.run([sys.executable, "-m", "minicontainer", *words, "-"], input=compressed, capture_output=True)
+    other = store.Store(str(shop.root)).get(done.stdout.decode().strip())
+    assert other.config["rootfs"] == image.config["rootfs"] and other.names == []
+    minicontainer("rm", "web")
+
+
+def test_what_is_no_tar_is_not_imported(shop: Shop) -> None:
+    path = shop.root.parent / "tree.tar"
+    path.write_bytes(b"not a tar" * 1000)
+    before, blobs = names(shop), set(os.listdir(shop.root / "blobs/sha256"))
+    for words in ((str(path),), (str(path), "Bad"), ("-c", "RUN x", str(path)), ("nosuch",), ("http://a/b",), ()):
+        refused(1, "import", *words)
+    assert names(shop) == before and set(os.listdir(shop.root / "blobs/sha256")) == blobs

@@ -42,6 +42,16 @@ save -o OUT demo
 image save -o OUT demo:latest plain
 save -o /no/such/out.tar demo
 load -q -i OUT
+import
+import nosuch.tar
+import -c RUN\x20x TREE
+import TREE Bad
+import -c CMD\x20["cat","/hello"] -m words TREE imported
+image import --platform linux/arm64 -c ENV\x20A=b TREE imported:2
+history imported
+image inspect -f {{.Config.Env}}{{.Config.Cmd}}{{.Os}}{{.Comment}} imported:2
+run --rm --network none imported
+rmi imported imported:2
 tag
 tag demo
 tag nosuch x
@@ -104,6 +114,13 @@ def sides(docker: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("MINICONTAINER_ROOT", str(tmp_path / "store"))
     archive = tmp_path / "images.tar"
     archive.write_bytes(engine_fixtures.archive(images()))
+    tree = {
+        "bin": 0o755,
+        "bin/busybox": Path(engine_fixtures.BUSYBOX).read_bytes(),
+        "bin/cat": "busybox",
+        "hello": b"hi\n",
+    }
+    Path(f"{archive}.tree").write_bytes(engine_fixtures.layer(tree, modes={"bin/busybox": 0o755}))
     for engine in (docker, OURS):
         clear(engine)
         subprocess.run([*engine, "load", "-q", "-i", archive], check=True, capture_output=True)
@@ -127,7 +144,8 @@ def test_the_transcripts_are_the_same(sides: tuple[list[str], Path]) -> None:
     different = []
     for line in TRANSCRIPT:
         words = [
-            {"DEMO": demo, "ARCHIVE": str(archive), "OUT": f"{archive}.out"}.get(word, word) for word in line.split()
+            {"DEMO": demo, "ARCHIVE": str(archive), "OUT": f"{archive}.out", "TREE": f"{archive}.tree"}.get(word, word)
+            for word in line.split()
         ]
         words = [word.replace("\\x20", " ") for word in words]
         theirs, ours = typed(docker, words), typed(OURS, words)
