@@ -26,16 +26,24 @@ def write(path: str, content: bytes, mode: int = 0o644, sync: bool = False) -> N
     """Replace `path` by `content` in one step: a reader sees all of the old or all of the new.
 
     With `sync`, it survives a power cut from here on: the file and its directory are fsynced (rename(2), fsync(2)).
+    Raises OSError; whatever it is, the old content is still there, and for a full disk it is a KernelError with a hint.
     """
     temporary = f"{path}.tmp-{os.getpid()}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
-        write_all(descriptor, content)
-        if sync:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.rename(temporary, path)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        try:
+            write_all(descriptor, content)
+            if sync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+    except OSError as error:
+        unlink(temporary)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "the disk is full: free some space, and do it again"
+            raise errors.KernelError(error.errno, "write", (path,), hint) from None
+        raise
     if sync:
         sync_directory(os.path.dirname(path))
 

@@ -43,6 +43,7 @@ COMMANDS = {
     "manifest": ("manifest", "inspect: what a registry says that an image is"),
     "login": ("login", "say who we are at a registry"),
     "logout": ("logout", "forget who we are at a registry"),
+    "image": ("image", "prune: remove images that nobody uses"),
     "history": ("history", "what was done to make an image"),
     "rmi": ("rmi", "remove images, or names of theirs"),
     "tag": ("tag", "give an image another name"),
@@ -55,7 +56,7 @@ COMMANDS = {
     "lab": ("lab", "list, start NN, check NN, reset NN, progress, bundle: the course's labs"),
     "grade": ("grade", "the labs of a whole class, for marks: each submission in a container"),
     "doctor": ("doctor", "what this machine can do, and the mend for what it cannot"),
-    "system": ("system", "check [--repair], start, enable, disable, reset: the store as a whole, and after a boot"),
+    "system": ("system", "df, prune, check [--repair], start, enable, reset: the store as a whole, and after a boot"),
     "bench": ("bench", "measure: start, life, load, and native beside container"),
 }
 LONGER = {

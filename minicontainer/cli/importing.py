@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     if words[0] == "-" and os.isatty(0):
         raise errors.InvalidArgument("import: standard input is a terminal: name a file, or use a pipe")
     try:
-        file = sys.stdin.buffer if words[0] == "-" else open(words[0], "rb")  # noqa: SIM115: closed below
+        file = sys.stdin.buffer if words[0] == "-" else open(words[0], "rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise errors.InvalidArgument(f"import {words[0]}: {error.strerror}") from None
     with file:

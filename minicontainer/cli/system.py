@@ -8,6 +8,16 @@ from . import UsageError
 from .flags import Flag, parse
 
 FLAGS = {
+    "df": [
+        Flag("-v --verbose", "verbose", "bool", "each image, container and volume"),
+        Flag("--format", "format", "text", "json, table TEMPLATE or TEMPLATE: '{{.Type}} {{.Reclaimable}}'"),
+    ],
+    "prune": [
+        Flag("-a --all", "all", "bool", "also images with a name that no container uses"),
+        Flag("--volumes", "volumes", "bool", "also anonymous volumes that no container mounts"),
+        Flag("-f --force", "force", "bool", "do not ask"),
+        Flag("--filter", "filters", "list", "until=24h, label=NAME[=VALUE], label!=NAME[=VALUE]"),
+    ],
     "check": [Flag("--repair", "repair", "bool", "mend what is found")],
     "start": [],
     "enable": [],
@@ -15,11 +25,14 @@ FLAGS = {
     "reset": [Flag("-f --force", "force", "bool", "do not ask")],
 }
 
-USAGE = "system check [--repair] | system start | system enable | system disable | system reset [-f]"
+USAGE = (
+    "system df [-v] | system prune [-a] [--volumes] [-f] | system check [--repair] | system start | "
+    "system enable | system disable | system reset [-f]"
+)
 
 
 def main(arguments: list[str]) -> int:
-    """system check [--repair] | start | enable | disable | reset [-f]"""
+    """system df | prune | check [--repair] | start | enable | disable | reset [-f]"""
     verb = arguments[0] if arguments else ""
     if verb in ("-h", "--help"):
         print(USAGE)
@@ -29,6 +42,14 @@ def main(arguments: list[str]) -> int:
     values, rest = parse(f"system {verb}", FLAGS[verb], arguments[1:])
     if rest:
         raise UsageError(f"system {verb} takes no {rest[0]!r}")
+    if verb == "df":
+        from . import df
+
+        return df.main(values)
+    if verb == "prune":
+        from . import pruning
+
+        return pruning.system(values)
     store = system.System(host.root())
     if verb == "reset":
         return reset(store, values["force"])

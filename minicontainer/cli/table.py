@@ -105,6 +105,11 @@ def size(count: float) -> str:
     return in_units(count, 1000, ("B", "kB", "MB", "GB", "TB", "PB"), 3)
 
 
+def exact_size(count: float) -> str:
+    """1234567 as `1.235MB`: the same with four digits, where docker sums up."""
+    return in_units(count, 1000, ("B", "kB", "MB", "GB", "TB", "PB"), 4)
+
+
 def binary_size(count: float) -> str:
     """1234567 as `1.177MiB`: four significant digits."""
     return in_units(count, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"), 4)

@@ -215,3 +215,49 @@ def of_volumes(found: list[dict[str, Any]], used: set[str], filters: Filters) ->
         and by_name(volume["Name"])
         and labelled(filters.get("label", []), volume["Labels"] or {})
     ]
+
+
+# What a prune takes
+
+
+def of_prunable_images(filters: Filters) -> Callable[[store.Image], bool]:
+    """Which unused images a prune removes: those without a name, unless dangling=false; until=, label=, label!= ."""
+    check(filters, ("dangling", "until", "label", "label!"))
+    dangling = truth("dangling", filters) is not False
+    old, marked = until(filters), with_labels(filters)
+    return lambda image: (
+        not (dangling and image.names)
+        and old(image.created)
+        and marked((image.config.get("config") or {}).get("Labels") or {})
+    )
+
+
+def with_labels(filters: Filters) -> Callable[[dict[str, str]], bool]:
+    """label=NAME[=VALUE], all of them, and label!=NAME[=VALUE], none of them."""
+    wanted, unwanted = filters.get("label", []), filters.get("label!", [])
+    return lambda labels: labelled(wanted, labels) and not any(labelled([text], labels) for text in unwanted)
+
+
+def until(filters: Filters) -> Callable[[str], bool]:
+    """until=24h, 1h30m, 2026-01-31[T12:00:00Z], or seconds since 1970: whether a time, RFC 3339, was before."""
+    import calendar
+    import time
+
+    values = filters.get("until", [])
+    if not values:
+        return lambda created: True
+    text = values[-1]
+    span = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", text)
+    date = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d)(?::(\d\d)(?:\.\d+)?)?)?Z?", text)
+    if text and span:
+        hours, minutes, seconds = (float(part or 0) for part in span.groups())
+        moment = time.time() - 3600 * hours - 60 * minutes - seconds
+    elif re.fullmatch(r"\d+(\.\d+)?", text):
+        moment = float(text)
+    elif date:
+        year, month, day, hour, minute, second = (int(part or 0) for part in date.groups())
+        moment = calendar.timegm((year, month, day, hour, minute, second))
+    else:
+        raise errors.InvalidArgument(f'failed to parse value as time or duration: "{text}"')
+    limit = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+    return lambda created: not created or created[:19] <= limit

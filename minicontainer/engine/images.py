@@ -90,6 +90,17 @@ class Images:
         """
         return history_of(self.store.get(name))
 
+    def prune(self, filters: "dict[str, Names] | None" = None) -> "tuple[Names, int]":
+        """Remove the images that have no name and no container; {"dangling": ["false"]}: also those with a name.
+
+        Returns what went, in docker's words, and the bytes of the layers that went.
+        """
+        from ..image import removal
+        from . import containers, filters as filtering  # isort: skip
+
+        chosen = filtering.of_prunable_images(filters or {})
+        return removal.prune(self.store, containers.Containers(self.store.root).users, chosen)
+
     def from_tar(
         self, source: "BinaryIO", name: str = "", comment: str = "", changes: "Names | None" = None, platform: str = ""
     ) -> store.Image:

@@ -175,6 +175,11 @@ class Volumes:
         files.remove_tree(f"{self.directory}/{name}")
 
 
+def anonymous(name: str) -> bool:
+    """Whether nobody has given the volume its name."""
+    return len(name) == 64 and frozenset("0123456789abcdef").issuperset(name)
+
+
 def prepare(volumes: Volumes, mounts: list[Mount], rootfs: str) -> Iterator[steps.Step]:
     """Make what is to be mounted: volumes, filled from the image when new; missing directories of binds."""
     for mount in mounts:

@@ -76,7 +76,7 @@ def _mapped(path: str) -> list[range]:
 
 class Unpacked:
     """What `unpack` saw: digest and size of the blob as it came, the diffID and size of the tar inside, its compression
-    ("", "gzip" or "zstd"), the bytes of the files, how many entries, and warnings: what could not be kept, in words.
+    ("", "gzip" or "zstd"), the bytes of files and links, how many entries, and warnings: what could not be kept.
 
     `implied` are the directories that the layer passes through and does not mention: `inherit` is for them.
     """
@@ -423,6 +423,7 @@ class _Tree:
         if not entry.link:
             raise errors.InvalidImage(f"{_shown(path)} is a symbolic link to nothing")
         self.make(path, os.symlink, entry.link, name, dir_fd=self.descriptor)
+        self.file_bytes += len(entry.link)  # as stat(2) and docker count it
         self.dress(entry, path, name)
 
     def hard_link(self, entry: tar.Entry, path: bytes, name: bytes) -> None:

@@ -1,6 +1,6 @@
 """Removal: an image's name, the image, and whatever no other image and no container needs.
 
-Offers: `remove`; `sweep`; `unreferenced` and `Bin`, with which repair.py takes away the rest; `jobs`: who is at work.
+Offers: `remove`, `prune`, `sweep`; `unreferenced` and `Bin`, also for repair.py; `jobs`: who is at work.
 
 Who uses what is asked while the images lock is held, and a new container writes its record under that lock, shared
 (engine/containers.py, `claim`): so the removal sees the container, or the container sees that its image has gone.
@@ -95,6 +95,31 @@ def refuse(image: store.Image, using: list[User], running: list[User], force: bo
 def deleted(image: store.Image, gone: set[str]) -> list[str]:
     """Docker's lines for an image that has gone, and for those of its layers that have gone with it, top first."""
     return [f"Deleted: {image.id}", *(f"Deleted: {chain}" for chain in reversed(image.chain_ids) if chain in gone)]
+
+
+def prune(
+    here: store.Store, users: Callable[[], list[User]], chosen: Callable[[store.Image], bool]
+) -> tuple[list[str], int]:
+    """Remove the chosen ones among the images that no container uses, with all their names, and what nobody needs.
+
+    Returns what went, in the words of `docker image prune`, and the bytes of the layers that went.
+    """
+    said, space = [], 0
+    with Bin(here) as bin, here.lock():
+        containers = users()
+        used = {user.image_id for user in containers}
+        going = [image for image in here.images() if image.id not in used and chosen(image)]
+        if going:
+            digests = {image.digest for image in going}
+            here.write_index([entry for entry in here.index() if entry["digest"] not in digests])
+        sizes = {f"sha256:{name}": here.size_of([f"sha256:{name}"]) for name in store.names(f"{here.root}/layers")}
+        gone = collect(here, bin, containers)
+        space = sum(sizes[chain] for chain in gone)
+        for image in going:
+            said += [f"untagged: {told}" for told in sorted([*image.names, *image.repo_digests])]
+            said += [line.replace("Deleted", "deleted", 1) for line in deleted(image, gone)]
+            gone.difference_update(image.chain_ids)
+    return said, space
 
 
 def sweep(here: store.Store, users: Callable[[], list[User]]) -> None:

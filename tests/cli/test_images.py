@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from minicontainer.cli import table
 from minicontainer.image import saving, store
 from tests import engine_fixtures
 from tests.conftest import minicontainer
@@ -326,3 +327,80 @@ def test_what_is_no_tar_is_not_imported(shop: Shop) -> None:
     for words in ((str(path),), (str(path), "Bad"), ("-c", "RUN x", str(path)), ("nosuch",), ("http://a/b",), ()):
         refused(1, "import", *words)
     assert names(shop) == before and set(os.listdir(shop.root / "blobs/sha256")) == blobs
+
+
+# What takes space, and giving it back
+
+
+def test_a_prune_takes_what_nobody_uses_and_nothing_else(shop: Shop) -> None:
+    demo, plain = chains(shop, "demo"), chains(shop, "plain")
+    minicontainer("create", "--name", "still", "plain", "cat", "/etc/passwd")
+    assert minicontainer("image", "prune", "-f").stdout == "Total reclaimed space: 0B\n"
+    minicontainer("tag", "foreign", "demo")  # what was demo has no name now
+    said = minicontainer("image", "prune", "-f").stdout
+    assert said.splitlines()[:3] == ["Deleted Images:", said.splitlines()[1], f"deleted: sha256:{demo[1]}"]
+    assert layers(shop) == {*plain, *chains(shop, "foreign")}
+    assert minicontainer("image", "prune", "-a", stdin="n\n").stdout.startswith("WARNING! This will remove all images")
+    assert "foreign:latest" in names(shop)
+    minicontainer("image", "prune", "-a", stdin="y\n")
+    assert layers(shop) == set(plain) and names(shop).keys() == {"plain:latest"}
+    assert minicontainer("start", "-a", "still").stdout == engine_fixtures.PASSWD
+    minicontainer("system", "prune", "-a", "-f")
+    assert layers(shop) == set() and names(shop) == {} and minicontainer("ps", "-aq").stdout == ""
+
+
+def test_system_prune_takes_volumes_that_have_no_name_of_their_own(shop: Shop) -> None:
+    minicontainer("volume", "create", "mine")
+    minicontainer("create", "--name", "still", "demo")
+    minicontainer("create", "--name", "other", "demo")
+    minicontainer("start", "-a", "still")
+    minicontainer("start", "-a", "other")
+    minicontainer("rm", "other")
+    assert len(os.listdir(shop.root / "volumes")) == 3
+    assert minicontainer("system", "prune", "--filter", "label=x", "--volumes", "-f").stdout == (
+        "Total reclaimed space: 0B\n"
+    )
+    minicontainer("system", "prune", "--volumes", "-f")
+    assert os.listdir(shop.root / "volumes") == ["mine"]
+
+
+def test_df_counts_a_layer_once_and_a_file_s_bytes(shop: Shop) -> None:
+    minicontainer("run", "--name", "still", "--network", "none", "plain", "sh", "-c", "head -c 5000 /dev/zero >/big")
+    rows = {
+        row["Type"]: row
+        for row in map(json.loads, minicontainer("system", "df", "--format", "json").stdout.splitlines())
+    }
+    paths = [store.Store(str(shop.root)).layer_directory(f"sha256:{chain}") for chain in layers(shop)]
+    inside = [path for top in paths for path in Path(top).rglob("*") if path.is_symlink() or path.is_file()]
+    size = sum(path.lstat().st_size for path in inside)
+    assert rows["Images"]["Size"] == table.exact_size(size) and rows["Images"]["Active"] == "1"
+    assert rows["Containers"]["Size"] == rows["Containers"]["Reclaimable"].partition(" ")[0] == "5kB"
+    assert "plain        latest" in minicontainer("system", "df", "-v").stdout
+
+
+def test_containers_and_prunes_race_and_no_container_is_ever_hurt(shop: Shop, archive: Path) -> None:
+    """As with removals; the containers stay for a second start, which finds its files, too."""
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            minicontainer("load", "-q", "-i", str(archive))
+            minicontainer("image", "prune", "-a", "-f")
+
+    def twice(number: int) -> list[subprocess.CompletedProcess[str]]:
+        words = ("run", "--name", f"c{number}", "--pull", "never", "--network", "none", "demo", "cat", "/opt/plain")
+        done = minicontainer(*words, check=False)
+        return [done] if done.returncode else [done, minicontainer("start", "-a", f"c{number}", check=False)]
+
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        pruner = pool.submit(come_and_go)
+        try:
+            ran = list(pool.map(twice, range(20)))
+        finally:
+            stop.set()
+        pruner.result()
+    for done in [one for pair in ran for one in pair]:
+        if done.returncode == 0:
+            assert done.stdout == "nobody may execute this\n"
+        else:
+            assert done.returncode == 125 and "No such image: demo" in done.stderr, done
