@@ -43,7 +43,7 @@ COMMANDS = {
     "manifest": ("manifest", "inspect: what a registry says that an image is"),
     "login": ("login", "say who we are at a registry"),
     "logout": ("logout", "forget who we are at a registry"),
-    "image": ("image", "prune: remove images that nobody uses"),
+    "image": ("image", "explore, prune: what each layer did; remove what nobody uses"),
     "history": ("history", "what was done to make an image"),
     "rmi": ("rmi", "remove images, or names of theirs"),
     "tag": ("tag", "give an image another name"),

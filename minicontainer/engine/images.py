@@ -109,6 +109,12 @@ class Images:
 
         return committing.from_tar(self.store, source, name, comment, changes, platform)
 
+    def explore(self, name: str, file: str = "") -> "History":
+        """What each layer added, changed, hid; what is wasted; which layer `file` is from. See image/exploring.py."""
+        from ..image import exploring
+
+        return exploring.explore(self.store.get(name), file)
+
     def save(self, names: "Names", form: str = "docker-archive") -> "Iterator[bytes]":
         """Images as an archive, in chunks; the same bytes each time. Raises ImageNotFound, InvalidImage."""
         from ..image import saving

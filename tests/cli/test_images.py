@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -404,3 +405,65 @@ def test_containers_and_prunes_race_and_no_container_is_ever_hurt(shop: Shop, ar
             assert done.stdout == "nobody may execute this\n"
         else:
             assert done.returncode == 125 and "No such image: demo" in done.stderr, done
+
+
+# Explore
+
+
+@pytest.fixture
+def layered(shop: Shop) -> dict[str, Any]:
+    """What `image explore --format json` says of an image whose third layer changes, hides and adds."""
+    change = (
+        "echo new >/opt/plain; rm /opt/noise; rm -r /srv/data; mkdir /srv/data; echo 1 >/srv/data/x; chmod 700 /home;"
+        "ln /opt/plain /opt/again; echo y >/add"
+    )
+    minicontainer("run", "--name", "web", "--network", "none", "-v", "/none", "demo", "sh", "-c", change, check=False)
+    minicontainer("commit", "web", "made")
+    minicontainer("rm", "-v", "web")
+    found: dict[str, Any] = json.loads(minicontainer("image", "explore", "--format", "json", "made").stdout)
+    return found
+
+
+def paths(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {entry["Path"]: entry for entry in entries}
+
+
+def test_explore_tells_what_each_layer_added_changed_and_hid(shop: Shop, layered: dict[str, Any]) -> None:
+    base, content, top = layered["Layers"]
+    assert paths(base["Added"])["/bin/busybox"]["Size"] == os.stat(engine_fixtures.BUSYBOX).st_size
+    assert paths(content["Added"])["/opt/noise"]["Size"] == 39 and not content["Changed"] and not content["Hidden"]
+    replaced = paths(top["Changed"])["/opt/plain"]
+    assert (replaced["Before"], replaced["Layer"]) == (24, 2)
+    assert paths(top["Changed"])["/home/"]["Layer"] == 1
+    assert paths(top["Hidden"])["/opt/noise"] == {"Path": "/opt/noise", "Size": 39, "Layer": 2}
+    assert paths(top["Added"])["/opt/again"]["Size"] + paths(top["Changed"])["/opt/plain"]["Size"] == 4
+    assert content["Wasted"] == layered["Wasted"] == 24 + 39 and base["Wasted"] == top["Wasted"] == 0
+
+
+def test_explore_s_names_are_what_sha256sum_says(shop: Shop, layered: dict[str, Any]) -> None:
+    for layer in layered["Layers"]:
+        blob = (shop.root / "blobs/sha256" / layer["Digest"][7:]).read_bytes()
+        assert layer["DiffID"] == f"sha256:{hashlib.sha256(blob).hexdigest()}" and len(blob) == layer["BlobSize"]
+        text = layer["ChainIDOf"]
+        assert layer["ChainID"] == (f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" if text else layer["DiffID"])
+        assert (shop.root / "layers" / layer["ChainID"][7:]).is_dir()
+    shown = minicontainer("image", "explore", "made").stdout
+    for line in re.findall(r"printf %s '[^']*' \| sha256sum", shown):
+        digest = subprocess.run(["sh", "-c", line], capture_output=True, text=True).stdout.split()[0]
+        assert f"sha256:{digest}\n" in shown
+    assert "of which 63B (0%) wasted" in shown and "- " in shown and layered["Id"] in shown
+
+
+def test_explore_names_the_layer_that_a_file_is_from(shop: Shop, layered: dict[str, Any]) -> None:
+    def asked(path: str) -> str:
+        return minicontainer("image", "explore", "--file", path, "made").stdout
+
+    assert asked("/etc/passwd").startswith("/etc/passwd: from layer 1\n")
+    assert "from layer 3" in asked("opt/plain") and "hides that of layer 2" in asked("/opt/plain")
+    assert "layer 3 hides it; layer 2 had it" in asked("/opt/noise")
+    place = asked("/add").rpartition("on disk: ")[2].strip()
+    assert Path(place).read_text() == "y\n"
+    assert "no layer has /nosuch" in refused(1, "image", "explore", "--file", "/nosuch", "made")
+    refused(1, "image", "explore")
+    refused(1, "image", "explore", "nosuch")
+    refused(1, "image", "explore", "--format", "xml", "made")
