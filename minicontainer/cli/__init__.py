@@ -47,6 +47,7 @@ COMMANDS = {
     "history": ("history", "what was done to make an image"),
     "rmi": ("rmi", "remove images, or names of theirs"),
     "tag": ("tag", "give an image another name"),
+    "search": ("search", "find images of the store by a word of their name or description"),
     "save": ("save", "images as an archive that docker, podman and skopeo read"),
     "import": ("importing", "an image of a root file system's tar, such as export writes"),
     "load": ("load", "load images from an archive that docker, podman or skopeo wrote"),

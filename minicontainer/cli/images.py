@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import errors
 from ..engine import client
+from ..image import store
 from . import flags, table
 from .flags import Flag, parse
 
@@ -11,6 +12,7 @@ FLAGS = [
     Flag("-q --quiet", "quiet", "bool", "ids only"),
     Flag("--no-trunc", "no_trunc", "bool", "whole ids"),
     Flag("--digests", "digests", "bool", "the digests of their manifests, too"),
+    Flag("--tree", "tree", "bool", "with platforms, what they take here, and whether a container uses them"),
     Flag("-f --filter", "filters", "list", "NAME=VALUE: dangling, label, reference, before, since"),
     Flag("--format", "format", "text", "json, table TEMPLATE or TEMPLATE: '{{.Repository}} {{.Size}}'"),
     Flag("-a --all", "all", "bool", "accepted for docker's sake: nothing is hidden here"),
@@ -28,6 +30,17 @@ def main(arguments: list[str]) -> int:
         from ..engine import filters
 
         found = filters.of_images(images.store, found, flags.filters(values["filters"]))
+    if values["tree"]:
+        for given, name in (
+            ("quiet", "--quiet"),
+            ("no_trunc", "--no-trunc"),
+            ("digests", "--digests"),
+            ("format", "--format"),
+        ):
+            if values.get(given):
+                raise errors.InvalidArgument(f"{name} is not yet supported with --tree")
+        print(tree([image for image in found if not rest or is_called(image, rest[0])]), end="")
+        return 0
     rows = []
     for image in found:
         for name in image.names or ["<none>:<none>"]:
@@ -44,6 +57,27 @@ def main(arguments: list[str]) -> int:
     usual = ["Repository", "Tag", *(["Digest"] if values["digests"] else []), "ID", "CreatedSince", "Size"]
     print(table.listing(values.get("format", ""), columns(whole), usual, rows, "formatter.imageContext"), end="")
     return 0
+
+
+def is_called(image: store.Image, name: str) -> bool:
+    """Whether it has this name, or one in this repository."""
+    return any(name in (full, full.rpartition(":")[0]) for full in image.names)
+
+
+def tree(found: list[store.Image]) -> str:
+    """Names, and below them the platform. DISK USAGE: blobs and unpacked layers. CONTENT SIZE: blobs. U: in use."""
+    used = {record["image_id"] for record in client.Client().containers.records()}
+    rows = []
+    for image in found:
+        size = sum(int(part.get("size") or 0) for part in [image.manifest["config"], *image.manifest["layers"]])
+        cells = [image.id[7:19], table.size(size + image.size), table.size(size), "U" if image.id in used else ""]
+        names = image.names or ["<untagged>"]
+        rows += [[name, "", "", "", ""] for name in names[:-1]]
+        rows.append([names[-1], *cells])
+        platform = "/".join(filter(None, (image.os, image.architecture, str(image.config.get("variant") or ""))))
+        rows.append([f"└─ {platform}", image.digest[7:19], *cells[1:]])
+    lines = table.show(["IMAGE", "ID", "DISK USAGE", "CONTENT SIZE", "EXTRA"], rows).split("\n")
+    return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def columns(whole: bool) -> dict[str, table.Column]:

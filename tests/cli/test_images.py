@@ -467,3 +467,40 @@ def test_explore_names_the_layer_that_a_file_is_from(shop: Shop, layered: dict[s
     refused(1, "image", "explore")
     refused(1, "image", "explore", "nosuch")
     refused(1, "image", "explore", "--format", "xml", "made")
+
+
+# Lists
+
+
+def test_a_tree_tells_platforms_and_who_is_in_use(shop: Shop) -> None:
+    minicontainer("tag", "demo", "mine:1")
+    minicontainer("create", "--name", "still", "plain", "true")
+    lines = minicontainer("images", "--tree").stdout.splitlines()
+    assert lines[0].split() == ["IMAGE", "ID", "DISK", "USAGE", "CONTENT", "SIZE", "EXTRA"]
+    rows = {line.split()[0]: line.split() for line in lines[1:] if not line.startswith("└─")}
+    assert rows["plain:latest"][-1] == "U" and rows["mine:1"][-1] != "U" and rows["demo:latest"] == ["demo:latest"]
+    assert sum("└─ linux/s390x" in line for line in lines) == 1
+    blobs = store.Store(str(shop.root)).get("foreign").manifest
+    size = blobs["config"]["size"] + sum(layer["size"] for layer in blobs["layers"])
+    assert rows["foreign:latest"][3] == table.size(size)
+    assert len(minicontainer("image", "ls", "--tree", "demo").stdout.splitlines()) == 4
+    refused(1, "images", "--tree", "-q")
+
+
+def test_search_looks_at_names_and_descriptions(tmp_path: Path, shop: Shop) -> None:
+    path = tmp_path / "told.tar"
+    told = {
+        "config": {"Labels": {"org.opencontainers.image.description": "a menu for every day of the whole long week"}}
+    }
+    path.write_bytes(engine_fixtures.archive({"host.example/x:1": (told, [engine_fixtures.layer({"a": b"1"})])}))
+    minicontainer("load", "-i", str(path))
+
+    def found(*words: str) -> list[str]:
+        return minicontainer("search", "--format", "{{.Name}}", *words).stdout.split()
+
+    assert found("DEM") == ["demo:latest"] and found("menu") == ["host.example/x:1"] and found("nosuch") == []
+    assert sorted(found("a")) == ["demo:latest", "foreign:latest", "host.example/x:1", "plain:latest"]
+    assert len(found("--limit", "2", "a")) == 2
+    assert minicontainer("search", "nosuch").stdout.split() == ["NAME", "DESCRIPTION", "IMAGE", "ID", "SIZE"]
+    for words in ((), ("a", "b"), ("--limit", "0", "a")):
+        refused(1, "search", *words)
