@@ -191,8 +191,6 @@ class Stage:
     def attend(self, ready: list[tuple[int, int]]) -> None:
         """Do what clients ask for."""
         descriptors = dict(ready)
-        if self.listener in descriptors:
-            self.welcome()
         for client in list(self.clients):
             event = descriptors.get(client.end.fileno(), 0)
             try:
@@ -204,6 +202,10 @@ class Stage:
                     self.leave(client)
             except OSError:
                 self.leave(client)
+        if (
+            self.listener in descriptors
+        ):  # last: who comes may get the number of a descriptor that was ready, and closed
+            self.welcome()
 
     def read(self, descriptor: int) -> bool:
         """Pass on what the container wrote. False where there is nothing more for now."""
