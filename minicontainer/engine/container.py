@@ -253,7 +253,7 @@ class Container:
         try:
             opened = self.monitor()
         except errors.Conflict:
-            self.reload()
+            self.settle()
             return {"StatusCode": self.record["exit_code"] or 0}
         try:
             message = opened.until("exited", "ended", patience=timeout)

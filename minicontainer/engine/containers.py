@@ -147,7 +147,7 @@ class Containers:
             raise errors.Conflict(f"container {record['name']} is marked for removal and cannot be started: rm it")
         directory = self.path(record["id"])
         plan = [*self.alone(), *steps.about("engine", take_up(directory))]
-        if record.get("lost"):
+        if record.get("lost") or self.left(record):
             plan += self.teardown(record, remove=False)
         return self.started_again(record, plan, console_size, restart_count=0)
 
@@ -330,10 +330,13 @@ class Containers:
             if again
             else steps.remove_tree(place, why="no process any more")
         )
-        yield gone._replace(concept="engine")
-        anonymous = record["anonymous"] if volumes_too else []
-        last = self.forget(record, anonymous) if remove else self.remember(directory, ended or {})
-        yield from steps.about("engine", last)
+        if remove:
+            yield gone._replace(concept="engine")
+            anonymous = record["anonymous"] if volumes_too else []
+            yield from steps.about("engine", self.forget(record, anonymous))
+        else:  # how it ended is known before nobody can be asked any more
+            yield from steps.about("engine", self.remember(directory, ended or {}))
+            yield gone._replace(concept="engine")
 
     def forget(self, record: Record, anonymous: Names) -> Iterator[steps.Step]:
         """Close the journal of a container that is to leave nothing."""
@@ -549,26 +552,36 @@ class Containers:
 
     def read(self, identifier: str) -> Record | None:
         """One record with its true status, None if it has none (yet, or any more)."""
-        try:
-            record = self.load(identifier)
-        except FileNotFoundError:
-            return None
-        if record["status"] in ("created", "exited"):
-            return record
-        kept = state.alive(*record["monitor"])
-        try:
-            running = json.loads(files.read(f"{self.run_directory(identifier)}/state.json"))
-        except FileNotFoundError:
-            running = None
-        if running and (kept or state.alive(running["pid"], running["start_time"])):
-            record |= {**running, "status": "paused" if running.get("paused") else "running"}
-            if record["config"].get("Healthcheck"):
-                from . import health
+        before = None
+        while True:
+            try:
+                record = self.load(identifier)
+            except FileNotFoundError:
+                return None
+            if record["status"] in ("created", "exited"):
+                return record
+            kept = state.alive(*record["monitor"])
+            try:
+                running = json.loads(files.read(f"{self.run_directory(identifier)}/state.json"))
+            except FileNotFoundError:
+                running = None
+            if running and (kept or state.alive(running["pid"], running["start_time"])):
+                record |= {**running, "status": "paused" if running.get("paused") else "running"}
+                if record["config"].get("Healthcheck"):
+                    from . import health
 
-                record["health"] = (health.read(self, identifier) or {}).get("Status", "")
-        elif not kept:
+                    record["health"] = (health.read(self, identifier) or {}).get("Status", "")
+                return record
+            if record == before:  # else its monitor may have noted something since, and ended
+                break
+            before = record
+        if not kept:
             self.lose(record)
         return record
+
+    def left(self, record: Record) -> bool:
+        """Whether its monitor was killed after it had noted the end, and before it had taken the last thing away."""
+        return record["status"] in ("created", "exited") and os.path.exists(self.run_directory(record["id"]))
 
     def lose(self, record: Record) -> None:
         """Say of a record whose monitor was killed what has become of it."""

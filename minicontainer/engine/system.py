@@ -52,9 +52,9 @@ class System:
                 return ""
         try:
             record = self.containers.read(identifier)
-            if record and "lost" not in record:
+            if record and "lost" not in record and not self.containers.left(record):
                 return ""
-            whole = record is None or record["remove"]  # nothing of it is to be kept
+            whole = record is None or (record["remove"] and "lost" in record)  # nothing of it is to be kept
             if repair:
                 ended: dict[str, Any] = {}
                 if record:
