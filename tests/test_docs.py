@@ -17,7 +17,7 @@ from minicontainer.cli import flags
 from tests.conftest import CHECKOUT
 
 DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *(CHECKOUT / "notebooks").glob("*.md"), *(CHECKOUT / "labs").glob("*.md"),
-                    *(CHECKOUT / "slides").glob("*.md")])  # fmt: skip
+                    *(CHECKOUT / "slides").glob("*.md"), *(CHECKOUT / "minicontainer").glob("*.md")])  # fmt: skip
 PACKAGE = CHECKOUT / "minicontainer"
 README = (CHECKOUT / "README.md").read_text()
 ARCHITECTURE = (CHECKOUT / "ARCHITECTURE.md").read_text()

@@ -19,5 +19,5 @@ def main(arguments: list[str]) -> int:
     planned = run.plan(containers, policy, quiet, rest[0], command=rest[1:], **options)
     if "cidfile" in values:
         run.note_id(values["cidfile"], planned.record["id"])
-    print(containers.create(planned))
+    print(containers.make(planned))
     return 0

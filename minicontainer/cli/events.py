@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from typing import Any
 
 from .. import host
@@ -29,14 +28,11 @@ def main(arguments: list[str]) -> int:
     if values.get("format", "json") not in ("json", "{{json .}}"):
         raise UsageError(f"--format {values['format']}: json")
     wanted = [condition(text) for text in values["filters"]]
-    since = moments.nanoseconds("--since", values.get("since", "")) or time.time_ns()
+    since = moments.nanoseconds("--since", values.get("since", ""))
     until = moments.nanoseconds("--until", values.get("until", ""))
     with contextlib.suppress(KeyboardInterrupt):
-        for event in events.read(host.root(), follow=not until or until > time.time_ns()):
-            if event is None:
-                if until and time.time_ns() > until:
-                    break
-            elif since <= event["timeNano"] and (not until or event["timeNano"] <= until) and matches(event, wanted):
+        for event in events.between(host.root(), since, until):
+            if matches(event, wanted):
                 print(json.dumps(event) if "format" in values else line(event), flush=True)
     return 0
 

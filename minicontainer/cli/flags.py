@@ -133,20 +133,15 @@ def usage(command: str, flags: list[Flag]) -> str:
 
 
 SHOWN = {"bool": "", "text": " VALUE", "list": " VALUE …", "optional": "[=VALUE]"}
-UNITS = {"": 1, "b": 1, "k": 2**10, "kb": 2**10, "m": 2**20, "mb": 2**20, "g": 2**30, "gb": 2**30, "t": 2**40}
 
 
 def size(flag: str, text: str) -> int:
     """`64m` in bytes: docker's units b, k, m, g, powers of 1024."""
-    digits = text.rstrip("bkmgtBKMGT")
+    from ..engine import configure
+
     try:
-        if digits != digits.strip():
-            raise ValueError
-        count = int(float(digits) * UNITS[text[len(digits) :].lower()])
-        if count < 0:
-            raise ValueError
-        return count
-    except (ValueError, KeyError, OverflowError):
+        return configure.bytes_of(text)
+    except ValueError:
         raise UsageError(f"invalid argument {text!r} for {flag}: a size like 64m or 1g") from None
 
 

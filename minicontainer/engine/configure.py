@@ -102,13 +102,18 @@ def command(options: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
     """Entrypoint and command together. A new entrypoint drops the image's command; `--init` puts tini in front."""
     entrypoint, arguments = defaults.get("Entrypoint") or [], options["command"]
     if options["entrypoint"] is not None:
-        entrypoint = [options["entrypoint"]] if options["entrypoint"] else []
+        entrypoint = replaced(options["entrypoint"])
     elif not arguments:
         arguments = defaults.get("Cmd") or []
     whole = [*entrypoint, *arguments]
     if not whole:
         raise errors.InvalidArgument("no command specified: the image has none, so name one after the image")
     return [INIT_INSIDE, "--", *whole] if options["init"] else whole
+
+
+def replaced(entrypoint: str | list[str]) -> list[str]:
+    """An entrypoint in place of the image's: one word, or several; an empty one is none."""
+    return [entrypoint] if entrypoint and isinstance(entrypoint, str) else list(entrypoint)
 
 
 def described(options: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +130,7 @@ def described(options: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
             variables[key] = value
     entrypoint, words = defaults.get("Entrypoint"), options["command"]
     if options["entrypoint"] is not None:
-        entrypoint = [options["entrypoint"]] if options["entrypoint"] else None
+        entrypoint = replaced(options["entrypoint"]) or None
     elif not words:
         words = defaults.get("Cmd")
     volumes_of = [mount.target for mount in options["mounts"] if mount.source in options["anonymous"]]
@@ -286,6 +291,24 @@ def changed(before: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def by_cpus(cpu: dict[str, Any]) -> bool:
     """Whether that is how `--cpus` is written down."""
     return cpu.get("period") == 100_000 and cpu.get("quota", 0) > 0
+
+
+UNITS = {"": 1, "b": 1, "k": 2**10, "kb": 2**10, "m": 2**20, "mb": 2**20, "g": 2**30, "gb": 2**30, "t": 2**40}
+
+
+def bytes_of(text: str) -> int:
+    """`64m` in bytes: docker's units b, k, m, g, t, powers of 1024. Raises ValueError."""
+    digits = text.rstrip("bkmgtBKMGT")
+    unit = text[len(digits) :].lower()
+    if digits != digits.strip() or unit not in UNITS:
+        raise ValueError(text)
+    try:
+        count = int(float(digits) * UNITS[unit])
+    except OverflowError:
+        raise ValueError(text) from None
+    if count < 0:
+        raise ValueError(text)
+    return count
 
 
 def numbers_of(text: str) -> set[int]:

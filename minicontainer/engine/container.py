@@ -81,6 +81,11 @@ class Container:
         return dict(self.record["labels"])
 
     @property
+    def image(self) -> store.Image:
+        """The image that it was made from. Raises ImageNotFound where that has been removed."""
+        return self.engine.images.get(self.record["image_id"])
+
+    @property
     def status(self) -> str:
         """created, running, paused, restarting, exited, dead; as of the last look."""
         return containers.word(self.record)

@@ -35,10 +35,11 @@ from . import configure, events, keeper, names, volumes
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, Literal, Unpack, overload
 
     from ..image import removal
     from . import container
+    from .options import Options
 
     Record = dict[str, Any]
     Records = list[Record]  # inside the class, `list` is its method
@@ -426,7 +427,7 @@ class Containers:
             raise errors.Unsupported("a process with threads cannot fork a container: containers.run does it otherwise")
         return monitor.fork(lambda end: keeper.live(self, planned, end, audience, explain))
 
-    def create(self, planned: Start) -> str:
+    def make(self, planned: Start) -> str:
         """Make the container that was planned, and do not start it. Returns its id."""
         planned.record["status"] = "created"
         values: steps.Values = {}
@@ -444,16 +445,32 @@ class Containers:
 
     # docker-py's nouns: the same for who writes Python (container.py)
 
+    if TYPE_CHECKING:  # with `detach` a Container, without what it wrote
+
+        @overload
+        def run(
+            self, image: str, command: str | Names | None = None, *, detach: Literal[True], remove: bool = False,
+            **given: Unpack[Options],
+        ) -> container.Container: ...  # fmt: skip
+
+        @overload
+        def run(
+            self, image: str, command: str | Names | None = None, *, detach: Literal[False] = False,
+            stdout: bool = True, stderr: bool = False, remove: bool = False, **given: Unpack[Options],
+        ) -> bytes: ...  # fmt: skip
+
     def run(
-        self, image: str, command: str | Names | None = None, detach: bool = False, stdout: bool = True,
-        stderr: bool = False, remove: bool = False, **options: Any,
+        self, image: str, command: str | Names | None = None, *, detach: bool = False, stdout: bool = True,
+        stderr: bool = False, remove: bool = False, **given: Unpack[Options],
     ) -> container.Container | bytes:  # fmt: skip
         """Create a container and start it. With `detach`, the Container; else, once it has ended, what it wrote.
 
-        `options` are those of configure.DEFAULTS. Raises ContainerError where it ended with another code than 0, and
-        what `plan` raises.
+        `given` are docker-py's options (options.py). Raises ContainerError where it ended with another code than 0,
+        InvalidArgument, ImageNotFound, CommandNotFound, CommandNotExecutable, Conflict: then there is no container.
         """
-        made = self.make(image, command, remove=remove and detach, **options)
+        if detach and remove:
+            given = {**given, "auto_remove": True}
+        made = self.create(image, command, **given)
         try:
             made.start()
         except BaseException:
@@ -472,10 +489,12 @@ class Containers:
             )
         return output
 
-    def make(self, image: str, command: str | Names | None = None, **options: Any) -> container.Container:
-        """Create a container without starting it: docker-py's `create`."""
-        words = command.split() if isinstance(command, str) else command or []
-        return self.get(self.create(self.plan(image, command=words, **options)))
+    def create(self, image: str, command: str | Names | None = None, **given: Unpack[Options]) -> container.Container:
+        """Create a container and do not start it. `given`, and what is raised, as with `run`."""
+        from . import options
+
+        known = options.understood(given)
+        return self.get(self.make(self.plan(image, command=options.words(command), **known)))
 
     def get(self, name: str) -> container.Container:
         """A container by name, id or any unique prefix of its id. Raises ContainerNotFound, InvalidArgument."""

@@ -63,3 +63,14 @@ def read(root: str, follow: bool = False, pause: float = 0.1) -> Iterator[dict[s
             return
         yield None
         time.sleep(pause)
+
+
+def between(root: str, since: int, until: int) -> Iterator[dict[str, Any]]:
+    """What happens from `since` until `until`, in nanoseconds since 1970; 0 is now, and never."""
+    since = since or time.time_ns()
+    for event in read(root, follow=not until or until > time.time_ns()):
+        if event is None:
+            if until and time.time_ns() > until:
+                return
+        elif since <= event["timeNano"] and (not until or event["timeNano"] <= until):
+            yield event

@@ -58,7 +58,7 @@ def measure(workshop: Workshop, runs: int) -> Report:
     workshop.tell(f"making {LISTED} containers each")
     ours = client.Client(workshop.root).containers
     for _ in range(LISTED):
-        ours.make(image, SLEEP, network_mode="none")
+        ours.create(image, SLEEP, network_mode="none")
     for typed in list(words.values())[1:]:
         for number in range(LISTED):
             engines.said([*typed, "create", "--network", "none", image, *SLEEP])
