@@ -609,6 +609,8 @@ class Containers:
             record["status"] = "dead"
         elif "started" not in record:
             record["status"] = "created"
+        elif record["status"] == "restarting":  # it had ended, and how was noted
+            record["status"] = "exited"
         else:  # the kernel killed its command with the monitor: 128 + SIGKILL; after its last log line
             seen = next(path for path in (self.log_path(record["id"]), self.path(record["id"])) if os.path.exists(path))
             record |= {"status": "exited", "exit_code": 137, "finished": log.timestamp(os.stat(seen).st_mtime_ns)}

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from minicontainer.runtime import state as state_module
 from tests import leftovers
 from tests.conftest import minicontainer
 
@@ -128,48 +130,106 @@ def test_repair_disturbs_no_running_start(store: Path) -> None:
     is_clean(store)
 
 
+POLICIES = ["no", "always", "unless-stopped", "on-failure", "on-failure:2"]
+LONG = ["sleep", "1000"]
+
+
 def kill_at_random_moments(store: Path, times: int) -> None:
-    """`run -d` on and on, and SIGKILL for the client, the monitor or process 1, a random time after the client began.
+    """`run -d --restart …` on and on, and SIGKILL for the client, the monitor or process 1, at a random moment.
 
     Every record must be true afterwards, without any repair; then a repair leaves nothing but records.
     """
     seed = random.randrange(2**32)
-    dice = random.Random(seed)
+    print(f"seed {seed}")
     for number in range(times):
+        dice = random.Random(f"{seed} {number}")
+        policy, whom = dice.choice(POLICIES), dice.choice(["client", "monitor", "init"])
+        words = dice.choice([LONG, ["sh", "-c", f"sleep {dice.uniform(0, 0.1)}; exit 3"]])
         name = f"victim-{number}"
-        command = [*start()[:3], "run", "-d", "--name", name, "-p", "0:80", "busybox", "sleep", "1000"]
-        client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        whom = dice.choice(["client", "monitor", "init"])
-        if whom == "client":
-            try:
-                client.wait(dice.uniform(0, 0.12))
-            except subprocess.TimeoutExpired:
-                client.kill()
-        client.wait(30)
-        shown = state_of(name)
-        if whom != "client":
-            pid = shown["Pid"]
-            victim = pid if whom == "init" else int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-            os.kill(victim, signal.SIGKILL)
-        else:  # a monitor that had been forked by then goes on to the end of the start
-            while shown and shown["Status"] == "created" and monitor_lives(store, name):
-                shown = state_of(name)
         try:
-            if whom == "client":
-                alive = bool(shown) and shown["Running"]
-            else:
-                deadline = time.monotonic() + 20
-                while (shown := state_of(name))["Status"] != "exited":
-                    assert time.monotonic() < deadline, shown
-                assert shown["ExitCode"] == 137
-                alive = False
-            assert alive == (bool(shown) and shown["Pid"] > 0 and Path(f"/proc/{shown['Pid']}").exists())
-            if shown:
-                minicontainer("rm", "-f", name)
+            kill_one(store, dice, name, policy, whom, words)
+            minicontainer("rm", "-f", name)
             is_clean(store)
         except BaseException as error:
-            error.add_note(f"{whom} killed, seed {seed}, number {number}")
+            error.add_note(f"{whom} of {' '.join(words)} --restart {policy} killed: seed {seed}, number {number}")
             raise
+
+
+def kill_one(store: Path, dice: random.Random, name: str, policy: str, whom: str, words: list[str]) -> None:
+    """One container, one SIGKILL, and what is said of it afterwards."""
+    command = [*start()[:3], "run", "-d", "--name", name, "--restart", policy, "-p", "0:80", "busybox", *words]
+    client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if whom == "client":
+        try:
+            client.wait(dice.uniform(0, 0.12))
+        except subprocess.TimeoutExpired:
+            client.kill()
+    client.wait(30)
+    struck = False
+    if whom != "client":
+        # Beyond the second after which the monitor has become another program.
+        select.select([], [], [], dice.choice([0, dice.uniform(0, 0.2), dice.uniform(0.9, 1.3)]))
+        struck = strike(store, name, whom)
+    shown = settled(store, name)
+    if whom == "client" or not struck:
+        return
+    if whom == "monitor":
+        assert shown["Status"] == "exited" and shown["ExitCode"] in ((137,) if words == LONG else (137, 3)), shown
+        minicontainer("start", name)
+        shown = settled(store, name)
+    elif words == LONG and policy == "no":
+        assert shown["Status"] == "exited" and shown["ExitCode"] == 137, shown
+    assert words != LONG or policy == "no" or shown["Running"], shown  # docker's Running: also between two runs
+
+
+def strike(store: Path, name: str, whom: str) -> bool:
+    """SIGKILL for the container's monitor or process 1, if it is there; by pidfd, so for nobody else."""
+    try:
+        directory = store / "containers" / os.readlink(store / "containers/names" / name)
+        run = Path(f"/run/minicontainer{leftovers.suffix(store)}") / directory.name
+        if whom == "monitor":
+            pid, began = json.loads((directory / "record.json").read_text())["monitor"]
+        else:
+            state = json.loads((run / "state.json").read_text())
+            pid, began = state["pid"], state["start_time"]
+        descriptor = os.pidfd_open(pid)
+        try:
+            if not state_module.alive(pid, began):
+                return False
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            select.select([descriptor], [], [])  # readable once it has ended
+        finally:
+            os.close(descriptor)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return True
+
+
+def settled(store: Path, name: str) -> dict[str, Any]:
+    """What is said of a container once it runs, waits for its restart, or nothing more happens to it; {} if it is not.
+
+    `inspect` and `ps` say the same, and /proc as well: it runs if, and only if, its process is in its cgroup.
+    """
+    deadline = time.monotonic() + 30
+    while True:
+        shown = state_of(name)
+        listed = minicontainer("ps", "-a", "--format", "{{.State}}", "--filter", f"name=^/{name}$").stdout.strip()
+        true = not shown or (shown["Status"] == "running") == inside(store, name, shown["Pid"])
+        again = state_of(name)
+        goes_on = bool(shown) and shown["Status"] in ("running", "restarting")
+        steady = shown == again and (goes_on or not monitor_lives(store, name))
+        if steady and true and listed == (shown["Status"] if shown else ""):
+            return shown
+        assert time.monotonic() < deadline, (shown, again, listed, true)
+
+
+def inside(store: Path, name: str, pid: int) -> bool:
+    """Whether that is a process in the container's cgroup (proc_pid_cgroup(5))."""
+    identifier = os.readlink(store / "containers/names" / name)
+    try:
+        return pid > 0 and identifier in Path(f"/proc/{pid}/cgroup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def state_of(name: str) -> dict[str, Any]:
