@@ -58,6 +58,8 @@ def fits(event: dict[str, Any], key: str, value: str) -> bool:
     if key == "label":
         name, given, content = value.partition("=")
         return name in attributes and (not given or attributes[name] == content)
+    if key == "event" and value in ("health_status", "exec_create", "exec_start"):  # without what follows the colon
+        return bool(event["Action"].startswith(value))
     return bool({"event": event["Action"], "image": attributes["image"], "type": event["Type"]}[key] == value)
 
 

@@ -102,6 +102,7 @@ class Containers:
             joined,
         )
         spec.check(config)
+        described = configure.described(options, found.config)
         record: Record = {
             "id": identifier,
             "name": options["name"] or names.new_name(),
@@ -111,8 +112,8 @@ class Containers:
             "image_id": found.id,
             "layers": found.chain_ids,
             "args": config["process"]["args"],
-            "config": configure.described(options, found.config),
-            "labels": options["labels"],
+            "config": described,
+            "labels": described["Labels"],
             "remove": options["remove"],
             "hostname": options["hostname"],
             "stdin": options["stdin_open"],

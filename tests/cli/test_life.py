@@ -412,7 +412,8 @@ def test_events(shop: Shop) -> None:
     events = [json.loads(line) for line in (shop.root / "events.jsonl").read_text().splitlines()]
     ours = [event for event in events if event["Actor"]["Attributes"]["name"] == "web"][-4:]
     assert [event["Action"] for event in ours] == ["create", "start", "die", "destroy"]
-    assert ours[2]["Actor"]["Attributes"] == {"colour": "blue", "image": "demo", "name": "web", "exitCode": "0"}
+    labels = {"colour": "blue", "made": "by hand"}  # the latter is the image's
+    assert ours[2]["Actor"]["Attributes"] == {**labels, "image": "demo", "name": "web", "exitCode": "0"}
     asked = [
         "events",
         "--since",

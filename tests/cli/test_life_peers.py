@@ -4,11 +4,14 @@ Normalised, and nothing else: ids, how long ago something was, blanks between co
 which only that there are some is compared.
 """
 
+import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,6 +160,65 @@ def normal(text: str) -> str:
     text = re.sub(r"(Less than a second|About a minute|\d+ seconds?)", "AGE", text)
     text = re.sub(r"Total reclaimed space: .*", "Total reclaimed space: SIZE", text)
     return re.sub(r" {2,}", "  ", text)
+
+
+OURS = [sys.executable, "-m", "minicontainer"]
+
+
+def test_health_is_told_the_same(shop: Shop, docker_with_demo: list[str]) -> None:
+    """From starting over healthy to unhealthy, and stopped; how often they have looked by then is a matter of time."""
+    try:
+        theirs, here = health_of(docker_with_demo), health_of(OURS)
+    finally:
+        subprocess.run([*OURS, "rm", "-f", "-v", "web", "slow"], capture_output=True)
+    assert here == theirs
+
+
+def health_of(engine: list[str]) -> list[Any]:
+    """What is told of a container that is well and one that nobody has looked at yet."""
+    told: list[Any] = []
+    began = str(time.time())
+    run = [*engine, "run", "-d", "--network", "none"]
+    check = ["--health-cmd", "test -e /tmp/well && echo yes", "--health-interval", "100ms", "--health-retries", "2"]
+    subprocess.run([*run, "--name", "slow", *check, "--health-interval", "1h", "demo", "sleep", "600"], check=True)
+    subprocess.run([*run, "--name", "web", *check, "demo", "sleep", "600"], check=True)
+    told += [shown(engine, "slow"), health(engine, "slow")]
+    told.append(typed(engine, ["inspect", "-f", "{{json .Config.Healthcheck}} {{.State.Health.Status}}", "slow"]))
+    for change, status in (("touch", "healthy"), ("rm", "unhealthy"), ("touch", "healthy")):
+        subprocess.run([*engine, "exec", "web", change, "/tmp/well"], check=True)
+        told += [until_healthy(engine, status), shown(engine, "web")]
+        told.append(typed(engine, ["ps", "--format", "{{.Names}}", "--filter", f"health={status}"]))
+    subprocess.run([*engine, "stop", "-t", "0", "web"], check=True)
+    told += [shown(engine, "web"), health(engine, "web")["Status"]]
+    changes = ["events", "--since", began, "--until", str(time.time()), "-f", "event=health_status"]
+    told.append([line.split(" ", 1)[1] for line in typed(engine, changes)[1].splitlines()])
+    # Whether it was found unhealthy before anybody made it well is a matter of time.
+    if told[-1] and "unhealthy" in told[-1][0]:
+        told[-1].pop(0)
+    return told
+
+
+def shown(engine: list[str], name: str) -> str:
+    """Its status as `ps` has it."""
+    words = ["ps", "-a", "--format", "{{.Status}}", "--filter", f"name={name}"]
+    return re.sub(r"(Up|ago) .*?(?=\(|$)", r"\1 ", typed(engine, words)[1].replace("AGE", ""))
+
+
+def health(engine: list[str], name: str) -> dict[str, Any]:
+    """What `inspect` has of it, as a program reads it."""
+    found: dict[str, Any] = json.loads(typed(engine, ["inspect", "-f", "{{json .State.Health}}", name])[1])
+    return found
+
+
+def until_healthy(engine: list[str], status: str) -> dict[str, Any]:
+    """The shape of it once it is so: its keys, in their order, and the last result."""
+    patience = time.monotonic() + 30
+    while (found := health(engine, "web"))["Status"] != status:
+        assert time.monotonic() < patience, found
+    last = found["Log"][-1]
+    # Of one that is unhealthy, the streak goes on.
+    streak = min(found["FailingStreak"], 2)
+    return {"keys": [*found, *last], "streak": streak, "code": last["ExitCode"], "output": last["Output"]}
 
 
 def test_the_transcripts_are_the_same(shop: Shop, docker_with_demo: list[str]) -> None:

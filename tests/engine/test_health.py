@@ -115,9 +115,10 @@ class TestWithContainers:
         actions = [json.loads(line)["Action"] for line in (cleared.root / "events.jsonl").read_text().splitlines()]
         changes = [action for action in actions if action.startswith("health_status")]
         assert changes[-2:] == ["health_status: unhealthy", "health_status: healthy"]
-        # It begins anew with the container, whose last health is still told of when it has stopped.
+        # It begins anew with the container, whose last results are still told of when it has stopped.
         minicontainer("stop", "-t", "0", "web")
-        assert seen("web")["Status"] == "healthy"
+        stopped = seen("web")
+        assert stopped["Status"] == "unhealthy" and stopped["Log"][-1]["ExitCode"] == 0
         minicontainer("start", "web")
         assert until("web", "healthy")["Log"]
 
