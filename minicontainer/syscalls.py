@@ -50,6 +50,11 @@ AT_FDCWD = -100
 
 CLOSE_RANGE_CLOEXEC = 4  # close_range(2)
 
+# inotify(7)
+IN_MODIFY = 0x2
+IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
+
 # Numbers that glibc has no function for, or one that does more (asm/unistd_64.h, asm-generic/unistd.h).
 MACHINE = os.uname().machine
 NUMBERS = {
@@ -197,6 +202,17 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         for mask in (effective, permitted, inheritable)
     )
     syscall("capset", header, data)
+
+
+def inotify(path: str, mask: int) -> int:
+    """inotify_init1(2), inotify_add_watch(2): a descriptor that can be read once something of `mask` has happened."""
+    descriptor = _check(libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify_init1")
+    try:
+        _check(libc.inotify_add_watch(descriptor, os.fsencode(path), mask), "inotify_add_watch", path, mask)
+    except errors.KernelError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def prctl(option: int, *arguments: int) -> int:

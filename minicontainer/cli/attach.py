@@ -22,4 +22,4 @@ def main(arguments: list[str]) -> int:
     session = container.attach(stdin)
     session.wait_started()
     with attached.Signals(values["sig_proxy"] and not session.terminal) as signals:
-        return attached.stay(session, stdin, signals, keys)
+        return attached.stay(session, stdin, signals, keys, left=container.note_detached)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     from collections.abc import Callable
     from typing import Any
 
+    Report = Callable[[dict[str, Any]], None]
+
 CATCHABLE = set(signal.valid_signals()) - {
     signal.SIGCHLD, signal.SIGPIPE, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH, signal.SIGURG,
     # Ours: a fault of this process, and job control of its terminal.
@@ -57,12 +59,27 @@ def stay(
     stdin: bool,
     signals: Signals,
     keys: bytes = sessions.DETACH,
-    report: Callable[[dict[str, Any]], None] | None = None,
+    report: Report | None = None,
+    left: Callable[[], None] | None = None,
 ) -> int:
-    """Relay between us and a started container until it has ended, or we are detached. Returns the exit code for us."""
+    """Relay between us and a started container until it has ended, or we are detached. Returns the exit code for us.
+
+    `left` is called once somebody has typed `keys`.
+    """
     signals.lead_to(session)
+    code = at_terminal(session, stdin, keys, report)
+    if code is None:
+        print("read escape sequence", file=sys.stderr)
+        if left:
+            left()
+        return 0
+    return code
+
+
+def at_terminal(session: sessions.Session, stdin: bool, keys: bytes, report: Report | None) -> int | None:
+    """The same, with our terminal as it should be meanwhile; None if somebody typed `keys`."""
     if not session.terminal or not os.isatty(0):
-        return relay(session, stdin, keys, report)
+        return session.relay(stdin, keys, report)
 
     def resize(*_: object) -> None:
         columns, rows = os.get_terminal_size(0)
@@ -72,20 +89,11 @@ def stay(
     before = signal.signal(signal.SIGWINCH, resize)
     try:
         if not stdin:
-            return relay(session, False, keys, report)  # nobody types into it: ctrl-C is ours, and we pass it on
+            return session.relay(False, keys, report)  # nobody types into it: ctrl-C is ours, and we pass it on
         with terminal.raw(0):
-            return relay(session, True, keys, report)
+            return session.relay(True, keys, report)
     finally:
         signal.signal(signal.SIGWINCH, before)
-
-
-def relay(session: sessions.Session, stdin: bool, keys: bytes, report: Callable[[dict[str, Any]], None] | None) -> int:
-    """The same, with the terminal as it should be."""
-    code = session.relay(stdin, keys, report)
-    if code is None:
-        print("read escape sequence", file=sys.stderr)
-        return 0
-    return code
 
 
 def keys(text: str | None) -> bytes:

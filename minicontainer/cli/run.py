@@ -184,7 +184,10 @@ def begin(containers: Any, planned: Any, values: dict[str, Any], explain: bool, 
                 print(planned.record["id"])
                 return 0
             keys = attached.keys(values.get("detach_keys"))
-            return attached.stay(session, planned.options["stdin_open"], signals, keys, report)
+            stdin = planned.options["stdin_open"]
+            return attached.stay(
+                session, stdin, signals, keys, report, left=lambda: containers.note("detach", planned.record)
+            )
     finally:
         if recorder:
             recorder.draw()

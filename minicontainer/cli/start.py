@@ -29,4 +29,5 @@ def main(arguments: list[str]) -> int:
         session = container.start(attach=True, console_size=size)
         assert session is not None
         session.wait_started()
-        return attached.stay(session, container.record["stdin"] and values["interactive"], signals, keys)
+        stdin = container.record["stdin"] and values["interactive"]
+        return attached.stay(session, stdin, signals, keys, left=container.note_detached)

@@ -187,6 +187,10 @@ class Container:
         events.write(self.engine.root, "attach", self.record)
         return opened
 
+    def note_detached(self) -> None:
+        """Note for who follows `events` that somebody has let go of it without ending it."""
+        events.write(self.engine.root, "detach", self.record)
+
     def kill(self, signal: str | int = "KILL") -> None:
         """Send it a signal. The one that `stop` would send, and SIGKILL, also end a restart policy. Raises Conflict."""
         number = containers.signal_number(str(signal))
@@ -235,16 +239,21 @@ class Container:
         """Send the signal, and after `timeout` seconds SIGKILL; return when it has ended."""
         opened = self.monitor()
         try:
-            opened.ask({"signal": number, "stop": True})
+            self.ask_to_end(opened, number)
             if self.record["status"] == "paused":
                 self.thaw()
             try:
                 opened.until("exited", patience=timeout if timeout >= 0 else None)
             except TimeoutError:
-                opened.ask({"signal": SIGKILL, "stop": True})
+                self.ask_to_end(opened, SIGKILL)
                 opened.until("exited")
         finally:
             opened.close()
+
+    def ask_to_end(self, opened: session.Session, number: int) -> None:
+        """Have the monitor send a signal that is to end it for good."""
+        events.write(self.engine.root, "kill", self.record, signal=str(number))
+        opened.ask({"signal": number, "stop": True})
 
     def restart(self, timeout: float | None = None, signal: str = "") -> None:
         """`stop`, and `start`."""

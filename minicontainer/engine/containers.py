@@ -400,9 +400,9 @@ class Containers:
         ended["oom_killed"] = bool(cgroups.oom_kills(record["cgroup"]))
         return self.teardown(record, record["remove"], ended, again=again)
 
-    def note_died(self, record: Record, code: int) -> None:
-        """Note for who follows `events` that the command has ended."""
-        events.write(self.root, "die", record, exitCode=str(code))
+    def note(self, action: str, record: Record, **attributes: str) -> None:
+        """Note for who follows `events` what has been done to a container."""
+        events.write(self.root, action, record, **attributes)
 
     def restarts(self, record: Record, code: int) -> bool:
         """Whether its policy says to start it again, now that it has ended with this code by itself."""

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import time
+
+from .. import files, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -52,25 +55,32 @@ def write(root: str, action: str, record: dict[str, Any], **attributes: str) -> 
             pass  # somebody else was first
 
 
-def read(root: str, follow: bool = False, pause: float = 0.1) -> Iterator[dict[str, Any] | None]:
-    """All events that are kept, oldest first. With `follow`, then None every so many seconds, and what is new."""
+def read(root: str, follow: bool = False, until: float | None = None) -> Iterator[dict[str, Any]]:
+    """All events that are kept, oldest first. With `follow`, then what is new, until that moment of time.time()."""
     from . import logs
 
     file = logs.Follower(f"{root}/{NAME}")
-    while True:
+    if not follow:
         yield from file.rest()
-        if not follow:
-            return
-        yield None
-        time.sleep(pause)
+        return
+    files.make_directory(root)
+    # Of the directory, for the journal may not be there yet, and is renamed when it is full.
+    watch = syscalls.inotify(root, syscalls.IN_MODIFY | syscalls.IN_CREATE | syscalls.IN_MOVED_TO)
+    try:
+        while True:
+            yield from file.rest()
+            left = None if until is None else until - time.time()
+            if left is not None and left <= 0:
+                return
+            if select.select([watch], [], [], left)[0]:
+                os.read(watch, 1 << 16)  # what has happened is in the journal
+    finally:
+        os.close(watch)
 
 
 def between(root: str, since: int, until: int) -> Iterator[dict[str, Any]]:
     """What happens from `since` until `until`, in nanoseconds since 1970; 0 is now, and never."""
     since = since or time.time_ns()
-    for event in read(root, follow=not until or until > time.time_ns()):
-        if event is None:
-            if until and time.time_ns() > until:
-                return
-        elif since <= event["timeNano"] and (not until or event["timeNano"] <= until):
+    for event in read(root, not until or until > time.time_ns(), until / 10**9 if until else None):
+        if since <= event["timeNano"] and (not until or event["timeNano"] <= until):
             yield event

@@ -41,6 +41,7 @@ class Keeper:
         self.back_off = LEAST
         self.since = 0.0  # when it started, on the monotonic clock
         self.stop_signal = int(signal.SIGTERM)
+        self.attached = False  # whoever asked for the start gets its output: told to who follows `events`
         self.watcher = 0  # the pid of who looks after its health, our child; 0 where nobody does
         self.leaving = False  # the machine goes down, or our service: end it, and let it come back another time
 
@@ -53,11 +54,13 @@ class Keeper:
             monitor.start(planned.plan, values, self.report)
         except BaseException as error:
             if self.lock >= 0 or "lock" in values:  # else it is somebody else's to take down
+                self.tell_attached(engine, record)
                 monitor.take_down(engine.after_failure(record, error), self.report)
             raise
         self.lock = values.get("lock", self.lock)
         self.stop_signal = record["stop_signal"]
         self.since = time.monotonic()
+        self.tell_attached(engine, record)
         place = engine.note_started(record, values)
         if self.stage.listener < 0:
             self.stage.listen(place)
@@ -66,6 +69,12 @@ class Keeper:
             from . import health
 
             self.watcher = health.begin(engine, record)
+
+    def tell_attached(self, engine: containers.Containers, record: dict[str, Any]) -> None:
+        """Note once, before the start, that somebody is attached."""
+        if self.attached:
+            engine.note("attach", record)
+        self.attached = False
 
     def tend(self, renewed: bool) -> int:
         """Until the command has ended: its exit code. An interpreter that is not `renewed` yet is, after a while."""
@@ -97,7 +106,7 @@ class Keeper:
     def end(self, engine: containers.Containers, code: int) -> containers.Start | None:
         """Take down what has ended. The start that follows where it is to be restarted, else None."""
         record = engine.load(self.identifier)
-        engine.note_died(record, code)
+        engine.note("die", record, exitCode=str(code))
         if self.watcher:
             os.kill(self.watcher, signal.SIGKILL)
             os.waitpid(self.watcher, 0)
@@ -135,6 +144,7 @@ def live(
     stage.clients.append(attach.Client(end, takes=audience, gives=stage.once))
     keeper = Keeper(record["id"], stage)
     keeper.report = end if explain else None
+    keeper.attached = audience
     keeper.begin(engine, planned)
     if not audience:
         stage.introduce(stage.clients[0])

@@ -363,6 +363,8 @@ def test_detach_and_attach_again(shop: Shop) -> None:
         again.until("42\r\n")
         again.type("exit 5\n")
         assert again.wait() == 5
+        told = [event["Action"] for event in events_of(shop, "web")]
+        assert told[-7:] == ["create", "attach", "start", "detach", "attach", "die", "destroy"]
     finally:
         with contextlib.suppress(OSError):
             os.close(screen.master)
@@ -405,12 +407,17 @@ print(containers.list(all=True))
     ]  # fmt: skip
 
 
+def events_of(shop: Shop, name: str) -> list[dict[str, Any]]:
+    """What the journal has of a container."""
+    events = [json.loads(line) for line in (shop.root / "events.jsonl").read_text().splitlines()]
+    return [event for event in events if event["Actor"]["Attributes"]["name"] == name]
+
+
 def test_events(shop: Shop) -> None:
     run("--label", "colour=blue", "demo", "true")
     minicontainer("wait", "web")
     minicontainer("rm", "web")
-    events = [json.loads(line) for line in (shop.root / "events.jsonl").read_text().splitlines()]
-    ours = [event for event in events if event["Actor"]["Attributes"]["name"] == "web"][-4:]
+    ours = events_of(shop, "web")[-4:]
     assert [event["Action"] for event in ours] == ["create", "start", "die", "destroy"]
     labels = {"colour": "blue", "made": "by hand"}  # the latter is the image's
     assert ours[2]["Actor"]["Attributes"] == {**labels, "image": "demo", "name": "web", "exitCode": "0"}
@@ -434,11 +441,31 @@ def test_events(shop: Shop) -> None:
     )
 
 
+def watches(pid: int) -> bool:
+    """Whether that process has the kernel tell it of files (inotify(7), proc_pid_fdinfo(5))."""
+    links = Path(f"/proc/{pid}/fd").iterdir()
+    with contextlib.suppress(FileNotFoundError):
+        return any("inotify" in os.readlink(link) for link in links)
+    return False  # it has closed one of them meanwhile
+
+
 def test_events_follow(shop: Shop) -> None:
     command = [sys.executable, "-m", "minicontainer", "events", "-f", "label=told", "--since", "1h"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
         assert follower.stdout is not None
         run("--label", "told", "demo", "true")
         actions = [follower.stdout.readline().split()[2] for _ in range(3)]
+        assert watches(follower.pid)
         follower.kill()
     assert actions == ["create", "start", "die"]
+
+
+def test_events_end_when_they_are_to(shop: Shop) -> None:
+    """`--until` a moment that is to come: what happens before is told, then it ends by itself."""
+    command = [sys.executable, "-m", "minicontainer", "events", "-f", "label=soon", "--until", str(time.time() + 2)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        until(lambda: watches(follower.pid))
+        run("--label", "soon", "demo", "true")
+        assert [line.split()[2] for line in follower.stdout][:3] == ["create", "start", "die"]
+        assert follower.wait(30) == 0

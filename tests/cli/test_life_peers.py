@@ -198,6 +198,30 @@ def health_of(engine: list[str]) -> list[Any]:
     return told
 
 
+def test_events_are_the_same(shop: Shop, docker_with_demo: list[str]) -> None:
+    """But for those of networks, and of processes that `exec` starts."""
+    try:
+        theirs, here = events_of(docker_with_demo), events_of(OURS)
+    finally:
+        subprocess.run([*OURS, "rm", "-f", "-v", "seen"], capture_output=True)
+    assert "\n".join(here) == "\n".join(theirs)
+
+
+def events_of(engine: list[str]) -> list[str]:
+    """What is told of containers that somebody looks on."""
+    began = str(time.time())
+    run = ["run", "--rm", "--name", "seen", "demo"]
+    for words in ([*run, "true"], [*run, "nosuch"],
+                  ["create", "--name", "seen", "demo", "sh", "-c", "exit 3"], ["start", "-a", "seen"], ["rm", "seen"],
+                  ["run", "-d", "--name", "seen", "demo", "sleep", "600"], ["pause", "seen"], ["unpause", "seen"],
+                  ["rename", "seen", "other"], ["rename", "other", "seen"], ["kill", "seen"], ["wait", "seen"],
+                  ["start", "seen"], ["stop", "-t", "0", "seen"], ["restart", "-t", "0", "seen"],
+                  ["update", "-m", "64m", "--memory-swap", "64m", "seen"], ["rm", "-f", "seen"]):  # fmt: skip
+        subprocess.run([*engine, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    told = typed(engine, ["events", "--since", began, "--until", str(time.time()), "-f", "type=container"])[1]
+    return [line for line in told.splitlines() if "exec_" not in line]
+
+
 def shown(engine: list[str], name: str) -> str:
     """Its status as `ps` has it."""
     words = ["ps", "-a", "--format", "{{.Status}}", "--filter", f"name={name}"]
