@@ -203,11 +203,19 @@ class Store:
         )
 
     def layer_links(self, image: Image) -> list[str]:
-        """The layers' short names relative to the store's root, lowest first: `layers/l/K7QX`. Raises InvalidImage.
+        """The layers' short names relative to the store's root, lowest first: `layers/l/K7QX`.
 
         14 bytes and a colon each: 127 layers, Docker's most, fit into the page that mount(2) has for its options.
+        Raises InvalidImage for a layer that is not unpacked, ImageNotFound for an image that is being removed.
         """
-        return self.links(image.chain_ids, (image.names or [image.id])[0])
+        whose = (image.names or [image.id])[0]
+        try:
+            return self.links(image.chain_ids, whose)
+        except errors.InvalidImage:
+            with self.lock(shared=True):  # a removal has ended by now, and a load may have brought it anew
+                if not blobs.exists(self.root, image.id):
+                    raise errors.ImageNotFound(f"No such image: {whose}; it was removed just now") from None
+                return self.links(image.chain_ids, whose)
 
     def links(self, chain_ids: "list[str]", whose: str) -> list[str]:
         """The same for these layers; `whose` is what an error calls the image."""

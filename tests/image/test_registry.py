@@ -374,7 +374,7 @@ def test_two_pulls_share_a_download(fake: Fake, here: store.Store) -> None:
 
     def hold(request: Request) -> bool:
         asked.set()
-        may.wait(30)
+        may.wait(100)
         return False
 
     fake.tricks.append(always(hold, part=fake.layers[1]))
@@ -389,12 +389,12 @@ def test_two_pulls_share_a_download(fake: Fake, here: store.Store) -> None:
 
     threads = [threading.Thread(target=pull, args=(each,)) for each in (name, other)]
     threads[0].start()
-    assert asked.wait(30)
+    assert asked.wait(100)
     threads[1].start()
-    assert waiting.wait(30)
+    assert waiting.wait(100)
     may.set()
     for thread in threads:
-        thread.join(60)
+        thread.join(100)
     assert failures == []
     assert [len(fake.asked("GET", f"blobs/{layer}")) for layer in fake.layers] == [1, 1, 1]
     is_whole(here, name)
@@ -410,11 +410,11 @@ def test_a_layer_that_fails_ends_the_others_at_once(fake: Fake, here: store.Stor
         request.answer(200, b"x", length=1000)
         request.wfile.flush()
         begun.set()
-        never.wait(30)
+        never.wait(100)
         return True
 
     def fail(request: Request) -> bool:
-        begun.wait(30)
+        begun.wait(100)
         return request.refuse(404, "BLOB_UNKNOWN")
 
     fake.tricks += [always(hang, part=fake.layers[0]), always(fail, part=fake.layers[1])]
@@ -447,7 +447,7 @@ def test_a_pull_that_is_killed_leaves_a_sound_store_and_goes_on(fake: Fake, here
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        assert reached.wait(30)
+        assert reached.wait(100)
         kept = Path(here.root, "downloads", digest(BLOB)[7:])
         while not kept.exists() or kept.stat().st_size < PART:
             assert process.poll() is None
