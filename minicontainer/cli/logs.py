@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from typing import Any
 
 from ..engine import client
 from ..runtime import log
@@ -16,7 +17,7 @@ FLAGS = [
     Flag("--since", "since", "text", "from then on: 2025-01-31T12:00:00Z, seconds since 1970, or 10m ago"),
     Flag("--until", "until", "text", "… until then"),
     Flag("-t --timestamps", "timestamps", "bool", "with each line's time"),
-    Flag("--details", "details", "bool", "taken, as docker does; there are none to show"),
+    Flag("--details", "details", "bool", "… and what --log-opt labels= and env= told to note with each"),
 ]
 
 
@@ -35,9 +36,19 @@ def main(arguments: list[str]) -> int:
     with contextlib.suppress(KeyboardInterrupt):
         for entry in entries:
             output = outputs[entry["stream"]]
-            output.write((f"{entry['time']} {entry['log']}" if values["timestamps"] else entry["log"]).encode())
+            words = [entry["time"]] if values["timestamps"] else []
+            words += [details(entry)] if values["details"] else []
+            output.write(" ".join([*words, entry["log"]]).encode())
             output.flush()
     return 0
+
+
+def details(entry: dict[str, Any]) -> str:
+    """What was noted with an entry, as docker shows it: `a=1,b=two+words`; empty where nothing was."""
+    import urllib.parse
+
+    pairs = sorted((entry.get("attrs") or {}).items())
+    return ",".join(f"{urllib.parse.quote_plus(key)}={urllib.parse.quote_plus(value)}" for key, value in pairs)
 
 
 def moment(flag: str, values: dict[str, str]) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
 FLAGS = [
     Flag("-d --detach", "detach", "bool", "leave it alone once it runs, and print its id"),
     Flag("--rm", "remove", "bool", "remove the container when it has ended"),
+    Flag("-a --attach", "attach", "list", "stdin, stdout or stderr: with this alone, not with what -i says"),
     Flag("-i --interactive", "stdin_open", "bool", "keep standard input open"),
     Flag("-t --tty", "tty", "bool", "give it a terminal"),
     Flag("--name", "name", "text", "call it so"),
@@ -85,7 +86,9 @@ FLAGS = [
 ]
 
 # What the command line does with these is its own business.
-OURS = ("detach", "detach_keys", "sig_proxy", "log_driver", "log_opts", "restart")
+OURS = ("attach", "detach", "detach_keys", "sig_proxy", "log_driver", "log_opts", "restart")
+
+STREAMS = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 SIZES = {
     "mem_limit": "--memory", "mem_reservation": "--memory-reservation", "memswap_limit": "--memory-swap",
@@ -104,6 +107,11 @@ def main(arguments: list[str]) -> int:
     if plot is not None and explain not in ("", "text"):
         raise UsageError("--plot draws the steps that --explain tells of: give both")
     labs = values.pop("labs")
+    for stream in values["attach"]:
+        if stream.lower() not in STREAMS:
+            raise UsageError(f"invalid argument {stream!r} for --attach: valid streams are STDIN, STDOUT and STDERR")
+    if values["attach"] and values["detach"]:
+        raise UsageError("conflicting options: cannot specify both --attach and --detach")
     policy = values.pop("pull", "never" if explain in ("json", "sh") else "")
     quiet = values.pop("quiet")
     options = engine_options(values)
@@ -174,17 +182,20 @@ def begin(containers: Any, planned: Any, values: dict[str, Any], explain: bool, 
             session = containers.perform(planned, explain, audience=not values["detach"])
             try:
                 session.wait_started(report)
-            except errors.MiniContainerError:
+            except errors.MiniContainerError as error:
                 if explain:
                     teller.flush()  # as far as it came
-                if values["detach"] and os.path.exists(containers.path(planned.record["id"])):
-                    print(planned.record["id"])  # it is there, Created
+                there = os.path.exists(containers.path(planned.record["id"]))  # Created
+                if values["detach"] and (there or isinstance(error, errors.KernelError)):  # or was, with --rm
+                    print(planned.record["id"])
                 raise
             if values["detach"]:
                 print(planned.record["id"])
                 return 0
             keys = attached.keys(values.get("detach_keys"))
-            stdin = planned.options["stdin_open"]
+            streams = {STREAMS[stream.lower()] for stream in values["attach"]} or {0, 1, 2}
+            session.shown = streams & {1, 2}
+            stdin = planned.options["stdin_open"] and 0 in streams
             return attached.stay(
                 session, stdin, signals, keys, report, left=lambda: containers.note("detach", planned.record)
             )

@@ -124,7 +124,7 @@ class Containers:
             "mounts": [mount._asdict() for mount in options["mounts"]],
             "anonymous": options["anonymous"],
             "cgroup": config["linux"]["cgroupsPath"],
-            "log": log_options(options["log_config"]),
+            "log": log_options(options["log_config"], described),
             "restart": restart_policy(options["restart_policy"], options["remove"]),
             "restart_count": 0,
             "stop_signal": signal_number(
@@ -296,7 +296,7 @@ class Containers:
                 content = files.read(f"{shared}/{file}").decode(errors="replace")
                 yield steps.write(f"{directory}/{file}", content, why="one network, one set of names")
             return
-        if mode == "host":
+        if mode == "host" and os.path.exists("/etc/hosts"):
             lines = [files.read("/etc/hosts").decode(errors="replace")]
         if mode == "bridge":
             lines += [steps.ADDRESS, f"\t{name}\n"]
@@ -363,7 +363,8 @@ class Containers:
         """The container's log, to write to."""
         options = record["log"]
         path = self.log_path(record["id"]) if options["driver"] == "json-file" else ""
-        return log.Writer(path, options["max_size"], options["max_file"])
+        attrs = json.dumps(options["attrs"]) if options.get("attrs") else ""
+        return log.Writer(path, options["max_size"], options["max_file"], attrs)
 
     def note_started(self, record: Record, values: steps.Values) -> str:
         """Note that the command runs. Returns the container's directory of /run."""
@@ -720,12 +721,19 @@ def defaults_of(image: dict[str, Any]) -> dict[str, Any]:
     return image.get("config") or {}
 
 
-def log_options(given: dict[str, Any]) -> dict[str, Any]:
-    """docker-py's log_config: {"type": driver, "config": {"max-size": "10m", "max-file": "3"}}; -1 is no bound."""
+def log_options(given: dict[str, Any], described: dict[str, Any]) -> dict[str, Any]:
+    """docker-py's log_config: {"type": driver, "config": {"max-size": "10m", "max-file": "3"}}; -1 is no bound.
+
+    `labels` and `env` name those of a container so `described` that are noted with each entry.
+    """
     driver, options = given.get("type") or "json-file", given.get("config") or {}
     if driver not in ("json-file", "none"):
         raise errors.InvalidArgument(f"there is no log driver {driver!r}: json-file and none are there")
-    result = {**LOG, "driver": driver}
+    result: dict[str, Any] = {**LOG, "driver": driver}
+    there = {
+        "labels": described["Labels"],
+        "env": dict(line.split("=", 1) for line in described["Env"] if "=" in line),
+    }
     for name, value in options.items():
         if name == "max-size":
             digits, unit = value.rstrip("kmgKMG"), value.lstrip("-0123456789").lower()
@@ -735,7 +743,13 @@ def log_options(given: dict[str, Any]) -> dict[str, Any]:
         elif name == "max-file" and value.isdecimal() and int(value):
             result["max_file"] = int(value)
             continue
-        raise errors.InvalidArgument(f"--log-opt {name}={value}: max-size=10m (-1: no bound) and max-file=3 are known")
+        elif name in there:
+            noted = {key: there[name][key] for key in value.split(",") if key in there[name]}
+            result |= {name: value, "attrs": {**result.get("attrs", {}), **noted}}
+            continue
+        raise errors.InvalidArgument(
+            f"--log-opt {name}={value}: max-size=10m (-1: no bound), max-file=3, labels=A,B and env=A,B are known"
+        )
     return result
 
 

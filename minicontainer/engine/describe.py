@@ -105,7 +105,11 @@ def host_config(record: containers.Record, config: Document) -> Document:
         "ContainerIDFile": "",
         "LogConfig": {
             "Type": record["log"]["driver"],
-            "Config": {"max-file": str(record["log"]["max_file"]), "max-size": str(record["log"]["max_size"])},
+            "Config": {
+                **{name: record["log"][name] for name in ("env", "labels") if name in record["log"]},
+                "max-file": str(record["log"]["max_file"]),
+                "max-size": str(record["log"]["max_size"]),
+            },
         },
         "NetworkMode": record["network"],
         "PortBindings": bindings(record["ports"]),

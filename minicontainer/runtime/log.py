@@ -38,11 +38,14 @@ def write_all(descriptor: int, content: bytes) -> None:
 class Writer:
     """The log of one container at `path`. A `max_size` of 0 is no bound; an empty `path` keeps no log at all.
 
-    `held` is what has come of a line that is not finished, by stream: it outlives the interpreter (monitor.renew).
+    `attrs` is noted with each entry, as JSON; none where it is empty. `held` is what has come of a line that is not
+    finished, by stream: it outlives the interpreter (monitor.renew).
     """
 
-    def __init__(self, path: str, max_size: int = 0, max_file: int = 1, held: dict[int, bytes] | None = None) -> None:
-        self.path, self.max_size, self.max_file = path, max_size, max_file
+    def __init__(
+        self, path: str, max_size: int = 0, max_file: int = 1, attrs: str = "", held: dict[int, bytes] | None = None
+    ) -> None:
+        self.path, self.max_size, self.max_file, self.attrs = path, max_size, max_file, attrs
         self.held = held or {1: b"", 2: b""}
         self.file = -1  # opened by the first write
 
@@ -76,7 +79,8 @@ class Writer:
             return
         if self.file < 0:
             self.file = self.open()
-        tail = f',"stream":"{STREAMS[stream]}","time":"{timestamp()}"}}\n'
+        attrs = f',"attrs":{self.attrs}' if self.attrs else ""
+        tail = f',"stream":"{STREAMS[stream]}"{attrs},"time":"{timestamp()}"}}\n'
         lines = [f'{{"log":{encode_basestring(entry.decode(errors="replace"))}{tail}'.encode() for entry in entries]
         if not self.max_size:
             write_all(self.file, b"".join(lines))
@@ -108,4 +112,5 @@ class Writer:
 
     def state(self) -> dict[str, Any]:
         """What `Writer(**state)` is made of."""
-        return {"path": self.path, "max_size": self.max_size, "max_file": self.max_file, "held": self.held}
+        names = ("path", "max_size", "max_file", "attrs", "held")
+        return {name: getattr(self, name) for name in names}

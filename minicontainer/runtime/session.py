@@ -33,6 +33,7 @@ class Session:
         self.monitor = monitor
         self.process = -1  # a pidfd of the container's init, once it is known
         self.terminal = False
+        self.shown = {1, 2}  # of its outputs, those that `relay` passes on
         self.lost = KILLED  # what it means that the other side has gone without a word
         self.code: int | None = None  # how it ended, once that is known
 
@@ -121,7 +122,9 @@ class Session:
             if end in ready:
                 packet, descriptors = channel.receive_packet(self.end)
                 if packet[:1] in (b"1", b"2"):
-                    self.write(packet[0] - ord("0"), memoryview(packet)[1:])
+                    number = packet[0] - ord("0")
+                    if number in self.shown:
+                        self.write(number, memoryview(packet)[1:])
                     continue
                 message = self.understand(packet, descriptors)
                 if "exited" in message:

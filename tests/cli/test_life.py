@@ -111,6 +111,16 @@ def test_the_log_has_both_streams_and_survives_the_end(shop: Shop) -> None:
     assert minicontainer("logs", "--since", "2020-01-01T00:00:00Z", "--until", "1h", "web").stdout == ""
 
 
+def test_what_is_noted_with_each_entry_survives_a_new_monitor(shop: Shop) -> None:
+    run("-e", "E=1", "--log-opt", "env=E", "demo", "sh", "-c", LISTENS)
+    parent = monitor_of(look()["State"]["Pid"])
+    until(lambda: b"go_on" in Path(f"/proc/{parent}/cmdline").read_bytes())
+    minicontainer("stop", "web")
+    entries = [json.loads(line) for line in Path(look()["LogPath"]).read_text().splitlines()]
+    assert [(entry["log"], entry["attrs"]) for entry in entries] == [("ready\n", {"E": "1"}), ("bye\n", {"E": "1"})]
+    assert look()["HostConfig"]["LogConfig"]["Config"]["env"] == "E"
+
+
 def test_the_log_is_bounded(shop: Shop) -> None:
     run("--log-opt", "max-size=10k", "--log-opt", "max-file=2", "demo", "seq", "10000")
     minicontainer("wait", "web")

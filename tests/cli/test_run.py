@@ -559,3 +559,26 @@ def test_no_device_is_made_in_the_hosts_own_dev(shop: Shop) -> None:
     done = shop.run("-v", "/dev:/dev/", "--device", "/dev/null:/dev/one-more", "demo", "ls", "/dev", check=False)
     assert "one-more" not in done.stdout
     assert sorted(os.listdir("/dev")) == before
+
+
+def test_attached_to_what_was_named_alone(shop: Shop) -> None:
+    done = shop.run("-i", "-a", "stdin", "-a", "stdout", "plain", "sh", "-c", "cat; echo oops >&2", stdin="typed\n")
+    assert (done.stdout, done.stderr) == ("typed\n", "")
+    assert "valid streams" in shop.refused(125, "-a", "nosuch", "plain", "true")
+    assert "--attach and --detach" in shop.refused(125, "-d", "-a", "stdout", "plain", "true")
+
+
+def test_the_hosts_network_without_its_hosts(shop: Shop, tmp_path: Path) -> None:
+    """A machine without /etc/hosts: here, under an overlay of this command's own that takes it away."""
+    (tmp_path / "upper").mkdir()
+    (tmp_path / "work").mkdir()
+    os.mknod(tmp_path / "upper/hosts", 0o020000, 0)  # a whiteout
+    script = 'mount -t overlay -o "lowerdir=/etc,upperdir=$0/upper,workdir=$0/work" overlay /etc; exec "$@"'
+    command = [sys.executable, "-m", "minicontainer", "run", "--rm", "--network", "host", "plain", "cat", "/etc/hosts"]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-ec", script, tmp_path, *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("127.0.0.1\tlocalhost\n"), done.stderr
