@@ -3,7 +3,9 @@
 Runs in `./dev vm --systemd`, and on any host that is like that. Asks systemd and the kernel, not us.
 """
 
+import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -163,6 +165,42 @@ def test_a_killed_service_is_made_anew(unit: str) -> None:
         time.sleep(0.1)
     minicontainer("run", "--rm", "--network", "none", "-m", "48m", "busybox", "true")
     assert show(unit)["ActiveState"] == "active"
+
+
+def test_what_comes_back_after_a_boot(unit: str) -> None:
+    """`system enable` has systemd start what is to come back. The boot, here: its processes and /run have gone."""
+    again = f"minicontainer{host.suffix()}.service"
+    run = ["run", "-d", "--network", "none", "--name"]
+    minicontainer(*run, "back", "--restart", "always", "busybox", "sh", "-c", "trap exit TERM; sleep 600 & wait")
+    minicontainer(*run, "gone", "busybox", "sleep", "600")
+    assert again in minicontainer("system", "enable").stdout
+    try:
+        asked = subprocess.run(["systemctl", "is-enabled", again], capture_output=True, text=True)
+        assert asked.stdout == "enabled\n"
+        for identifier in os.listdir(Path(os.environ["MINICONTAINER_ROOT"], "containers")):
+            record = Path(os.environ["MINICONTAINER_ROOT"], "containers", identifier, "record.json")
+            if record.exists():
+                descriptor = os.pidfd_open(json.loads(record.read_text())["monitor"][0])
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                select.select([descriptor], [], [])
+                os.close(descriptor)
+                shutil.rmtree(f"/run/minicontainer{host.suffix()}/{identifier}")
+        shown = minicontainer("ps", "-a", "--format", "{{.Names}} {{.State}}").stdout.splitlines()
+        assert sorted(shown) == ["back exited", "gone exited"]
+        systemctl("start", again)
+        assert minicontainer("ps", "--format", "{{.Names}}").stdout == "back\n"
+        pid = int(minicontainer("inspect", "-f", "{{.State.Pid}}", "back").stdout)
+        parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        assert Path(f"/proc/{parent}/cgroup").read_text() == f"0::/system.slice/{again}\n"  # its monitor is the service
+        assert Path(f"/proc/{pid}/cgroup").read_text().startswith(f"0::/system.slice/{unit}/")
+        systemctl("stop", again)  # as at a shutdown: it ends, and is to come back
+        assert not Path(f"/proc/{pid}").exists()
+        systemctl("start", again)
+        assert minicontainer("ps", "--format", "{{.Names}}").stdout == "back\n"
+    finally:
+        minicontainer("system", "disable")
+        minicontainer("rm", "-f", "back", "gone")
+    assert subprocess.run(["systemctl", "is-enabled", again], capture_output=True).returncode
 
 
 def test_a_refusal_says_what_systemd_said(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
