@@ -603,6 +603,10 @@ def release(sheet: Sheet, network: Any, identifier: str) -> None:
     sheet.add(f"release {sheet.word(ipam.directory(network))}")
 
 
+def ipv4_only(sheet: Sheet, process: Any, device: str) -> None:
+    sheet.add(f"{within(sheet, process)}sh -c 'echo 1 >/proc/sys/net/ipv6/conf/{device}/disable_ipv6'")
+
+
 def remember_forwarding(sheet: Sheet) -> None:
     from ..network import bridge
 
@@ -850,6 +854,7 @@ CALLS: dict[str, Callable[..., None]] = {
     "volumes.make_source": one("[ -e {0} ] || mkdir -p {0}"),
     "ipam.lease": lease,
     "ipam.release": release,
+    "bridge.ipv4_only": ipv4_only,
     "bridge.remember_forwarding": remember_forwarding,
     "bridge.restore_forwarding": none("ip_forward as it was before the first container (system reset)"),
     "nat.reserve": none("sockets that keep these ports from other programs"),

@@ -249,7 +249,7 @@ def test_name_label_and_id(shop: Shop, tmp_path: Path) -> None:
         assert file.read_text() == container.id
         assert len(container.id) == 64 and not container.id[:12].isdecimal()
         record = json.loads((shop.root / "containers" / container.id / "record.json").read_text())
-        assert record["name"] == "well_named" and record["labels"] == {"a": "1", "b": ""}
+        assert record["name"] == "well_named" and record["labels"] == {"a": "1", "b": "", "made": "by hand"}
     assert not (shop.root / "containers/names/well_named").is_symlink()
 
 

@@ -72,12 +72,13 @@ def test_names_fit_the_kernel(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_plan_touches_nothing_and_names_its_unknowns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(host, "run_root", lambda: str(tmp_path))
+    monkeypatch.setattr(os.path, "exists", lambda path: True)  # /proc/sys/net/ipv6
     network = Network("bridge", "mc0", "172.30.0.0/16", "172.30.0.1", 1500)
-    plan = [*bridge.attach(network, identifier(1)), *nat.publish(identifier(1), nat.parse_ports(["8000:80"]))][:9]
+    plan = [*bridge.attach(network, identifier(1)), *nat.publish(identifier(1), nat.parse_ports(["8000:80"]))][:10]
     assert [step.verb for step in plan] == [
-        "link_add", "link_set", "address_add", "link_set", "route_add", "link_wait", "link_wait", "call", "nft",
+        "link_add", "call", "link_set", "address_add", "link_set", "route_add", "link_wait", "link_wait", "call", "nft",
     ]  # fmt: skip
-    assert str(plan[2].arguments[1]) == "$address/16"
+    assert str(plan[3].arguments[1]) == "$address/16"
     (command_,) = plan[-1].arguments
     assert ": $address . 80 }" in netlink.nft_text(command_)
     assert all(step.why for step in plan)
@@ -206,6 +207,16 @@ def test_a_container_cannot_become_the_hosts_ipv6_router(laboratory: Laboratory)
 
 
 @kernel
+def test_a_container_announces_nothing_to_the_others(laboratory: Laboratory):
+    """Its eth0 has no IPv6, so no multicast of its own that a switch would have to copy; its loopback keeps ::1."""
+    network = set_up()
+    machine = laboratory.machine()
+    attach(network, 1, machine)
+    assert "inet6" not in machine.ip("address", "show", "eth0")
+    assert machine.call(lambda: Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").read_text()) == "1\n"
+    assert "::1/128" in machine.ip("address", "show", "lo")
+
+
 def test_a_container_may_speak_at_once(laboratory: Laboratory):
     """No bridge that listens for loops first, no duplicate address detection: the first packet goes through."""
     network = set_up()
@@ -229,13 +240,13 @@ def test_detach_leaves_nothing_and_may_be_repeated(laboratory: Laboratory):
 
 
 @kernel
-@pytest.mark.parametrize("done", range(12))
+@pytest.mark.parametrize("done", range(13))
 def test_detach_after_a_start_that_died_anywhere(laboratory: Laboratory, done: int):
     network = set_up()
     before = devices(), command("nft", "list", "ruleset")
     values: steps.Values = {"pid": laboratory.machine().pid, "address": ipam.lease(network, identifier(1))}
     plan = list(bridge.attach(network, identifier(1), nat.parse_ports(["8000:80", "53:53/udp"])))
-    assert len(plan) in (10, 11)
+    assert len(plan) in (11, 12)
     steps.execute(plan[:done], values)
     nat._held.clear()  # the process that held the ports is gone
     steps.execute(bridge.detach(network, identifier(1)), {})
