@@ -205,6 +205,8 @@ class Container:
             opened = self.monitor()
         except errors.Conflict:
             return False
+        if os.path.exists(f"{self.engine.run_directory(self.id)}/state.json"):  # before its end can be told of
+            events.write(self.engine.root, "kill", self.record, signal=str(number))
         try:
             opened.ask({"signal": number, "stop": stop})
             sent = bool(opened.until("signalled")["signalled"])
@@ -212,8 +214,6 @@ class Container:
             return False
         finally:
             opened.close()
-        if sent:
-            events.write(self.engine.root, "kill", self.record, signal=str(number))
         if stop and os.path.exists(f"{self.engine.run_directory(self.id)}/state.json"):
             self.thaw()
         return sent
