@@ -20,13 +20,17 @@ FLAGS = {
 }
 
 
+USAGE = "image explore IMAGE, image prune [-a] [-f], and `image` before each command about images: image ls"
+
+
 def main(arguments: list[str]) -> int:
     """docker-image-prune(1)."""
     verb = arguments[0] if arguments else ""
+    if verb in ("-h", "--help"):
+        print(USAGE)
+        return 0
     if verb not in FLAGS:
-        raise UsageError(
-            "image explore IMAGE, image prune [-a] [-f], and `image` before each command about images: image ls"
-        )
+        raise UsageError(USAGE)
     values, rest = parse(f"image {verb}", FLAGS[verb], arguments[1:])
     if verb == "explore":
         from . import explore

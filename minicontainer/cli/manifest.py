@@ -16,12 +16,16 @@ INSPECT = [
     Flag("--insecure", "insecure", "bool", "name the registry in insecure-registries instead"),
 ]
 FLAGS = {"inspect": INSPECT}
+USAGE = "manifest inspect NAME shows a manifest; no other command is here"
 
 
 def main(arguments: list[str]) -> int:
     """docker-manifest(1)."""
-    if not arguments or arguments[0] != "inspect":
-        raise UsageError("manifest inspect NAME shows a manifest; no other command is here")
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(USAGE)
+        return 0
+    if arguments[:1] != ["inspect"]:
+        raise UsageError(USAGE)
     values, rest = parse("manifest inspect [-v] NAME", INSPECT, arguments[1:])
     if len(rest) != 1:
         raise errors.InvalidArgument('"minicontainer manifest inspect" needs one name')
