@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     """docker-image-prune(1)."""
     verb = arguments[0] if arguments else ""
     if verb in ("-h", "--help"):
-        print(USAGE)
+        print(f"usage: minicontainer {USAGE}")
         return 0
     if verb not in FLAGS:
         raise UsageError(USAGE)

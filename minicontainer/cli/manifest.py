@@ -22,7 +22,7 @@ USAGE = "manifest inspect NAME shows a manifest; no other command is here"
 def main(arguments: list[str]) -> int:
     """docker-manifest(1)."""
     if arguments[:1] in (["-h"], ["--help"]):
-        print(USAGE)
+        print(f"usage: minicontainer {USAGE}")
         return 0
     if arguments[:1] != ["inspect"]:
         raise UsageError(USAGE)
