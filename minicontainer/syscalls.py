@@ -165,6 +165,27 @@ def enter_namespace(path: str, kind: int) -> None:
         os.close(descriptor)
 
 
+class inside_network:
+    """`with inside_network(process):` this thread is in that process's network namespace, then back (setns(2))."""
+
+    def __init__(self, process: int) -> None:
+        self.process = process
+
+    def __enter__(self) -> None:
+        self.home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            enter_namespace(f"/proc/{self.process}/ns/net", CLONE_NEWNET)
+        except BaseException:
+            os.close(self.home)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            setns(self.home, CLONE_NEWNET)
+        finally:
+            os.close(self.home)
+
+
 def sethostname(name: str) -> None:
     """sethostname(2)."""
     encoded = name.encode()

@@ -127,15 +127,8 @@ sockets: dict[tuple[int, int, int], socket.socket] = {}  # those of our own name
 def open_socket(protocol: int, namespace: int = 0) -> socket.socket:
     """A socket of `namespace`. A network namespace lives as long as a socket in it: only our own is kept open."""
     if namespace:
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            syscalls.enter_namespace(f"/proc/{namespace}/ns/net", syscalls.CLONE_NEWNET)
-            try:
-                return _open(protocol)
-            finally:
-                syscalls.setns(home, syscalls.CLONE_NEWNET)
-        finally:
-            os.close(home)
+        with syscalls.inside_network(namespace):
+            return _open(protocol)
     # After fork(2) the two would read one another's answers, after setns(2) it would be the wrong namespace's.
     key = (protocol, os.getpid(), os.stat("/proc/thread-self/ns/net").st_ino)
     if key not in sockets:

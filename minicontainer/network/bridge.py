@@ -125,15 +125,8 @@ def ipv4_only(process: int, device: str) -> None:
     A device that comes up announces its groups and looks for its own address and for routers, by multicast: a switch
     gives each such packet to every container, so that a start would cost more with each that is there.
     """
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        syscalls.enter_namespace(f"/proc/{process}/ns/net", syscalls.CLONE_NEWNET)
-        try:
-            files.put(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6", "1")
-        finally:
-            syscalls.setns(home, syscalls.CLONE_NEWNET)
-    finally:
-        os.close(home)
+    with syscalls.inside_network(process):
+        files.put(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6", "1")
 
 
 def remember_forwarding() -> None:
