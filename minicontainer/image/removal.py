@@ -151,7 +151,7 @@ def jobs(here: store.Store) -> tuple[list[str], list[str]]:
             os.close(files.lock(path, wait=False, make=False))
             dead.append(path)
         except BlockingIOError:
-            if not name.startswith("removed-"):
+            if not name.startswith(Bin.kind):
                 alive.append(path)
         except FileNotFoundError:  # removed meanwhile
             pass
@@ -192,31 +192,15 @@ def unreferenced(here: store.Store, in_use: set[str]) -> list[str]:
     return found
 
 
-class Bin:
+class Bin(store.Folder):
     """`with Bin(store) as bin, store.lock():` what `bin.take(path)` takes from its place is removed at the end of the
-    block, when nobody waits for the lock any more.
+    block, when nobody waits for the lock any more."""
 
-    A folder like a job's: flocked, so that nobody takes it for debris while its process lives.
-    """
-
-    def __init__(self, here: store.Store) -> None:
-        self.here = here
-        self.folder = ""
-        self.descriptor = -1
+    kind = "removed-"
 
     def __enter__(self) -> Bin:
-        self.here.open()
-        with self.here.lock():
-            self.folder = f"{self.here.root}/tmp/removed-{os.getpid()}-{os.urandom(6).hex()}"
-            os.mkdir(self.folder, 0o700)
-            self.descriptor = files.lock(self.folder)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            files.remove_tree(self.folder)
-        finally:
-            os.close(self.descriptor)
+        self.store.open()
+        return super().__enter__()
 
     def take(self, path: str) -> None:
         """Take a file, a link or a tree of the store's from its place, in one step."""

@@ -32,7 +32,7 @@ from . import blobs, reference
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself would cost `run` three milliseconds
     from collections.abc import Callable, Iterable
-    from typing import Any
+    from typing import Any, Self
 
 VERSION = 1
 # linux/fs.h, on all 64-bit machines but a few (there the request fails, and the hint is lost)
@@ -337,7 +337,34 @@ class Store:
         return repair.repair(self, in_use)
 
 
-class Job:
+class Folder:
+    """A folder of the store's tmp, used in a `with` statement, at whose end it goes.
+
+    It is flocked as long as its process lives, so that nobody takes it for debris.
+    """
+
+    kind = ""  # what its name begins with
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.folder = ""
+        self.descriptor = -1
+
+    def __enter__(self) -> "Self":
+        with self.store.lock():  # so that nobody takes us for debris between mkdir and flock
+            self.folder = f"{self.store.root}/tmp/{self.kind}{os.getpid()}-{os.urandom(6).hex()}"
+            os.mkdir(self.folder, 0o700)
+            self.descriptor = files.lock(self.folder)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            files.remove_tree(self.folder)
+        finally:
+            os.close(self.descriptor)
+
+
+class Job(Folder):
     """A load under way: a private folder, flocked for as long as the process lives, and the steps that end in the
     index.
 
@@ -351,26 +378,15 @@ class Job:
     """
 
     def __init__(self, store: Store) -> None:
-        self.store = store
-        self.folder = ""
-        self.descriptor = -1
+        super().__init__(store)
         self.counter = 0
         self.blobs: dict[str, str] = {}  # digest → file that waits
         self.layers: dict[str, str] = {}  # chainID → directory that waits
 
     def __enter__(self) -> "Job":
-        with self.store.lock():  # so that nobody takes us for debris between mkdir and flock
-            self.folder = f"{self.store.root}/tmp/{os.getpid()}-{os.urandom(6).hex()}"
-            os.mkdir(self.folder, 0o700)
-            self.descriptor = files.lock(self.folder)
+        super().__enter__()
         _spread(self.descriptor)
         return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            files.remove_tree(self.folder)
-        finally:
-            os.close(self.descriptor)
 
     def path(self, kind: str) -> str:
         """A name in the folder that nobody has."""
