@@ -8,6 +8,7 @@ Callers owe it: a directory that exists, and one place per file (two processes t
 one after the other; neither is ever torn).
 """
 
+import _thread
 import errno
 import fcntl
 import os
@@ -28,7 +29,7 @@ def write(path: str, content: bytes, mode: int = 0o644, sync: bool = False) -> N
     With `sync`, it survives a power cut from here on: the file and its directory are fsynced (rename(2), fsync(2)).
     Raises OSError; whatever it is, the old content is still there, and for a full disk it is a KernelError with a hint.
     """
-    temporary = f"{path}.tmp-{os.getpid()}"
+    temporary = f"{path}.tmp-{_thread.get_native_id()}"  # gettid(2): threads of one process may be at it, too
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         try:

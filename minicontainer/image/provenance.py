@@ -8,7 +8,6 @@ it again. Nothing depends on it: a file that is lost, stale or damaged costs tim
 """
 
 import json
-import os
 
 from .. import errors, files
 from . import store
@@ -63,8 +62,4 @@ def _read(root: str, digest: str) -> "dict[str, Any]":
 
 def _change(root: str, digest: str, fields: "dict[str, Any]") -> None:
     files.make_directory(f"{root}/distribution", 0o700)
-    path = _path(root, digest)
-    temporary = f"{path}.{os.urandom(4).hex()}"  # threads of one process may be at the same one
-    with open(temporary, "x") as file:
-        json.dump({**_read(root, digest), **fields}, file)
-    os.rename(temporary, path)
+    files.write(_path(root, digest), json.dumps({**_read(root, digest), **fields}).encode())
