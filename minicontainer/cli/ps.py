@@ -68,10 +68,21 @@ def columns_of(engine: containers.Containers, whole: bool, sized: bool) -> dict[
         own = files.disk_usage(f"{engine.path(record['id'])}/upper")
         return f"{table.size(own)} (virtual {table.size(own + engine.images.size_of(record['layers']))})"
 
+    meant: dict[str, str] = {}  # by an image's name, the id that it has now: looked up once, however many use it
+
+    def image(record: containers.Record) -> str:
+        """The image's name as it was typed; once that is another's or nobody's, its id."""
+        name = record["image"]
+        if name not in meant:
+            meant[name] = id_of(engine, name)
+        if meant[name] == record["image_id"]:
+            return str(name)
+        return str(record["image_id"] if whole else record["image_id"][7:19])
+
     column = table.Column
     return {
         "ID": column("CONTAINER ID", lambda record: record["id"] if whole else record["id"][:12]),
-        "Image": column("IMAGE", lambda record: image(engine, record, whole)),
+        "Image": column("IMAGE", image),
         "Command": column("COMMAND", lambda record: f'"{cut(command(record), 20, whole)}"'),
         "RunningFor": column("CREATED", lambda record: f"{table.ago(table.seconds_since(record['created']))} ago"),
         "Status": column("STATUS", status),
@@ -89,14 +100,12 @@ def columns_of(engine: containers.Containers, whole: bool, sized: bool) -> dict[
     }
 
 
-def image(engine: containers.Containers, record: dict[str, Any], whole: bool) -> str:
-    """The image's name as it was typed; once that is another's or nobody's, its id."""
+def id_of(engine: containers.Containers, name: str) -> str:
+    """The id of the image that has this name, "" where it has gone or is damaged."""
     try:
-        if engine.images.get(record["image"]).id == record["image_id"]:
-            return str(record["image"])
+        return engine.images.get(name).id
     except (errors.NotFound, errors.InvalidArgument, errors.InvalidImage):
-        pass  # it has gone, or is damaged
-    return str(record["image_id"] if whole else record["image_id"][7:19])
+        return ""
 
 
 def cut(text: str, most: int, whole: bool) -> str:
