@@ -65,9 +65,7 @@ def listing(engine: client.Client, values: dict[str, Any]) -> str:
     if values["filters"]:
         from ..engine import filters
 
-        mounts = [mount for record in engine.containers.records() for mount in record["mounts"]]
-        used = {mount["source"] for mount in mounts if mount["kind"] == "volume"}
-        found = filters.of_volumes(found, used, flags.filters(values["filters"]))
+        found = filters.of_volumes(found, set(engine.containers.volumes_in_use()), flags.filters(values["filters"]))
     if values["quiet"]:
         return "".join(f"{volume['Name']}\n" for volume in found)
     columns = {name: table.Column(header, lambda volume, name=name: volume.get(name, "N/A")) for name, header in SHOWN}

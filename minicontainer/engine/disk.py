@@ -22,7 +22,7 @@ def df(root: str) -> Document:
     sizes = {chain: here.store.size_of([chain]) for image in found for chain in image.chain_ids}
     owners = [chain for image in {image.id: image for image in found}.values() for chain in image.chain_ids]
     shared = {chain for chain in sizes if owners.count(chain) > 1}
-    volume_names = volumes.Volumes(root).list()
+    mounted = engine.volumes_in_use()
     return {
         "LayersSize": sum(sizes.values()),
         "Images": [
@@ -43,11 +43,11 @@ def df(root: str) -> Document:
             {
                 "Name": name,
                 "UsageData": {
-                    "Size": files.disk_usage(volumes.Volumes(root).data(name)),
-                    "RefCount": len(engine.using_volume(name)),
+                    "Size": files.disk_usage(engine.volumes.data(name)),
+                    "RefCount": len(mounted.get(name, [])),
                 },
             }
-            for name in volume_names
+            for name in engine.volumes.list()
         ],
         "BuildCache": [],
     }
@@ -70,8 +70,9 @@ def prune_volumes(root: str, named_too: bool, asked: filters.Filters) -> tuple[l
     marked = filters.with_labels(asked)
     removed, space = [], 0
     with removal.Bin(engine.images) as bin, engine.images.lock():
+        mounted = engine.volumes_in_use()
         for name in engine.volumes.list():
-            if not (named_too or volumes.anonymous(name)) or engine.using_volume(name):
+            if not (named_too or volumes.anonymous(name)) or name in mounted:
                 continue
             path = f"{engine.volumes.directory}/{name}"
             if not marked(engine.volumes.inspect(name)["Labels"] or {}) or os.path.ismount(path):
