@@ -38,8 +38,7 @@ def commit(
 
     A container that runs should be held still meanwhile. Raises InvalidArgument, ImageNotFound where its own is gone.
     """
-    if name and reference.parse(name).digest:
-        raise errors.InvalidArgument(f"{name!r} has a digest: an image's name is a repository and a tag")
+    check_name(name)
     described = described_as(record["config"], instructions or [])
     base = engine.images.get(record["image_id"])
     epoch = source_date_epoch()
@@ -48,7 +47,7 @@ def commit(
         with trees.upper(engine, record) as upper, trees.lower(engine, record) as lower, open(path, "xb") as file:
             for chunk in changes.pack(upper, changes.walk(upper, lower, mount_points(engine, record)), epoch):
                 file.write(chunk)
-        created = log.timestamp(epoch * 10**9) if epoch else log.timestamp()
+        created = moment(epoch)
         entry = {"created": created, "created_by": " ".join(record["args"]), "author": author, "comment": comment}
         history = [*(base.config.get("history") or []), {key: value for key, value in entry.items() if value}]
         config = {key: base.config[key] for key in ("architecture", "os", "variant") if base.config.get(key)}
@@ -56,6 +55,17 @@ def commit(
         if author:
             config["author"] = author
         return archive.extend(job, base, config, path, *([name] if name else []))
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidArgument for what no image that is made here can be called; "" is no name."""
+    if name and reference.parse(name).digest:
+        raise errors.InvalidArgument(f"{name!r} has a digest: an image's name is a repository and a tag")
+
+
+def moment(epoch: int | None) -> str:
+    """When an image is made, in RFC 3339: now, unless an epoch is given."""
+    return log.timestamp(epoch * 10**9) if epoch else log.timestamp()
 
 
 def source_date_epoch() -> int | None:
@@ -76,12 +86,11 @@ def from_tar(
 
     Raises InvalidImage for what is no tar, KernelError for a full disk; then nothing is left.
     """
-    if name and reference.parse(name).digest:
-        raise errors.InvalidArgument(f"{name!r} has a digest: an image's name is a repository and a tag")
+    check_name(name)
     described = described_as({}, instructions or [])
     architecture, variant = asked_platform(platform)
     epoch = source_date_epoch()
-    created = log.timestamp(epoch * 10**9) if epoch else log.timestamp()
+    created = moment(epoch)
     history = [{"created": created, "comment": comment or "Imported from -"}]
     config: dict[str, Any] = {"architecture": architecture, "os": "linux", **({"variant": variant} if variant else {})}
     config |= {"created": created, "config": described, "history": history}
