@@ -3,7 +3,7 @@
 import sys
 
 from ..engine import client
-from . import UsageError, table
+from . import UsageError, pruning, table
 from .flags import Flag, parse
 
 FLAGS = {"prune": [Flag("-f --force", "force", "bool", "do not ask")]}
@@ -22,7 +22,6 @@ def main(arguments: list[str]) -> int:
         if not sys.stdin.isatty() or input("Are you sure you want to continue? [y/N] ").lower() not in ("y", "yes"):
             return 0
     removed, space = client.Client().containers.prune()
-    if removed:
-        print("Deleted Containers:", *removed, "", sep="\n")
+    pruning.told("Deleted Containers", removed)
     print(f"Total reclaimed space: {table.size(space)}")
     return 0

@@ -33,7 +33,7 @@ SUMMARY = (
 
 def summary(found: Row) -> list[Row]:
     """A row for each kind of thing. As docker counts it, a layer that a used image shares with others may go."""
-    used = sum(image["Size"] - image["SharedSize"] for image in found["Images"] if image["Containers"])
+    used = sum(unique(image) for image in found["Images"] if image["Containers"])
     active = [record for record in found["Containers"] if record["status"] in containers.LIVE]
     own = sum(record["SizeRw"] for record in found["Containers"])
     mounted = [volume for volume in found["Volumes"] if volume["UsageData"]["RefCount"]]

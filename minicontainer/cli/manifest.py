@@ -36,16 +36,16 @@ def main(arguments: list[str]) -> int:
     media, content, digest = engine.manifest(wanted.full())
     found: Any = store.document(content, "manifest")
     if values["verbose"]:
-        found = verbose(engine, wanted, media, content, digest)
+        descriptor = {"mediaType": media, "digest": digest, "size": len(content)}
+        found = verbose(engine, wanted, descriptor, found)
     print(json.dumps(found, indent="\t" if not values["verbose"] else 4, ensure_ascii=False))
     return 0
 
 
-def verbose(engine: images.Images, wanted: reference.Reference, media: str, content: bytes, digest: str) -> Any:
+def verbose(engine: images.Images, wanted: reference.Reference, descriptor: Any, document: dict[str, Any]) -> Any:
     """Docker's longer form: each manifest under its descriptor; a list where there is an index."""
-    document = store.document(content, "manifest")
-    if media not in oci.INDEXES:
-        return entry(wanted, {"mediaType": media, "digest": digest, "size": len(content)}, media, document)
+    if descriptor["mediaType"] not in oci.INDEXES:
+        return entry(wanted, descriptor, descriptor["mediaType"], document)
     found = []
     for listed in archive.manifests_of(document):
         name = f"{wanted.name}@{listed['digest']}"

@@ -140,16 +140,14 @@ def explore(image: store.Image, file: str = "") -> dict[str, Any]:
     Changed and Hidden: Path, Size, and of what was below it, Before and Layer. Paths of other bytes than UTF-8 have
     surrogates (os.fsdecode).
     """
+    image.store.layer_links(image)  # InvalidImage, if one is not unpacked
     walk, told = _Walk(), []
     record = image.store.layer_record
     diff_ids = image.config["rootfs"]["diff_ids"]
     commands = created_by(image)
     for number, chain in enumerate(image.chain_ids, 1):
         layer = _Layer(number)
-        try:
-            top = os.open(image.store.layer_directory(chain), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise errors.InvalidImage(f"layer {chain[7:19]} is not unpacked; `system check --repair` does it") from None
+        top = os.open(image.store.layer_directory(chain), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if walk.root is None:
                 walk.root = _Node(number, os.fstat(top), 0)

@@ -14,6 +14,7 @@ Sources: moby image/spec (docker-archive); OCI image specification, image-layout
 from __future__ import annotations
 
 import calendar
+import contextlib
 import hashlib
 import json
 import os
@@ -45,7 +46,7 @@ def save(here: store.Store, names: list[str], form: str = FORMATS[0], epoch: int
     chosen: dict[str, _Chosen] = {}
     opened: dict[str, int] = {}
     try:
-        with here.lock(shared=True) if os.path.exists(here.root) else _nothing():
+        with here.lock(shared=True) if os.path.exists(here.root) else contextlib.nullcontext():  # no store, no lock
             for name in names:
                 _choose(here, name, chosen)
             for one in chosen.values():
@@ -58,14 +59,6 @@ def save(here: store.Store, names: list[str], form: str = FORMATS[0], epoch: int
             raise errors.InvalidImage(f"{error.filename} is missing; `system check` says more") from None
         raise
     return _archive(here, list(chosen.values()), opened, form, epoch)
-
-
-class _nothing:
-    """No lock: there is no store yet, and so nothing in it."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def _close(opened: dict[str, int]) -> None:

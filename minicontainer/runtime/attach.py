@@ -202,9 +202,8 @@ class Stage:
                     self.leave(client)
             except OSError:
                 self.leave(client)
-        if (
-            self.listener in descriptors
-        ):  # last: who comes may get the number of a descriptor that was ready, and closed
+        # Last: who comes may get the number of a descriptor that was ready, and has been closed.
+        if self.listener in descriptors:
             self.welcome()
 
     def read(self, descriptor: int) -> bool:
