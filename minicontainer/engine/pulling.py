@@ -9,7 +9,7 @@ when all of it is durable, or not at all.
 import concurrent.futures
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -204,6 +204,19 @@ class Mirrored:
                 self.blob = self.rest.pop(0).blob(*self.what, self.at)
 
 
+def all_or_none(under_way: Collection[concurrent.futures.Future[Any]], asked: list[registry.Registry]) -> None:
+    """Wait until all is done. One that fails ends the others, wherever they wait for a registry; its error is raised."""
+    try:
+        for done in concurrent.futures.as_completed(under_way):
+            done.result()
+    except BaseException:
+        for future in under_way:
+            future.cancel()
+        for each in asked:
+            each.stop()
+        raise
+
+
 class Work:
     """All layers of one image, into one job. `held` closes what must be held until the image has its name."""
 
@@ -226,15 +239,7 @@ class Work:
         missing = [position for position in range(len(self.chains)) if not self.is_here(position)]
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             coming = {pool.submit(self.bring, position): position for position in missing}
-            try:
-                for done in concurrent.futures.as_completed(coming):
-                    done.result()
-            except BaseException:
-                for future in coming:
-                    future.cancel()
-                for source in self.sources:
-                    source.stop()
-                raise
+            all_or_none(coming, self.sources)
         for future, position in sorted(coming.items(), key=lambda item: item[1]):
             directory, unpacked = future.result()
             chain = self.chains[: position + 1]

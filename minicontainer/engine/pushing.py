@@ -85,12 +85,7 @@ class Work:
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             first = {layer["digest"]: position for position, layer in reversed(list(enumerate(layers)))}
             going = {digest: pool.submit(self.layer, position) for digest, position in first.items()}
-            try:
-                for done in concurrent.futures.as_completed(going.values()):
-                    done.result()
-            except BaseException:
-                self.target.stop()
-                raise
+            pulling.all_or_none(going.values(), [self.target])
         with blob_of(blobs.path(self.root, self.image.id)) as (read, size):
             if not self.target.has_blob(self.wanted.path, self.image.id):
                 self.target.upload(self.wanted.path, self.image.id, size, read)

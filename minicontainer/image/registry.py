@@ -304,7 +304,7 @@ class Registry:
                 failures += 1
                 if failures >= ATTEMPTS or (error.pause or 0) > LONGEST_PAUSE:
                     raise
-                self.pause(PAUSE * 2 ** (failures - 1) if error.pause is None else error.pause)
+                self.pause(back_off(failures, error.pause))
                 before = at
                 place, at = self.arrived(repository, place)
                 failures = 0 if at > before else failures
@@ -362,7 +362,7 @@ class Registry:
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 if attempt == attempts or isinstance(hopeless(error), str):
                     raise Refused(self.unreachable(error), 0) from None
-                self.pause(PAUSE * 2 ** (attempt - 1))
+                self.pause(back_off(attempt))
                 continue
             if 200 <= answer.status < 300:
                 return answer
@@ -371,7 +371,7 @@ class Registry:
             said = self.refusal(method, where, scope, answer, pause)
             if not again or attempt == attempts or (pause or 0) > LONGEST_PAUSE:
                 raise Refused(said, answer.status, pause)
-            self.pause(PAUSE * 2 ** (attempt - 1) if pause is None else pause)
+            self.pause(back_off(attempt, pause))
         raise AssertionError("the last attempt returns or raises")
 
     def authorized(
@@ -514,7 +514,7 @@ class Registry:
             if (answer.status != 429 and answer.status < 500) or attempt == ATTEMPTS or (pause or 0) > LONGEST_PAUSE:
                 break
             answer.drain_conn()
-            self.pause(PAUSE * 2 ** (attempt - 1) if pause is None else pause)
+            self.pause(back_off(attempt, pause))
         if answer.status != 200:
             raise Refused(self.refusal(method, url, scope, answer, pause), answer.status)
         found = self.json(answer, "a token")
@@ -686,7 +686,7 @@ class Blob:
                 f"{self.registry.host} breaks off again and again in {self.digest}, after {self.at} of {self.size} "
                 f"bytes: {why}; what has arrived is kept, and the next pull goes on from there"
             )
-        self.registry.pause(PAUSE * 2 ** (self.failures - 1))
+        self.registry.pause(back_off(self.failures))
 
     def end(self) -> None:
         """Let go of the connection."""
@@ -794,6 +794,11 @@ def retry_after(answer: urllib3.BaseHTTPResponse) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     except ValueError:
         return None
+
+
+def back_off(failures: int, asked: float | None = None) -> float:
+    """The seconds to wait after so many failures in a row: as we are asked to, else twice as long each time."""
+    return PAUSE * 2 ** (failures - 1) if asked is None else asked
 
 
 def complaint(content: bytes) -> str:
