@@ -46,7 +46,7 @@ def remove(here: store.Store, name: str, users: Callable[[], list[User]] = nobod
     then, though its name goes.
     """
     with Bin(here) as bin, here.lock():
-        image = here.get(name)
+        image = here.look_up(name)
         containers = users()
         using = [user for user in containers if user.image_id == image.id]
         running = [user for user in using if user.running]
@@ -108,7 +108,7 @@ def prune(
     with Bin(here) as bin, here.lock():
         containers = users()
         used = {user.image_id for user in containers}
-        going = [image for image in here.images() if image.id not in used and chosen(image)]
+        going = [image for image in here.look_at_all() if image.id not in used and chosen(image)]
         if going:
             digests = {image.digest for image in going}
             here.write_index([entry for entry in here.index() if entry["digest"] not in digests])

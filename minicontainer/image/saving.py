@@ -83,12 +83,12 @@ def _choose(here: store.Store, name: str, chosen: dict[str, _Chosen]) -> None:
         for entry in here.index():
             full = store.full_name(entry)
             if full and reference.parse(full).name == parsed.name:
-                image = here.get(full)
+                image = here.look_up(full)
                 chosen.setdefault(image.digest, _Chosen(image)).names.append(full)
                 found = True
         if found:
             return
-    image = here.get(name)
+    image = here.look_up(name)
     one = chosen.setdefault(image.digest, _Chosen(image))
     if parsed and parsed.tag and not parsed.digest and parsed.full() not in one.names:
         one.names.append(parsed.full())

@@ -32,7 +32,9 @@ from . import blobs, reference
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing itself would cost `run` three milliseconds
     from collections.abc import Callable, Iterable
-    from typing import Any, Self
+    from typing import Any, Self, TypeVar
+
+    T = TypeVar("T")
 
 VERSION = 1
 # linux/fs.h, on all 64-bit machines but a few (there the request fails, and the hint is lost)
@@ -161,8 +163,21 @@ class Store:
             raise errors.InvalidImage(f"{self.root}/index.json is damaged; `system check` says more")
         return manifests
 
+    def steadily(self, look: "Callable[[], T]") -> "T":
+        """What `look` finds. Where it may have met a removal halfway, it looks once more while the lock, shared, keeps
+        removals away: what is missing then is missing indeed. Not for who holds the lock alone."""
+        try:
+            return look()
+        except errors.InvalidImage:
+            with self.lock(shared=True):
+                return look()
+
     def get(self, name: str) -> Image:
         """The image of that name, or whose id begins so. Raises ImageNotFound, InvalidArgument for no possible name."""
+        return self.steadily(lambda: self.look_up(name))
+
+    def look_up(self, name: str) -> Image:
+        """The same for who holds the lock."""
         self.open(create=False)
         index = self.index()
         digest = _by_name(index, name)
@@ -189,6 +204,10 @@ class Store:
 
     def images(self) -> list[Image]:
         """All images, newest first. Several names of one image are one Image."""
+        return self.steadily(self.look_at_all)
+
+    def look_at_all(self) -> list[Image]:
+        """The same for who holds the lock."""
         self.open(create=False)
         index = self.index()
         found = [self._image(index, digest) for digest in dict.fromkeys(str(entry["digest"]) for entry in index)]
@@ -209,13 +228,13 @@ class Store:
         Raises InvalidImage for a layer that is not unpacked, ImageNotFound for an image that is being removed.
         """
         whose = (image.names or [image.id])[0]
-        try:
+
+        def look() -> list[str]:
+            if not blobs.exists(self.root, image.id):
+                raise errors.ImageNotFound(f"No such image: {whose}; it was removed just now")
             return self.links(image.chain_ids, whose)
-        except errors.InvalidImage:
-            with self.lock(shared=True):  # a removal has ended by now, and a load may have brought it anew
-                if not blobs.exists(self.root, image.id):
-                    raise errors.ImageNotFound(f"No such image: {whose}; it was removed just now") from None
-                return self.links(image.chain_ids, whose)
+
+        return self.steadily(look)
 
     def links(self, chain_ids: "list[str]", whose: str) -> list[str]:
         """The same for these layers; `whose` is what an error calls the image."""
@@ -270,9 +289,9 @@ class Store:
         """Let the image also be called `name`; an image that had the name loses it. Returns the image."""
         parsed = _name(name)
         with self.lock():
-            image = self.get(source)
+            image = self.look_up(source)
             self._name(image.digest, len(blobs.read(self.root, image.digest)), image.manifest, [parsed.full()])
-            return self.get(image.id)
+            return self.look_up(image.id)
 
     def add(self, manifest: bytes, *names: str, repo_digest: str = "") -> Image:
         """Enter a manifest, whose config and layers are in the store, under these names, or none. Returns it.
