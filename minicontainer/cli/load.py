@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     images = client.Client().images
     if "input" in values:
         try:
-            file = open(values["input"], "rb")  # noqa: SIM115: closed below, as stdin must not be
+            file = open(values["input"], "rb")  # noqa: SIM115 (closed below, as stdin must not be)
         except OSError as error:
             raise UsageError(f"load -i {values['input']}: {error.strerror}") from None
         with file:

@@ -205,7 +205,7 @@ class Mirrored:
 
 
 def all_or_none(under_way: Collection[concurrent.futures.Future[Any]], asked: list[registry.Registry]) -> None:
-    """Wait until all is done. One that fails ends the others, wherever they wait for a registry; its error is raised."""
+    """Wait until all is done. One that fails ends the others, wherever they wait for a registry, and is raised."""
     try:
         for done in concurrent.futures.as_completed(under_way):
             done.result()
