@@ -1,9 +1,10 @@
-"""SIGKILL before and after every change of a name that commit, save, rmi and prune make; and a disk that is full.
+"""SIGKILL before and after every change of a name that commit, save, push, rmi and prune make; and a disk that is full.
 
 Whatever the moment, without any repair: every image that is in the index can be read and run, and doing it again works.
 `load` has its own (test_archive.py), `pull` too (test_registry.py).
 """
 
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import pytest
 from minicontainer.image import blobs, store
 from tests import engine_fixtures
 from tests.conftest import minicontainer
+from tests.registries import Fake, Request, digest
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("overlay", "libseccomp"), pytest.mark.timeout(600)]
 
@@ -118,6 +120,34 @@ def test_save(root: Path) -> None:
         out.unlink()
 
     every_moment(root, ["save", "-o", str(out), "demo"], proof, least=2)
+
+
+def test_push(root: Path) -> None:
+    """Of plain layers, which are compressed on the way; at no moment does the registry's tag mean what is not whole."""
+    with Fake() as registry:
+        name = f"{registry.host}/demo:1"
+        minicontainer("tag", "demo", name)
+        torn: list[str] = []
+
+        def look(request: Request) -> bool:
+            if request.command == "PUT" and "/manifests/" in request.path:
+                manifest = json.loads(request.take())
+                torn.extend(
+                    blob["digest"]
+                    for blob in [manifest["config"], *manifest["layers"]]
+                    if digest(registry.blobs.get(blob["digest"], b"")) != blob["digest"]
+                )
+            return False
+
+        registry.tricks.append(look)
+
+        def proof() -> None:
+            assert not torn and "demo@1" in registry.manifests
+            assert there(root) == {"demo:latest", "plain:latest", "foreign:latest", name}
+            for held in (registry.blobs, registry.manifests, registry.uploads):
+                held.clear()
+
+        every_moment(root, ["push", "-q", name], proof, least=10)
 
 
 FULL = """
