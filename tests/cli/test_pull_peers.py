@@ -45,6 +45,12 @@ class Round:
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    def buildah(self) -> list[str]:
+        """Its command, with a storage of its own, and podman's containers.conf, for its ulimits."""
+        configuration = next(word for word in peers.podman() if word.startswith("CONTAINERS_CONF="))
+        places = ["--root", f"{self.folder}/buildah", "--runroot", f"{self.folder}/buildah-run"]
+        return ["env", configuration, "buildah", *places, "--storage-driver", "vfs"]
+
     def ours(self, *arguments: str) -> str:
         """minicontainer in there."""
         return self.do(sys.executable, "-m", "minicontainer", *arguments)
@@ -93,8 +99,7 @@ def test_what_skopeo_and_buildah_push(all_round: Round, store: Path) -> None:
         )  # fmt: skip
         pulled_and_run_here(all_round, name)
     name = all_round.name("buildah")
-    own = ["buildah", "--root", f"{all_round.folder}/buildah", "--runroot", f"{all_round.folder}/buildah-run",
-           "--storage-driver", "vfs"]  # fmt: skip
+    own = all_round.buildah()
     container = all_round.do(*own, "from", f"docker-archive:{all_round.archive}").strip()
     all_round.do(*own, "config", "--label", "by=buildah", container)
     all_round.do(*own, "commit", "-q", "--tls-verify=false", container, f"docker://{name}")
@@ -113,7 +118,16 @@ def test_what_is_pushed_here(all_round: Round, docker: list[str], podman: list[s
     told = podman[len(all_round.words) :]
     all_round.do(*told, "pull", "-q", "--tls-verify=false", name)
     assert all_round.do(*told, *command, name, "echo", "podman") == "podman\n"
+    own = all_round.buildah()
+    runtime = podman[podman.index("--runtime") + 1]
+    container = all_round.do(*own, "from", "--tls-verify=false", f"docker://{name}").strip()
+    told = [*own, "run", "--runtime", runtime, "--network", "none", container, "echo", "buildah"]
+    assert all_round.do(*told) == "buildah\n"
+    all_round.do(*own, "rm", container)
     seen = json.loads(all_round.do("skopeo", "inspect", "--tls-verify=false", f"docker://{name}"))
+    copy = f"{all_round.folder}/copy"
+    all_round.do("skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{name}", f"oci:{copy}:1")  # it verifies
+    assert os.path.exists(f"{copy}/blobs/sha256/{seen['Digest'][7:]}")
     digests = json.loads(minicontainer("inspect", name).stdout)[0]["RepoDigests"]
     assert digests == [f"{name.rpartition(':')[0]}@{seen['Digest']}"]
     all_round.do(*docker, "rmi", "-f", name)
