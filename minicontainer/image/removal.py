@@ -187,7 +187,7 @@ def unreferenced(here: store.Store, in_use: set[str]) -> list[str]:
         if name not in needed:
             found.append(f"{here.root}/blobs/sha256/{name}")
     for name in store.names(f"{here.root}/distribution"):
-        if name.partition(".")[0] not in needed:
+        if name.partition(".")[0] not in needed or ".tmp-" in name:  # no job is under way, so nobody is at it
             found.append(f"{here.root}/distribution/{name}")
     return found
 

@@ -265,6 +265,22 @@ def test_gzip_takes_what_comes_in_crumbs() -> None:
     assert crumbs == b"".join(compression.gzip(io.BytesIO(content).read))
 
 
+def test_what_a_killed_push_has_half_written_goes(fake: Fake, here: store.Store) -> None:  # noqa: F811
+    name = fake.image("demo", "1", LAYERS)
+    pulling.pull(here, name)
+    half = Path(here.root, "distribution", f"{fake.layers[0][7:]}.json.tmp-77")
+    for mend in (here.repair, lambda: removal.prune(here, removal.nobody, bool)):
+        half.write_text("{")
+        with here.job():
+            mend()  # whose process may be writing it
+        assert half.exists()
+        mend()
+        assert not half.exists()
+        if mend == here.repair:
+            assert here.check() == []
+            is_whole(here, name)
+
+
 def test_provenance_survives_nonsense(here: store.Store) -> None:  # noqa: F811
     here.open()
     name = digest(b"x")
