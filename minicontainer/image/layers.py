@@ -291,6 +291,8 @@ class _Tree:
         path = clean(entry.name)
         parent, _, name = path.rpartition(b"/")
         kind = entry.kind
+        if not path and kind != tar.DIRECTORY:
+            raise errors.InvalidImage(f"{_shown(entry.name)} is the image's root, and is said to be no directory")
         try:
             if AUFS in path and any(part.startswith(AUFS) for part in path.split(b"/")):
                 if name == OPAQUE:
@@ -545,7 +547,7 @@ def clean(name: bytes) -> bytes:
     """
     path = name.strip(b"/")
     if path.startswith(b"./"):
-        path = path[2:]
+        path = path[2:].lstrip(b"/")
     if b"//" in path or b"/." in path or path[:1] == b".":
         parts = [part for part in path.split(b"/") if part not in (b"", b".")]
         if b".." in parts:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from minicontainer import errors, host
@@ -201,6 +201,14 @@ def test_any_names_any_contents_any_chunks(
     (made / "out").mkdir()
     layers.unpack(lambda size: source.read(min(size, chunk)), str(made / "out"), owners=here())
     assert listing(made / "out") == listing(made / "in")
+
+
+@given(st.lists(st.sampled_from([b"/", b".", b"..", b"a", b".wh.a"]), max_size=8).map(b"".join))
+@example(b".//etc")  # was "/etc", which openat(2) takes for the host's
+def test_a_name_is_a_path_below_the_root_or_refused(name: bytes) -> None:
+    with contextlib.suppress(errors.InvalidImage):
+        path = layers.clean(name)
+        assert not path or not {b"", b".", b".."} & set(path.split(b"/"))
 
 
 def test_nanoseconds_and_times_before_1970(tmp_path: Path) -> None:
@@ -535,6 +543,8 @@ HOSTILE = {
     "hard link to itself": chain(("h", L, "h")),
     "hard link to a directory": chain(("d/", D, ""), ("h", L, "d")),
     "hard link to the root": chain(("h", L, ".")),
+    "the root as a file": chain((".", R, "")),
+    "the root as a link": chain(("/", S, "/outside")),
     "hard link to a whiteout": chain((".wh.w", R, ""), ("h", L, "w")),
     "whiteout of dot-dot": chain((".wh...", R, "")),
     "whiteout of dot": chain((".wh..", R, "")),
