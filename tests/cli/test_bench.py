@@ -18,7 +18,7 @@ def test_without_a_name_it_lists_what_there_is() -> None:
     ("words", "code", "answer"),
     [
         (["unknown"], 1, "there is no bench 'unknown'"),
-        (["start", "load"], 125, "one thing at a time"),
+        (["start", "images"], 125, "one thing at a time"),
         (["start", "--runs", "many"], 125, "a number"),
         (["start", "--runs", "-1"], 125, "1 or more"),
         (["start", "--plot", "x.gif"], 125, "it draws .png"),
@@ -34,7 +34,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(words: list[str], code: int
 
 
 @pytest.mark.userns
-@pytest.mark.parametrize("name", ["start", "load", "grade"])
+@pytest.mark.parametrize("name", ["start", "images", "grade"])
 def test_an_ordinary_user_is_told_why_not(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     done = minicontainer("bench", name, "--runs", "1", "--json", os.devnull, check=False)

@@ -13,7 +13,7 @@ import subprocess
 import time
 
 from ... import errors
-from . import Group, Report, Workshop, engines, images
+from . import Group, Report, Workshop, archives, engines
 
 CONTAINERS = 20
 AT_MOST = 100  # whoever wants more than this on a laptop measures its swap
@@ -55,9 +55,9 @@ def measure(workshop: Workshop, runs: int) -> Report:
     report = Report("density", f"{count} idle containers at once")
     image = f"localhost/{workshop.tag}:latest"
     workshop.tell("making an image from the static busybox")
-    images.busybox_tree(f"{workshop.folder}/tree")
-    images.pack(f"{workshop.folder}/tree", f"{workshop.folder}/layer.tar")
-    images.archive(f"{workshop.folder}/image.tar", f"{workshop.folder}/layer.tar", image, ["sh"])
+    archives.busybox_tree(f"{workshop.folder}/tree")
+    archives.pack(f"{workshop.folder}/tree", f"{workshop.folder}/layer.tar")
+    archives.archive(f"{workshop.folder}/image.tar", f"{workshop.folder}/layer.tar", image, ["sh"])
     engine = engines.Minicontainer()
     report.facts.append(f"measured as minicontainer: {engine.prepare(workshop, f'{workshop.folder}/image.tar', image)}")
     # --init is not ours to add: `sleep` alone is process 1, so the shell answers the signal and takes it along.

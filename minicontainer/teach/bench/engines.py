@@ -123,6 +123,7 @@ class Docker(Engine):
 
     def __init__(self) -> None:
         self.program = self.find()
+        self.typed = [self.program]
 
     def find(self) -> str:
         """The program to call."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ... import errors
 from .. import measure
-from . import Report, Workshop, engines, images
+from . import Report, Workshop, archives, engines
 
 PYTHON = os.path.realpath(sys.executable)
 DIRECTORIES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -62,8 +62,8 @@ def prepare(workshop: Workshop, report: Report, peers: bool = True) -> list[engi
     image = f"localhost/{workshop.tag}:latest"
     workshop.tell("making an image of empty directories")
     tree(f"{workshop.folder}/tree")
-    images.pack(f"{workshop.folder}/tree", f"{workshop.folder}/layer.tar")
-    images.archive(f"{workshop.folder}/image.tar", f"{workshop.folder}/layer.tar", image, ["python3"])
+    archives.pack(f"{workshop.folder}/tree", f"{workshop.folder}/layer.tar")
+    archives.archive(f"{workshop.folder}/image.tar", f"{workshop.folder}/layer.tar", image, ["python3"])
     able: list[engines.Engine] = []
     everyone: list[Callable[[], engines.Engine]] = [engines.Minicontainer]
     if peers:

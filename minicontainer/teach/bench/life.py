@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from ...engine import client
 from .. import measure as measuring
-from . import Bar, Group, Report, Workshop, density, engines, images
+from . import Bar, Group, Report, Workshop, archives, density, engines
 
 RUNS, WARM_UP = 20, 2
 LISTED = 500  # containers that `ps` shows
@@ -29,9 +29,9 @@ def measure(workshop: Workshop, runs: int) -> Report:
     report = Report("life", "containers that live on")
     image = f"localhost/{workshop.tag}:latest"
     workshop.tell("making an image from the static busybox")
-    images.busybox_tree(f"{workshop.folder}/tree")
-    images.pack(f"{workshop.folder}/tree", f"{workshop.folder}/layer.tar")
-    images.archive(f"{workshop.folder}/image.tar", f"{workshop.folder}/layer.tar", image, ["sh"])
+    archives.busybox_tree(f"{workshop.folder}/tree")
+    archives.pack(f"{workshop.folder}/tree", f"{workshop.folder}/layer.tar")
+    archives.archive(f"{workshop.folder}/image.tar", f"{workshop.folder}/layer.tar", image, ["sh"])
     contestants: list[engines.Minicontainer | engines.Docker] = []
     for engine in (engines.Minicontainer(), engines.Docker()):
         try:
@@ -41,7 +41,7 @@ def measure(workshop: Workshop, runs: int) -> Report:
             if isinstance(engine, engines.Minicontainer):
                 raise
             report.skipped.append((engine.name, str(reason)))
-    words = {engine.name: command(engine) for engine in contestants}
+    words = {engine.name: engine.typed for engine in contestants}
     workshop.at_end("remove our containers", lambda: clear(words["minicontainer"], image))
 
     workshop.tell(f"run -d, {runs} rounds")
@@ -88,11 +88,6 @@ def measure(workshop: Workshop, runs: int) -> Report:
     ]
     report.method = {"runs": runs, "warm_up": WARM_UP, "listed": LISTED, "crowd": CROWD, "of docker's": PEERS}
     return report
-
-
-def command(engine: engines.Minicontainer | engines.Docker) -> list[str]:
-    """The words that its commands begin with."""
-    return engine.typed if isinstance(engine, engines.Minicontainer) else [engine.program]
 
 
 def timed_run(typed: list[str], image: str) -> measuring.Timed:

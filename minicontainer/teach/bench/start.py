@@ -12,7 +12,7 @@ import sys
 
 from ... import errors, host
 from .. import measure as measuring
-from . import Bar, Group, Report, Workshop, engines, images
+from . import Bar, Group, Report, Workshop, archives, engines
 
 # The bars: how much of docker's and podman's time a start on the bridge may take, and what we aim at.
 AT_MOST, AIM = 0.20, 0.15
@@ -32,9 +32,9 @@ def measure(workshop: Workshop, runs: int) -> Report:
     report = Report("start", "run --rm … true: the whole command, in milliseconds")
     image = f"localhost/{workshop.tag}:latest"
     workshop.tell("making an image from the static busybox")
-    images.busybox_tree(f"{workshop.folder}/tree")
-    images.pack(f"{workshop.folder}/tree", f"{workshop.folder}/layer.tar")
-    images.archive(f"{workshop.folder}/image.tar", f"{workshop.folder}/layer.tar", image, ["sh"])
+    archives.busybox_tree(f"{workshop.folder}/tree")
+    archives.pack(f"{workshop.folder}/tree", f"{workshop.folder}/layer.tar")
+    archives.archive(f"{workshop.folder}/image.tar", f"{workshop.folder}/layer.tar", image, ["sh"])
 
     contestants: dict[str, dict[str, measuring.Timed]] = {network: {} for network in engines.NETWORKS}
     for make in engines.everyone():
