@@ -8,8 +8,8 @@ import threading
 from typing import Any, TextIO
 
 from .. import errors
-from ..engine import client, images
-from ..image import reference, registry
+from ..engine import client, images, pulling
+from ..image import reference
 from .flags import Flag, parse
 
 FLAGS = [
@@ -66,11 +66,8 @@ def fetch(name: str, quiet: bool) -> None:
 
 def missing(name: str, policy: str, quiet: bool) -> bool:
     """Pull an image that is not here, if that is wanted. Returns whether it was. Raises RegistryError."""
-    if not policy and registry.settings_here().pull == "never":
-        return False
-    try:
-        wanted = reference.parse(name)
-    except errors.InvalidArgument:  # an id: no registry knows those
+    wanted = pulling.to_fetch(name, policy)
+    if wanted is None:
         return False
     if not quiet:
         print(f"Unable to find image '{wanted.familiar()}' locally", file=sys.stderr)

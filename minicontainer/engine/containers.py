@@ -467,12 +467,22 @@ class Containers:
     ) -> container.Container | bytes:  # fmt: skip
         """Create a container and start it. With `detach`, the Container; else, once it has ended, what it wrote.
 
+        An image that is not here is pulled first, unless registries.json says "never"; `create` does not pull.
         `given` are docker-py's options (options.py). Raises ContainerError where it ended with another code than 0,
-        InvalidArgument, ImageNotFound, CommandNotFound, CommandNotExecutable, Conflict: then there is no container.
+        InvalidArgument, ImageNotFound, RegistryError, CommandNotFound, CommandNotExecutable, Conflict: then there is
+        no container.
         """
         if detach and remove:
             given = {**given, "auto_remove": True}
-        made = self.create(image, command, **given)
+        try:
+            made = self.create(image, command, **given)
+        except errors.ImageNotFound:
+            from . import images, pulling
+
+            if pulling.to_fetch(image) is None:
+                raise
+            images.Images(self.root).pull(image)
+            made = self.create(image, command, **given)
         try:
             made.start()
         except BaseException:

@@ -72,6 +72,17 @@ def pull(into: store.Store, name: str, platform: str = "", progress: Progress | 
     return Pulled(image, told, before != digest)
 
 
+def to_fetch(name: str, policy: str = "") -> reference.Reference | None:
+    """What to pull for who wants to run an image that is not here: None for an id, which no registry knows, and where
+    registries.json says "never", unless `policy` says "missing"."""
+    if not policy and registry.settings_here().pull == "never":
+        return None
+    try:
+        return reference.parse(name)
+    except errors.InvalidArgument:
+        return None
+
+
 def silent(layer: str, what: str, done: int, total: int) -> None:
     """The progress of who does not want to know."""
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from minicontainer import oci
-from minicontainer.engine import pushing
+from minicontainer import errors, oci
+from minicontainer.engine import client, pushing
 from minicontainer.image import archive, registry, removal
 from minicontainer.image.store import Store
 from tests.conftest import minicontainer
@@ -331,6 +331,28 @@ def test_run_fetches_what_is_not_here(source: Path, clean: Path, tmp_path: Path)
         assert done.returncode == 125 and "No such image" in done.stderr
         assert minicontainer("run", "--explain=json", f"{name}:3", check=False).returncode == 125
     assert "cannot reach" in minicontainer(*run, "--pull=always", name, check=False).stderr
+
+
+def test_the_library_s_run_fetches_what_is_not_here_and_its_create_does_not(
+    source: Path, clean: Path, tmp_path: Path
+) -> None:
+    containers = client.Client().containers
+    with Real(tmp_path / "registry") as real:
+        name = f"{real.host}/busybox"
+        skopeo(source, f"{name}:latest")
+        with pytest.raises(errors.ImageNotFound):
+            containers.create(name, ["true"], network="none")
+        assert containers.run(name, ["echo", "here"], network="none", remove=True) == b"here\n"
+        with pytest.raises(errors.RegistryError, match="busybox:2 not found"):
+            containers.run(f"{name}:2", network="none")
+    settings = tmp_path / "config/minicontainer/registries.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"pull": "never"}')
+    assert containers.run(name, ["echo", "still"], network="none", remove=True) == b"still\n"
+    for other in (f"{name}:3", "sha256:1234"):
+        with pytest.raises(errors.ImageNotFound):
+            containers.run(other, network="none")
+    assert containers.records() == []
 
 
 def test_manifest_inspect_shows_what_the_registry_has_and_fetches_nothing(clean: Path) -> None:
