@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import errors, host
+from .. import host
 from ..engine import client, containers, disk
-from . import images, ps, table
+from . import images, ps, table, volume
 
 Row = dict[str, Any]
 
@@ -15,14 +15,12 @@ def main(values: dict[str, Any]) -> int:
     """docker-system-df(1)."""
     found = disk.df(host.root())
     form = values.get("format", "")
-    if not values["verbose"]:
-        columns = {name: table.Column(header, lambda row, name=name: row[name]) for name, header in SUMMARY}
-        usual = [name for name, _ in SUMMARY]
-        print(table.listing(form, columns, usual, summary(found), "formatter.diskUsageContext"), end="")
+    if values["verbose"]:
+        print(detailed(form, found) if form not in ("", "table") else verbose(found), end="")
         return 0
-    if form:
-        raise errors.InvalidArgument("system df -v has no --format here: `system df --format json`, or inspect")
-    print(verbose(found), end="")
+    columns = {name: table.Column(header, lambda row, name=name: row[name]) for name, header in SUMMARY}
+    usual = [name for name, _ in SUMMARY]
+    print(table.listing(form, columns, usual, summary(found), "formatter.diskUsageContext"), end="")
     return 0
 
 
@@ -58,25 +56,100 @@ def row(kind: str, total: int, active: int, size: int, free: int) -> Row:
 
 def verbose(found: Row) -> str:
     """A list for each kind of thing."""
-    rows = []
-    for image in found["Images"]:
-        created = images.since(image["Created"]) if image["Created"] else ""
-        sizes = (table.size(image["Size"]), *map(table.exact_size, (image["SharedSize"], unique(image))))
-        repository, _, tag = min(image["RepoTags"] or ["<none>:<none>"]).rpartition(":")  # one of them, as docker does
-        rows.append([repository, tag, image["Id"][7:19], created, *sizes, str(image["Containers"])])
-    header = ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"]
-    parts = ["Images space usage:\n", table.show(header, rows)]
-    known = ps.columns_of(client.Client().containers, whole=False, sized=False)
-    usual = ["ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names"]
-    cells = {**{name: known[name].cell for name in usual}, "Size": lambda record: table.size(record["SizeRw"])}
-    rows = [[cells[name](record) for name in usual] for record in found["Containers"]]
-    parts += ["\nContainers space usage:\n", table.show([known[name].header for name in usual], rows)]
-    usages = [(volume["Name"], volume["UsageData"]) for volume in found["Volumes"]]
-    rows = [[name, str(usage["RefCount"]), table.size(usage["Size"])] for name, usage in usages]
-    parts += ["\nLocal Volumes space usage:\n", table.show(["VOLUME NAME", "LINKS", "SIZE"], rows)]
+    parts = []
+    for title, key, usual, columns in kinds(whole=False):
+        rows = [[columns[name].cell(row) for name in usual] for row in found[key]]
+        parts += [f"{title}:\n", table.show([columns[name].header for name in usual], rows) + "\n"]
     header = ["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]
-    parts += ["\nBuild cache usage: 0B\n", table.show(header, [])]
-    return "\n".join(parts) + "\n"
+    return "\n".join([*parts, "Build cache usage: 0B\n", table.show(header, [])]) + "\n"
+
+
+def detailed(form: str, found: Row) -> str:
+    """The same by a template, evaluated once: `.Images`, `.Containers`, `.Volumes` and `.BuildCache` are lists."""
+    from . import template, template_functions
+
+    lists = {
+        key: [table.methods(columns, row, f"formatter.{kind}Context") for row in found[key]]
+        for (_, key, _, columns), kind in zip(kinds(whole=True), ("image", "container", "volume"), strict=True)
+    }
+    lists["BuildCache"] = []
+    if form == "json":
+        return template_functions.to_json(template.Struct(lists))
+    usage = template.Methods({name: lambda value=value: value for name, value in lists.items()})
+    usage.kind = "*formatter.diskUsageContext"
+    source = RAW if form == "raw" else form.removeprefix("table ").replace("\\t", "\t").replace("\\n", "\n")
+    return template.render(template.parse(source), usage, source)
+
+
+RAW = """\
+{{range .Images}}type: Image
+repository: {{.Repository}}
+tag: {{.Tag}}
+digest: {{.Digest}}
+image_id: {{.ID}}
+created_at: {{.CreatedAt}}
+virtual_size: {{.Size}}
+
+{{end}}{{range .Containers}}type: Container
+container_id: {{.ID}}
+image: {{.Image}}
+command: {{.Command}}
+created_at: {{.CreatedAt}}
+state: {{.State}}
+status: {{.Status}}
+names: {{.Names}}
+labels:{{pad .Labels 1 0}}
+ports:{{pad .Ports 1 0}}
+size: {{.Size}}
+
+{{end}}{{range .Volumes}}type: Volume
+name: {{.Name}}
+driver: {{.Driver}}
+
+{{end}}"""
+
+
+def kinds(whole: bool) -> list[tuple[str, str, list[str], dict[str, table.Column]]]:
+    """What there is a list of: its title, its name in `found`, the usual columns, and all columns."""
+    known = ps.columns_of(client.Client().containers, whole, sized=False)
+    known["Size"] = table.Column("SIZE", lambda record: table.size(record["SizeRw"]))
+    shown = ["ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names"]
+    of_images = ["Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers"]
+    of_volumes = volume.columns()
+    of_volumes["Links"] = table.Column("LINKS", lambda volume: str(volume["UsageData"]["RefCount"]))
+    of_volumes["Size"] = table.Column("SIZE", lambda volume: table.size(volume["UsageData"]["Size"]))
+    return [
+        ("Images space usage", "Images", of_images, image_columns(whole)),
+        ("Containers space usage", "Containers", shown, known),
+        ("Local Volumes space usage", "Volumes", ["Name", "Links", "Size"], of_volumes),
+    ]
+
+
+def image_columns(whole: bool) -> dict[str, table.Column]:
+    """Every column of df's documents of images."""
+    column = table.Column
+    return {
+        "Repository": column("REPOSITORY", lambda image: name_of(image)[0]),
+        "Tag": column("TAG", lambda image: name_of(image)[1]),
+        "Digest": column("DIGEST", lambda image: ""),
+        "ID": column("IMAGE ID", lambda image: image["Id"] if whole else image["Id"][7:19]),
+        "CreatedSince": column("CREATED", lambda image: images.since(image["Created"]) if image["Created"] else ""),
+        "CreatedAt": column("CREATED AT", lambda image: table.local(image["Created"]) if image["Created"] else NEVER),
+        "Size": column("SIZE", lambda image: table.size(image["Size"])),
+        "VirtualSize": column("SIZE", lambda image: table.exact_size(image["Size"])),
+        "SharedSize": column("SHARED SIZE", lambda image: table.exact_size(image["SharedSize"])),
+        "UniqueSize": column("UNIQUE SIZE", lambda image: table.exact_size(unique(image))),
+        "Containers": column("CONTAINERS", lambda image: str(image["Containers"])),
+    }
+
+
+NEVER = "0001-01-01 00:00:00 +0000 UTC"  # a moment that nobody has set (Go, time.Time)
+
+
+def name_of(image: Row) -> tuple[str, str]:
+    """Repository and tag: of one of its names, as docker does."""
+    repository, _, tag = min(image["RepoTags"] or ["<none>:<none>"]).rpartition(":")
+    return repository, tag
 
 
 def unique(image: Row) -> int:

@@ -68,11 +68,15 @@ def listing(engine: client.Client, values: dict[str, Any]) -> str:
         found = filters.of_volumes(found, set(engine.containers.volumes_in_use()), flags.filters(values["filters"]))
     if values["quiet"]:
         return "".join(f"{volume['Name']}\n" for volume in found)
-    columns = {name: table.Column(header, lambda volume, name=name: volume.get(name, "N/A")) for name, header in SHOWN}
-    columns["Labels"] = table.Column("LABELS", lambda volume: ",".join(f"{k}={v}" for k, v in labels(volume)))
-    columns["Label"] = table.Column("", lambda volume, name="": dict(labels(volume)).get(name, ""))
-    form = values.get("format", "")
-    return table.listing(form, columns, ["Driver", "Name"], found, "formatter.volumeContext")
+    return table.listing(values.get("format", ""), columns(), ["Driver", "Name"], found, "formatter.volumeContext")
+
+
+def columns() -> dict[str, table.Column]:
+    """Every column, of `volume inspect`'s documents."""
+    known = {name: table.Column(header, lambda volume, name=name: volume.get(name, "N/A")) for name, header in SHOWN}
+    known["Labels"] = table.Column("LABELS", lambda volume: ",".join(f"{k}={v}" for k, v in labels(volume)))
+    known["Label"] = table.Column("", lambda volume, name="": dict(labels(volume)).get(name, ""))
+    return known
 
 
 def labels(volume: dict[str, Any]) -> list[tuple[str, str]]:

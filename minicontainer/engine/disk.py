@@ -41,7 +41,7 @@ def df(root: str) -> Document:
         ],
         "Volumes": [
             {
-                "Name": name,
+                **engine.volumes.inspect(name),
                 "UsageData": {
                     "Size": files.disk_usage(engine.volumes.data(name)),
                     "RefCount": len(mounted.get(name, [])),

@@ -46,12 +46,22 @@ system df -v
 system df --format json
 system df --format {{.Type}}|{{.TotalCount}}|{{.Active}}|{{.Size}}|{{.Reclaimable}}
 system df --format table\x20{{.Type}}\t{{.Reclaimable}}
+system df -v --format {{len\x20.Images}}
+system df -v --format {{.Nope}}
+system df -v --format {{
+system df -v --format {{range\x20.Images}}{{.Nope}}{{end}}
+system df -v --format table
+system df -v --format raw
 tag told plain
 run --name still --network none demo true
 run -d --name web --network none foreign nosuch
 rm web
 system df
 system df -v
+system df -v --format {{range\x20.Images}}{{.Repository}}|{{.ID}}|{{.CreatedAt}}|{{.CreatedSince}}|{{.Digest}}\n{{end}}
+system df -v --format {{range\x20.Images}}{{.VirtualSize}}|{{.SharedSize}}|{{.UniqueSize}}|{{.Containers}}\n{{end}}
+system df -v --format {{range\x20.Containers}}{{.ID}}|{{.Image}}|{{.Mounts}}|{{.LocalVolumes}}|{{.Label\x20"made"}}|{{.State}}{{end}}
+system df -v --format {{range\x20.Volumes}}{{.Name}}|{{.Links}}|{{.Size}}|{{.Driver}}{{end}}{{json\x20.BuildCache}}
 image prune -f
 image prune -a -f --filter until=1s
 rmi told plain
