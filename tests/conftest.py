@@ -22,6 +22,7 @@ and with CI=true it is a failure unless the feature is one of EXPECTED_ABSENT.
 import contextlib
 import ctypes.util
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -37,8 +38,9 @@ from tests import peers
 CHECKOUT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
-# What one of the two kernels lacks and the other one has: the test runs there. Nothing else may be skipped in CI.
-EXPECTED_ABSENT = {"cgroup1", "cgroup2", "ipvlan", "resource-limits"}
+# What one of the two kernels lacks and the other one has: the test runs there; and what is not to be had everywhere.
+# Nothing else may be skipped in CI.
+EXPECTED_ABSENT = {"cgroup1", "cgroup2", "ipvlan", "resource-limits", "atheris"}
 
 # Hypothesis keeps examples that failed; not in the checkout, which may belong to someone else.
 hypothesis.configuration.set_hypothesis_home_dir("/tmp/minicontainer-hypothesis-" + str(os.getuid()))
@@ -144,6 +146,10 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "resource-limits": (
         lambda: bool(int(status("CapEff"), 16) >> 24 & 1),
         "CAP_SYS_RESOURCE (./dev vm has it)",
+    ),
+    "atheris": (
+        lambda: importlib.util.find_spec("atheris") is not None,
+        "./dev test --all gets it where there is a build of it for this Python and processor",
     ),
     "libseccomp": (lambda: ctypes.util.find_library("seccomp") is not None, "apt-get install libseccomp2"),
 }

@@ -146,8 +146,6 @@ class Images:
 def history_of(image: store.Image) -> "Histories":
     """See `Images.history`."""
     entries = image.config.get("history") or []
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise errors.InvalidImage("the config is malformed: `history` must be a list of objects")
     chains = iter(image.chain_ids)
     told: Histories = []
     for entry in entries:

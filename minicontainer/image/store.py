@@ -519,6 +519,9 @@ def manifest_content(manifest: "dict[str, Any]") -> "tuple[str, list[dict[str, A
     for descriptor in [config, *layers]:
         if not isinstance(descriptor, dict) or not oci.is_digest(descriptor.get("digest")):
             raise errors.InvalidImage("the manifest is malformed: a descriptor without a sha256 digest")
+        size = descriptor.get("size", 0)
+        if not isinstance(size, int) or size < 0:
+            raise errors.InvalidImage("the manifest is malformed: a size that is none")
     return config["digest"], layers
 
 
@@ -546,10 +549,29 @@ def config_diff_ids(config: "dict[str, Any]") -> list[str]:
     for key in ("Labels", "Volumes", "ExposedPorts"):
         if not isinstance(inner.get(key) or {}, dict):
             raise errors.InvalidImage(f"the config is malformed: {key} must be an object")
-    for key in ("architecture", "os", "variant", "created"):
+    for key in ("architecture", "os", "variant", "created", "author", "docker_version"):
         if not isinstance(config.get(key) or "", str):
             raise errors.InvalidImage(f"the config is malformed: {key} must be a string")
+    history = config.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
+        raise errors.InvalidImage("the config is malformed: `history` must be a list of objects")
+    for entry in [config, *history]:
+        if not _is_moment(entry.get("created") or ""):
+            raise errors.InvalidImage("the config is malformed: `created` must be a time, 2024-01-31T12:00:00Z")
     return diff_ids
+
+
+def _is_moment(text: object) -> bool:
+    """Whether it is an RFC 3339 time, or ""."""
+    if not isinstance(text, str) or text[:19].translate(_TO_ZERO) not in ("", "0000-00-00T00:00:00"):
+        return False
+    if not text:
+        return True
+    month, day, hour, minute, second = (int(text[at : at + 2]) for at in (5, 8, 11, 14, 17))
+    return text[:4] != "0000" and 1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second < 61
+
+
+_TO_ZERO = str.maketrans("123456789", "000000000")
 
 
 def full_name(entry: "dict[str, Any]") -> str:

@@ -114,13 +114,15 @@ def test_history_tells_what_each_step_brought(tmp_path: Path, shop: Shop) -> Non
 
 def test_a_history_that_cannot_be_true_is_refused(tmp_path: Path, shop: Shop) -> None:
     layer = engine_fixtures.layer({"a": b"1"})
-    told: dict[str, Any]
-    for told in ({"history": [{}, {}]}, {"history": [1]}, {"history": {}, "a": 1}):
-        path = tmp_path / "bad.tar"
-        path.write_bytes(engine_fixtures.archive({"bad:1": ({"config": {}, **told}, [layer])}))
+    path = tmp_path / "bad.tar"
+    told: Any
+    for told in ([1], "x", [{"created": "yesterday"}], [{"created": "2024-13-01T00:00:00Z"}]):
+        path.write_bytes(engine_fixtures.archive({"bad:1": ({"config": {}, "history": told}, [layer])}))
+        assert "the config is malformed" in refused(1, "load", "-i", str(path))
+    for told in ({}, [{}, {}]):
+        path.write_bytes(engine_fixtures.archive({"bad:1": ({"config": {}, "history": told}, [layer])}))
         minicontainer("load", "-i", str(path))
-        if told["history"]:
-            assert "history" in refused(1, "history", "bad:1")
+    assert "history" in refused(1, "history", "bad:1")
 
 
 # Removal

@@ -60,7 +60,7 @@ system df
 system df -v
 system df -v --format {{range\x20.Images}}{{.Repository}}|{{.ID}}|{{.CreatedAt}}|{{.CreatedSince}}|{{.Digest}}\n{{end}}
 system df -v --format {{range\x20.Images}}{{.VirtualSize}}|{{.SharedSize}}|{{.UniqueSize}}|{{.Containers}}\n{{end}}
-system df -v --format {{range\x20.Containers}}{{.ID}}|{{.Image}}|{{.Mounts}}|{{.LocalVolumes}}|{{.Label\x20"made"}}|{{.State}}{{end}}
+system df -v --format {{range\x20.Containers}}{{.ID}}|{{.Image}}|{{.Mounts}}|{{.Label\x20"made"}}|{{.State}}{{end}}
 system df -v --format {{range\x20.Volumes}}{{.Name}}|{{.Links}}|{{.Size}}|{{.Driver}}{{end}}{{json\x20.BuildCache}}
 image prune -f
 image prune -a -f --filter until=1s
