@@ -1,4 +1,4 @@
-"""`events`: what happens to containers, as it happens; with `--since` also what has happened."""
+"""`events`: what happens to containers and images, as it happens; with `--since` also what has happened."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import json
 from typing import Any
 
-from .. import host
+from .. import errors, host
 from ..engine import events
+from ..image import reference
 from ..runtime import log
 from . import UsageError, moments
 from .flags import Flag, parse
@@ -52,15 +53,27 @@ def matches(event: dict[str, Any], wanted: list[tuple[str, str]]) -> bool:
 
 def fits(event: dict[str, Any], key: str, value: str) -> bool:
     """Whether one filter lets an event through."""
-    attributes = event["Actor"]["Attributes"]
+    identifier, attributes = event["Actor"]["ID"], event["Actor"]["Attributes"]
     if key == "container":
-        return bool(value) and (event["Actor"]["ID"].startswith(value) or attributes["name"] == value)
+        called = identifier.startswith(value) or attributes.get("name") == value
+        return bool(value) and event["Type"] == "container" and called
+    if key == "image":  # by its id or its name, with a tag or without
+        called = str(attributes.get("name" if event["Type"] == "image" else "image", ""))
+        return bool(value) and value in (identifier, called, without_tag(identifier), without_tag(called))
     if key == "label":
         name, given, content = value.partition("=")
         return name in attributes and (not given or attributes[name] == content)
     if key == "event" and value in ("health_status", "exec_create", "exec_start"):  # without what follows the colon
         return bool(event["Action"].startswith(value))
-    return bool({"event": event["Action"], "image": attributes["image"], "type": event["Type"]}[key] == value)
+    return bool({"event": event["Action"], "type": event["Type"]}[key] == value)
+
+
+def without_tag(name: str) -> str:
+    """`host:5000/name:tag` as `host:5000/name`; no possible name is "", as an id is."""
+    try:
+        return reference.parse(name).familiar_name()
+    except errors.InvalidArgument:
+        return ""
 
 
 def line(event: dict[str, Any]) -> str:

@@ -442,7 +442,8 @@ class Container:
         changes: str | list[str] = "",
     ) -> store.Image:  # fmt: skip
         """An image of it as it is now, with `changes` (lines of a Dockerfile) in its config; held still meanwhile."""
-        from . import committing
+        from ..image import reference
+        from . import committing, images  # isort: skip
 
         name = f"{repository}:{tag}" if repository and tag else repository
         lines = changes.splitlines() if isinstance(changes, str) else changes
@@ -451,11 +452,16 @@ class Container:
         if hold:
             self.pause()
         try:
-            return committing.commit(self.engine, self.record, name, author, message, lines)
+            image = committing.commit(self.engine, self.record, name, author, message, lines)
         finally:
             if hold:
                 self.reload()
                 self.unpause()
+        called = reference.parse(name).familiar() if name else ""
+        if called:
+            images.Images(self.engine.root).note("tag", image.id, images.labels_of(image), called)
+        events.write(self.engine.root, "commit", self.record, comment=message, imageID=image.id, imageRef=called)
+        return image
 
     def top(self, ps_args: str = "") -> dict[str, list[Any]]:
         """Its processes as ps(1) would list them: {"Titles", "Processes"}. Raises Conflict, InvalidArgument."""

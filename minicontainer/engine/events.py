@@ -1,4 +1,4 @@
-"""What has happened to containers: a journal of the store, a line of JSON in docker's shape for each deed.
+"""What has happened to containers and images: a journal of the store, a line of JSON in docker's shape for each deed.
 
     <store>/events.jsonl      what is new is appended, by whoever does the deed
     <store>/events.jsonl.1    what came before, once that had a megabyte
@@ -26,17 +26,20 @@ MOST = 1 << 20  # bytes of one file
 
 def write(root: str, action: str, record: dict[str, Any], **attributes: str) -> None:
     """Note that `action` was done to the container whose record that is."""
+    told = {**record["labels"], "image": record["image"], "name": record["name"], **attributes}
+    note(root, "container", action, record["id"], told, record["image"])
+
+
+def note(root: str, kind: str, action: str, identifier: str, attributes: dict[str, str], image: str = "") -> None:
+    """Note what was done to a thing of that kind, or with no identifier, to all of them; `image`: a container's."""
     now = time.time_ns()
     event = {
         "status": action,
-        "id": record["id"],
-        "from": record["image"],
-        "Type": "container",
+        **({"id": identifier} if identifier else {}),
+        **({"from": image} if image else {}),
+        "Type": kind,
         "Action": action,
-        "Actor": {
-            "ID": record["id"],
-            "Attributes": {**record["labels"], "image": record["image"], "name": record["name"], **attributes},
-        },
+        "Actor": {"ID": identifier, "Attributes": attributes},
         "scope": "local",
         "time": now // 10**9,
         "timeNano": now,

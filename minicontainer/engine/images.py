@@ -12,6 +12,7 @@ Light to import: whatever only `load`, `pull` and `bootstrap` need is imported b
 
 from .. import errors
 from ..image import reference, store
+from . import events
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ class Images:
         """
         from ..image import archive
 
-        return archive.load(self.store, source, progress)
+        names = archive.load(self.store, source, progress)
+        for image in {image.id: image for image in map(self.store.get, names)}.values():
+            self.note("load", image.id, labels_of(image))
+        return names
 
     def pull(
         self, name: str, platform: str = "", progress: "pulling.Progress | None" = None
@@ -47,13 +51,17 @@ class Images:
         """Fetch an image from its registry. Raises RegistryError, InvalidImage; then no name has changed."""
         from . import pulling
 
-        return pulling.pull(self.store, name, platform, progress)
+        pulled = pulling.pull(self.store, name, platform, progress)
+        self.note_reference("pull", name, pulled.image)
+        return pulled
 
     def push(self, name: str, progress: "pulling.Progress | None" = None) -> "pushing.Pushed":
         """Send an image to the registry in its name. Raises ImageNotFound, RegistryError."""
         from . import pushing
 
-        return pushing.push(self.store, name, progress)
+        pushed = pushing.push(self.store, name, progress)
+        self.note_reference("push", name, self.store.get(name))
+        return pushed
 
     def manifest(self, name: str) -> "tuple[str, bytes, str]":
         """Of an image in its registry: media type, bytes and digest of its manifest or index. Raises RegistryError."""
@@ -99,7 +107,22 @@ class Images:
         from . import containers, filters as filtering  # isort: skip
 
         chosen = filtering.of_prunable_images(filters or {})
-        return removal.prune(self.store, containers.Containers(self.store.root).users, chosen)
+        going: list[tuple[store.Image, dict[str, str]]] = []
+
+        def goes(image: store.Image) -> bool:
+            """Whether it is chosen; then its labels are kept, for nobody can read them any more."""
+            if chosen(image):
+                going.append((image, labels_of(image)))
+                return True
+            return False
+
+        said, space = removal.prune(self.store, containers.Containers(self.store.root).users, goes)
+        for image, labels in going:
+            for _ in image.names:
+                self.note("untag", image.id, labels)
+            self.note("delete", image.id, {})
+        events.note(self.store.root, "image", "prune", "", {"reclaimed": str(space)})
+        return said, space
 
     def from_tar(
         self, source: "BinaryIO", name: str = "", comment: str = "", changes: "Names | None" = None, platform: str = ""
@@ -107,7 +130,11 @@ class Images:
         """An image of one layer, of a root file system's tar stream: `import`. Raises InvalidImage, InvalidArgument."""
         from . import committing
 
-        return committing.from_tar(self.store, source, name, comment, changes, platform)
+        image = committing.from_tar(self.store, source, name, comment, changes, platform)
+        if name:
+            self.note("tag", image.id, labels_of(image), reference.parse(name).familiar())
+        self.note("import", image.id, labels_of(image))
+        return image
 
     def explore(self, name: str, file: str = "") -> "History":
         """What each layer added, changed, hid; what is wasted; which layer `file` is from. See image/exploring.py."""
@@ -120,11 +147,16 @@ class Images:
         from ..image import saving
         from . import committing
 
-        return saving.save(self.store, names, form, committing.source_date_epoch())
+        images, chunks = saving.save(self.store, names, form, committing.source_date_epoch())
+        for image in images:
+            self.note("save", image.id, labels_of(image))
+        return chunks
 
     def tag(self, source: str, name: str) -> store.Image:
         """Let an image also be called `name`."""
-        return self.store.tag(source, name)
+        image = self.store.tag(source, name)
+        self.note("tag", image.id, labels_of(image), reference.parse(name).familiar())
+        return image
 
     def remove(self, name: str, force: bool = False) -> "Names":
         """Take a name away, and with the last one the image. Returns what went, in docker's words.
@@ -134,13 +166,40 @@ class Images:
         from ..image import removal
         from . import containers
 
-        return removal.remove(self.store, name, containers.Containers(self.store.root).users, force)
+        image = self.store.get(name)
+        labels = labels_of(image)
+        said = removal.remove(self.store, name, containers.Containers(self.store.root).users, force)
+        for line in said:
+            if line.startswith("Untagged: ") and "@" not in line:
+                self.note("untag", image.id, labels)
+        if f"Deleted: {image.id}" in said:
+            self.note("delete", image.id, {})
+        return said
+
+    def note(self, action: str, identifier: str, labels: "dict[str, str]", name: str = "") -> None:
+        """What was done to an image, for who follows `events`; docker says its id where it goes by no name."""
+        events.note(self.store.root, "image", action, identifier, {**labels, "name": name or identifier})
+
+    def note_reference(self, action: str, name: str, image: store.Image) -> None:
+        """The same of what goes by the name that was typed: pull and push."""
+        wanted = reference.parse(name)
+        self.note(action, wanted.familiar(), labels_of(image), wanted.familiar_name())
 
     def bootstrap(self, kind: str) -> store.Image:
         """Make `busybox:latest` or `debian:latest` on the spot. Raises InvalidArgument, Unsupported."""
         from . import bootstrap
 
-        return bootstrap.make(self.store, kind)
+        image = bootstrap.make(self.store, kind)
+        self.note("import", image.id, labels_of(image))
+        return image
+
+
+def labels_of(image: store.Image) -> "dict[str, str]":
+    """The labels in its config; none where that is damaged."""
+    try:
+        return (image.config.get("config") or {}).get("Labels") or {}
+    except errors.InvalidImage:
+        return {}
 
 
 def history_of(image: store.Image) -> "Histories":

@@ -22,6 +22,7 @@ from . import reference, store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
 
 class User(namedtuple("User", "id image_id layers running")):
@@ -72,7 +73,18 @@ def remove(here: store.Store, name: str, users: Callable[[], list[User]] = nobod
             said = [f"Untagged: {told}" for told in sorted([*image.names, *image.repo_digests])]
         here.write_index(others)
         gone = collect(here, bin, containers)
-        return [*said, *deleted(image, gone)]
+        return said if is_there(here, image.id, others) else [*said, *deleted(image, gone)]
+
+
+def is_there(here: store.Store, identifier: str, index: list[dict[str, Any]]) -> bool:
+    """Whether an image of that id is in the index: one that was loaded and pulled has two manifests, and one id."""
+    for entry in index:
+        try:
+            if store.Image(here, str(entry["digest"]), []).id == identifier:
+                return True
+        except errors.InvalidImage:
+            continue  # another one's damage is no reason not to remove this one
+    return False
 
 
 BARE = ("mediaType", "digest", "size")  # a descriptor of what has no name

@@ -36,8 +36,11 @@ class _Chosen:
         self.names: list[str] = []
 
 
-def save(here: store.Store, names: list[str], form: str = FORMATS[0], epoch: int | None = None) -> Iterator[bytes]:
-    """The images of these names as an archive. A repository without a tag means all of its tags; an id, no name.
+def save(
+    here: store.Store, names: list[str], form: str = FORMATS[0], epoch: int | None = None
+) -> tuple[list[store.Image], Iterator[bytes]]:
+    """The images of these names, and the archive of them. A repository without a tag means all of its tags; an id, no
+    name.
 
     Raises ImageNotFound, InvalidArgument for an unknown form, InvalidImage where a blob is damaged.
     """
@@ -58,7 +61,7 @@ def save(here: store.Store, names: list[str], form: str = FORMATS[0], epoch: int
         if isinstance(error, FileNotFoundError):
             raise errors.InvalidImage(f"{error.filename} is missing; `system check` says more") from None
         raise
-    return _archive(here, list(chosen.values()), opened, form, epoch)
+    return [one.image for one in chosen.values()], _archive(here, list(chosen.values()), opened, form, epoch)
 
 
 def _close(opened: dict[str, int]) -> None:

@@ -287,13 +287,38 @@ def test_save_refuses_what_cannot_be_and_leaves_no_half(shop: Shop) -> None:
 
 def test_a_removal_takes_nothing_from_a_save_under_way(shop: Shop) -> None:
     here = store.Store(str(shop.root))
-    chunks = saving.save(here, ["demo"])
+    _, chunks = saving.save(here, ["demo"])
     first = next(chunks)
     minicontainer("rmi", "demo", "plain", "foreign")
     assert os.listdir(shop.root / "blobs/sha256") == []
     path = shop.root.parent / "out.tar"
     path.write_bytes(first + b"".join(chunks))
     assert minicontainer("load", "-i", str(path)).stdout == "Loaded image: demo:latest\n"
+
+
+# Events
+
+
+def test_what_is_done_to_images_is_told(shop: Shop, archive: Path) -> None:
+    """As docker tells it, which test_images_peers.py compares; here the documents, and who asks for some of them."""
+    (shop.root / "events.jsonl").unlink(missing_ok=True)
+    demo = minicontainer("images", "-q", "--no-trunc", "demo").stdout.strip()
+    minicontainer("tag", "demo", "host:5000/mine:2")
+    minicontainer("rmi", "-f", "demo", "host:5000/mine:2")
+    minicontainer("load", "-i", str(archive))
+    minicontainer("image", "prune", "-a", "-f")
+    asked = ["events", "--since", "1h", "--until", "0s", "--format", "json"]
+    told = [json.loads(line) for line in minicontainer(*asked).stdout.splitlines()]
+    first, last = told[0], told[-1]
+    assert first["Actor"] == {"ID": demo, "Attributes": {"made": "by hand", "name": "host:5000/mine:2"}}
+    assert list(first) == ["status", "id", "Type", "Action", "Actor", "scope", "time", "timeNano"]
+    assert [event["Action"] for event in told[:7]] == ["tag", "untag", "untag", "delete", "load", "load", "load"]
+    assert last["Action"] == "prune" and last["Actor"]["ID"] == "" and "id" not in last
+    assert int(last["Actor"]["Attributes"]["reclaimed"]) > 1_000_000
+    for image, count in (("host:5000/mine", 1), ("host:5000/mine:2", 1), ("host", 0), (demo, 7), ("", 0)):
+        assert minicontainer(*asked, "-f", f"image={image}").stdout.count("\n") == count, image
+    assert minicontainer(*asked, "-f", f"container={demo}").stdout == ""
+    assert minicontainer(*asked, "-f", "type=image", "-f", "event=tag", "-f", "label=made").stdout.count("\n") == 1
 
 
 # Import

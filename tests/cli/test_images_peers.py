@@ -3,17 +3,20 @@
 Normalised as in test_life_peers.py, and nothing else.
 """
 
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import engine_fixtures
+from tests import engine_fixtures, peers
 from tests.cli.test_life_peers import typed
 from tests.conftest import minicontainer
+from tests.registries import Real
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -194,6 +197,72 @@ def test_the_transcripts_are_the_same(sides: tuple[list[str], Path]) -> None:
         if theirs != ours:
             different.append((line, theirs, ours))
     assert not different, "\n".join(f"{line}\n  {theirs}\n  {ours}" for line, theirs, ours in different)
+
+
+EVENTS = r"""
+load -q -i ARCHIVE
+load -q -i ARCHIVE
+tag demo mine
+tag demo mine
+save -o OUT demo plain
+save -o OUT told
+import TREE made:1
+import TREE
+create --name web plain true
+commit -m why web com:1
+commit web
+rm web
+tag plain demo
+rmi foreign
+rmi nosuch
+rmi com:1
+image prune -f
+rmi -f demo plain
+image prune -a -f
+load -q -i ARCHIVE
+load -q -i OUT
+tag demo demo:2
+rmi -f DEMO
+run -d --name web --network none plain sleep 100
+rmi -f plain
+rm -f web
+""".strip().splitlines()
+
+
+def test_events_of_images_are_the_same(sides: tuple[list[str], Path]) -> None:
+    """Those of push and pull, too, to a registry where both meet; ours does not say what happens to networks."""
+    docker, archive = sides
+    paths = {"ARCHIVE": str(archive), "OUT": f"{archive}.out", "TREE": f"{archive}.tree"}
+    told = []
+    with Real(archive.parent / "registry", words=tuple(peers.own_network())) as real:
+        name = f"{real.host}/plain:1"
+        going_round = [f"tag plain {name}", f"push -q {name}", f"rmi {name}", f"pull -q {name}", f"pull -q {name}"]
+        for engine in (docker, [*peers.own_network(), *OURS]):
+            began = time.time()
+            demo = subprocess.run([*engine, "images", "-q", "demo"], capture_output=True, text=True).stdout.strip()
+            for line in [*going_round, f"rmi {name}", *EVENTS]:
+                words = [demo if word == "DEMO" else paths.get(word, word) for word in line.split()]
+                subprocess.run([*engine, *words], capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+            asked = ["events", "--since", str(began), "--until", str(time.time())]
+            told.append([
+                shown(typed(engine, [*asked, "-f", "type=image", "-f", "type=container"])[1]),
+                shown(typed(engine, [*asked, "-f", "image=demo"])[1]),
+                shown(typed(engine, [*asked, "-f", "image=mine:latest"])[1]),
+                shown(typed(engine, [*asked, "-f", "label=made", "-f", "event=tag"])[1]),
+            ])  # fmt: skip
+    assert "\n".join(told[1][0]) == "\n".join(told[0][0])
+    assert told[0] == told[1]
+
+
+def shown(events: str) -> list[str]:
+    """The events without their times. What a prune removes comes in docker's order of the day; bytes are its own."""
+    lines = [re.sub(r"reclaimed=\d+", "reclaimed=", line.partition(" ")[2]) for line in events.splitlines()]
+    at = [place for place, line in enumerate(lines) if " prune " in line]
+    for begin, end in zip([0, *at], at, strict=False):
+        others = (place for place in range(end, begin, -1) if not re.search(" (untag|delete) ", lines[place - 1]))
+        first = next(others, begin)
+        lines[first:end] = sorted(lines[first:end])
+    return lines
 
 
 @pytest.mark.needs("skopeo")
