@@ -99,7 +99,7 @@ class Work:
         ours: dict[str, Any] = self.image.manifest["layers"][position]
         path = blobs.path(self.root, ours["digest"])
         if not blobs.exists(self.root, ours["digest"], ours["size"]):
-            raise errors.InvalidImage(f"blob {ours['digest']} is missing from the store; load the image again")
+            raise blobs.absence(ours["digest"])
         with open(path, "rb") as file:
             plain = not compression.recognize(file.read(6))
         theirs, made = ours, ""
@@ -144,7 +144,7 @@ class Work:
                 )
             except registry.Refused as error:
                 if error.status == 400 and not made and blobs.damaged(self.root, digest):
-                    raise damaged(digest) from None
+                    raise blobs.damage(digest) from None
                 raise
         return "Pushed"
 
@@ -166,17 +166,10 @@ class Work:
                 size += len(piece)
                 file.write(piece)
         if of_ours.hexdigest() != digest[7:]:
-            raise damaged(digest)
+            raise blobs.damage(digest)
         found = f"sha256:{state.hexdigest()}"
         provenance.note_compressed(self.root, digest, found, size)
         return made, found, size
-
-
-def damaged(digest: str) -> errors.InvalidImage:
-    """What to do about a blob of ours that is not what its name says."""
-    return errors.InvalidImage(
-        f"blob {digest} is damaged; `system check --repair` removes it, then load or pull the image again"
-    )
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Content, addressed by its digest: the `blobs/` folder of an OCI image layout.
 
-Offers: `path`, `exists`, `read`, `put`, `adopt`, `damaged`. What lies under a digest has that digest: it is checked
-before it is named so, and again whenever it is read. A name appears by rename(2) and only after fsync(2).
+Offers: `path`, `exists`, `read`, `put`, `adopt`, `damaged`; `absence` and `damage`, the errors. What lies under a
+digest has that digest: it is checked before it is named so, and again whenever it is read. A name appears by rename(2)
+and only after fsync(2).
 Callers owe it: a store folder that exists, and a temporary name on the same file system.
 
 Source: OCI image specification, image-layout.md.
@@ -42,11 +43,9 @@ def read(root: str, digest: str) -> bytes:
             )
         content = files.read(place)
     except FileNotFoundError:
-        raise errors.InvalidImage(f"blob {digest} is missing from the store; load the image again") from None
+        raise absence(digest) from None
     if oci.digest(content) != digest:
-        raise errors.InvalidImage(
-            f"blob {digest} is damaged; `system check --repair` removes it, then load the image again"
-        )
+        raise damage(digest)
     return content
 
 
@@ -63,6 +62,18 @@ def put(root: str, content: bytes, temporary: str) -> str:
 def adopt(root: str, temporary: str, digest: str) -> None:
     """Give a file that is complete, verified and fsynced its name. Who comes second replaces the same bytes."""
     os.rename(temporary, path(root, digest))
+
+
+def absence(digest: str) -> errors.InvalidImage:
+    """What to do about a blob that an image needs and that is not there."""
+    return errors.InvalidImage(f"blob {digest} is missing from the store; load or pull the image again")
+
+
+def damage(digest: str) -> errors.InvalidImage:
+    """What to do about a blob that is not what its name says."""
+    return errors.InvalidImage(
+        f"blob {digest} is damaged; `system check --repair` removes it, then load or pull the image again"
+    )
 
 
 def damaged(root: str, digest: str) -> bool:

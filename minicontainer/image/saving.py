@@ -55,13 +55,18 @@ def save(
             for one in chosen.values():
                 for digest in [one.image.digest, one.image.id, *_layers(one.image)]:
                     if digest not in opened:
-                        opened[digest] = os.open(blobs.path(here.root, digest), os.O_RDONLY | os.O_CLOEXEC)
-    except BaseException as error:
+                        opened[digest] = _open(here, digest)
+    except BaseException:
         _close(opened)
-        if isinstance(error, FileNotFoundError):
-            raise errors.InvalidImage(f"{error.filename} is missing; `system check` says more") from None
         raise
     return [one.image for one in chosen.values()], _archive(here, list(chosen.values()), opened, form, epoch)
+
+
+def _open(here: store.Store, digest: str) -> int:
+    try:
+        return os.open(blobs.path(here.root, digest), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise blobs.absence(digest) from None
 
 
 def _close(opened: dict[str, int]) -> None:
@@ -133,7 +138,7 @@ def _blob(digest: str, descriptor: int, moment: int) -> Iterator[bytes]:
             break
         yield piece
     if offset != size or state.hexdigest() != digest[7:]:
-        raise errors.InvalidImage(f"blob {digest} is damaged; `system check --repair` removes it, then load it again")
+        raise blobs.damage(digest)
     yield tar.padding(size)
 
 
