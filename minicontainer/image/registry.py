@@ -356,9 +356,18 @@ class Registry:
 
         Raises Refused: what the registry said, in a sentence. Tried again is what may go better the next time.
         """
+        return self.tried(
+            lambda: self.authorized(method, where, scope, headers or {}, body), method, where, scope, attempts
+        )
+
+    def tried(
+        self, send: Callable[[], urllib3.BaseHTTPResponse], method: str, where: str, scope: str,
+        attempts: int = ATTEMPTS,
+    ) -> urllib3.BaseHTTPResponse:  # fmt: skip
+        """Send a request until it is a success, or cannot become one. The other arguments are for what is said."""
         for attempt in range(1, attempts + 1):
             try:
-                answer = self.authorized(method, where, scope, headers or {}, body)
+                answer = send()
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 if attempt == attempts or isinstance(hopeless(error), str):
                     raise Refused(self.unreachable(error), 0) from None
@@ -505,18 +514,12 @@ class Registry:
                 query.append(("account", login.username))
                 headers["Authorization"] = basic(login)
         url = urllib.parse.urlunsplit(realm._replace(query=urllib.parse.urlencode(query)))
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                answer = self.send(method, url, headers, body)
-            except (urllib3.exceptions.HTTPError, OSError) as error:
-                raise Refused(f"{self.unreachable(error)} (its token server, {realm.netloc})", 0) from None
-            pause = retry_after(answer)
-            if (answer.status != 429 and answer.status < 500) or attempt == ATTEMPTS or (pause or 0) > LONGEST_PAUSE:
-                break
-            answer.drain_conn()
-            self.pause(back_off(attempt, pause))
-        if answer.status != 200:
-            raise Refused(self.refusal(method, url, scope, answer, pause), answer.status)
+        try:
+            answer = self.tried(lambda: self.send(method, url, headers, body), method, url, scope)
+        except Refused as error:
+            if error.status:
+                raise
+            raise Refused(f"{error} (its token server, {realm.netloc})", 0) from None
         found = self.json(answer, "a token")
         text = found.get("token") or found.get("access_token")
         if not isinstance(text, str) or not text.isprintable():
