@@ -4,6 +4,7 @@ A lazy table: only the file of the command that was typed is imported. Each has 
 parses, calls the engine, prints. Printing and exit codes live here and nowhere below.
 """
 
+import errno
 import os
 import sys
 
@@ -160,8 +161,11 @@ def sentence(error: Exception) -> str:
     """An error in one line; a system call's says which step made it, if it was one of a plan."""
     if not isinstance(error, OSError):
         return str(error)
-    plain = not isinstance(error, errors.KernelError) and error.filename
-    text = f"{error.filename}: {error.strerror}" if plain else str(error)
+    text = str(error)
+    if not isinstance(error, errors.KernelError):
+        text = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            text += "; the disk is full: free some space, and do it again"
     notes = getattr(error, "__notes__", [])
     known = isinstance(error, errors.CommandNotFound | errors.CommandNotExecutable)
     return f"{text}, {notes[0]}" if notes and not known else text

@@ -164,18 +164,35 @@ rm -f "$MINICONTAINER_ROOT/filler"
 """
 
 
-@pytest.mark.parametrize("words", [["import", "TREE", "tree:1"], ["tag", "demo", "x:1"], ["rmi", "plain"]])
-def test_on_a_full_disk_nothing_is_lost_and_what_to_do_is_said(root: Path, tmp_path: Path, words: list[str]) -> None:
-    tree = tmp_path / "tree.tar"
-    tree.write_bytes(engine_fixtures.layer({"big": os.urandom(3 << 20)}))
+@pytest.mark.parametrize("line", [
+    "import TREE tree:1", "load -i ARCHIVE", "commit web made:1", "push NAME", "pull NAME", "tag demo x:1", "rmi plain",
+])  # fmt: skip
+def test_on_a_full_disk_nothing_is_lost_and_what_to_do_is_said(root: Path, tmp_path: Path, line: str) -> None:
+    tree, archive, words = tmp_path / "tree.tar", tmp_path / "archive.tar", line.split()
+    big = engine_fixtures.layer({"big": os.urandom(3 << 20)})
+    tree.write_bytes(big)
+    archive.write_bytes(engine_fixtures.archive({"big:1": ({"config": {}}, [big])}))
     minicontainer("rm", "still")
+    if words[0] == "commit":
+        minicontainer(
+            "run", "--name", "web", "--network", "none", "demo", "sh", "-c", "head -c 3000000 /dev/urandom >/x"
+        )
+    with Fake() as registry:
+        name = registry.image("big", "1", [big]) if words[0] == "pull" else f"{registry.host}/demo:1"
+        if words[0] == "push":
+            minicontainer("tag", "demo", name)
+        places = {"TREE": str(tree), "ARCHIVE": str(archive), "NAME": name}
+        fails_on_a_full_disk(root, tmp_path, [places.get(word, word) for word in words])
+
+
+def fails_on_a_full_disk(root: Path, tmp_path: Path, words: list[str]) -> None:
+    """Do it in a copy of the store on a disk too small for it; then everything is as it was."""
     before = minicontainer("images", "-q").stdout.split()
     used = int(subprocess.run(["du", "-sk", root], capture_output=True, text=True, check=True).stdout.split()[0])
-    typed = [word.replace("TREE", str(tree)) for word in words]
-    arguments = [f"{used + 2200}k", str(tmp_path / "full"), str(root), sys.executable, "-m", "minicontainer", *typed]
+    arguments = [f"{used + 2200}k", str(tmp_path / "full"), str(root), sys.executable, "-m", "minicontainer", *words]
     (tmp_path / "full").mkdir()
     script = FULL
-    if words[0] != "import":  # for these, not a page is left
+    if words[0] in ("push", "tag", "rmi"):  # for these, not a page is left
         script = FULL.replace("shift 3", 'dd if=/dev/zero of="$2/filler" 2>/dev/null || :\nshift 3')
     done = subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", *arguments], capture_output=True, text=True)
     assert "Traceback" not in done.stdout + done.stderr, done
