@@ -129,7 +129,8 @@ def columns(header: list[str], rows: list[list[str]]) -> str:
 
 def verdict(bar: bench.Bar) -> str:
     """One bar in one line."""
-    promise = f"{bar.group}: at most {bar.at_most:.2f} of {bar.theirs}"
+    whose = "" if bar.ours == "minicontainer" else f", {bar.ours}"
+    promise = f"{bar.group}{whose}: at most {bar.at_most:.2f} of {bar.theirs}"
     if bar.ratio is None:
         return f"bar not measured: {promise}: {bar.why_not}"
     aim = ""

@@ -68,7 +68,7 @@ def measure(workshop: Workshop, runs: int) -> Report:
         "runs": runs, "warm_up": WARM_UP, "order": "rounds, shuffled", "seed": measuring.SEED,
         "before": "what the last run made removed, sync, archive read into the page cache",
     }  # fmt: skip
-    for subject in (debian(workshop), small_files(workshop)):
+    for subject in (make(workshop) for make in SUBJECTS):
         report.method[f"archive_bytes, {subject.title}"] = os.stat(subject.path).st_size
         compare(workshop, report, runs, registry, subject)
     weigh(workshop, report, registry)
@@ -97,6 +97,9 @@ def small_files(workshop: Workshop) -> Subject:
     os.unlink(layer)
     title = f"{MANY // 1000},000 files"
     return Subject(title, path, name, "find /srv -type f", MANY, "cp -a /srv /copy")
+
+
+SUBJECTS = (debian, small_files)
 
 
 def compare(workshop: Workshop, report: Report, runs: int, registry: Registry, subject: Subject) -> None:
@@ -139,7 +142,7 @@ def compare(workshop: Workshop, report: Report, runs: int, registry: Registry, s
         engines.said([*each.typed, "rm", container(workshop)])
         gone(each.typed, committed)
     registry.forget()
-    writer = found[-1 if len(found) == 1 else 1]
+    writer = found[:2][-1]
     engines.said([*writer.typed, *pushing[writer.name]])
     for each in found:
         gone(each.typed, subject.name)
