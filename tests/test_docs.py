@@ -232,7 +232,7 @@ def stable(line: str) -> str:
     """The line without what differs from start to start: ids, addresses, durations, sizes of bars."""
     line = re.sub(r"\b(?:172|10|192)(?:\.\d+){3}\b", "ADDRESS", line)
     line = re.sub(r"\b[0-9a-f]{12,64}\b", "ID", line)
-    line = re.sub(r"█+", "█", re.sub(r"\d+(?:\.\d+)?", "N", line))
+    line = re.sub(r"█+|▏", "█", re.sub(r"\d+(?:\.\d+)?", "N", line))
     return " ".join(line.split())
 
 
