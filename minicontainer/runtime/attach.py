@@ -14,6 +14,9 @@ A client is a socket of sequenced packets (unix(7)): the one that asked for the 
     {"ended": code}        its command has ended, and is going to be restarted
     {"exited": code}       … has ended for good, and all is taken down
 
+Whoever else has something to do in the monitor is a guest: a descriptor, perhaps an epoll(7) of many, and a function
+that is called when it is readable, and never waits.
+
 A client that is slow slows the container down once a mebibyte waits for it, as a pipe would; one that has gone not.
 The monitor imports this into an interpreter that has little else: channel and json come in when somebody
 asks for something, `files` and ctypes not at all. That is a third of an idle monitor's memory.
@@ -30,6 +33,7 @@ from . import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 LARGEST = 1 << 17  # bytes of one packet
@@ -86,6 +90,7 @@ class Stage:
         self.once = False  # its input ends when whoever writes it has gone (docker: StdinOnce)
         self.stopping = False  # somebody asked for its end: no restart
         self.typed = b""  # input that the container has not taken yet
+        self.guests: dict[int, Callable[[], None]] = {}  # other descriptors, and what to call when one is readable
 
     # Before a start
 
@@ -180,16 +185,18 @@ class Stage:
         return status
 
     def watch(self, poll: select.poll) -> None:
-        """What the clients may do: come, go, ask, take what waits for them."""
+        """What the clients may do: come, go, ask, take what waits for them. And what the guests wait for."""
         if self.listener >= 0:
             poll.register(self.listener, select.POLLIN)
+        for descriptor in self.guests:
+            poll.register(descriptor, select.POLLIN)
         for client in self.clients:
             # Who types faster than the container reads waits; that it has gone is seen all the same (POLLHUP).
             wanted = 0 if client.gives and len(self.typed) > CHUNK else select.POLLIN
             poll.register(client.end.fileno(), wanted | (select.POLLOUT if client.pending else 0))
 
     def attend(self, ready: list[tuple[int, int]]) -> None:
-        """Do what clients ask for."""
+        """Do what clients ask for, and call the guests whose descriptors are ready."""
         descriptors = dict(ready)
         for client in list(self.clients):
             event = descriptors.get(client.end.fileno(), 0)
@@ -202,6 +209,12 @@ class Stage:
                     self.leave(client)
             except OSError:
                 self.leave(client)
+        for descriptor, call in list(self.guests.items()):
+            if descriptor in descriptors:
+                try:
+                    call()
+                except Exception:  # the container does not depend on a guest: it is asked no more
+                    self.guests.pop(descriptor, None)
         # Last: who comes may get the number of a descriptor that was ready, and has been closed.
         if self.listener in descriptors:
             self.welcome()
@@ -366,7 +379,10 @@ class Stage:
     # To go on in another interpreter
 
     def state(self) -> dict[str, Any]:
-        """What `restored` makes a stage of, descriptors by number; execve does not close them now."""
+        """What `restored` makes a stage of, descriptors by number; execve does not close them now.
+
+        Guests are functions, and for whoever brought them to hand over.
+        """
         for descriptor in {self.listener, self.process, self.input, *self.outputs} - {-1}:
             os.set_inheritable(descriptor, True)
         for client in self.clients:

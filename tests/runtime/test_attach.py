@@ -31,3 +31,23 @@ def test_who_comes_as_the_output_ends_is_not_taken_for_it(tmp_path: Path) -> Non
     assert ours.recv(100) == b'{"exited": 3}'
     ours.close()
     client.end.close()
+
+
+def test_a_guest_is_called_when_its_descriptor_is_readable_and_one_that_fails_no_more() -> None:
+    stage = attach.Stage(log.Writer("", 0, 1))
+    heard: list[bytes] = []
+
+    def fail() -> None:
+        raise ValueError
+
+    (good, one), (bad, other) = os.pipe(), os.pipe()
+    stage.guests = {good: lambda: heard.append(os.read(good, 10)), bad: fail}
+    os.write(one, b"a")
+    stage.idle(0.01)
+    assert heard == [b"a"]
+    os.write(other, b"b")
+    os.write(one, b"c")
+    stage.idle(0.01)
+    assert heard == [b"a", b"c"] and list(stage.guests) == [good]
+    for descriptor in (good, one, bad, other):
+        os.close(descriptor)
