@@ -41,7 +41,8 @@ class Images:
         from ..image import archive
 
         names = archive.load(self.store, source, progress)
-        for image in {image.id: image for image in map(self.store.get, names)}.values():
+        loaded = [image for image in map(self.found, names) if image]
+        for image in {image.id: image for image in loaded}.values():
             self.note("load", image.id, labels_of(image))
         return names
 
@@ -60,7 +61,9 @@ class Images:
         from . import pushing
 
         pushed = pushing.push(self.store, name, progress)
-        self.note_reference("push", name, self.store.get(name))
+        image = self.found(name)
+        if image:
+            self.note_reference("push", name, image)
         return pushed
 
     def manifest(self, name: str) -> "tuple[str, bytes, str]":
@@ -175,6 +178,13 @@ class Images:
         if f"Deleted: {image.id}" in said:
             self.note("delete", image.id, {})
         return said
+
+    def found(self, name: str) -> "store.Image | None":
+        """The image of that name; None where somebody has removed it since we had it."""
+        try:
+            return self.store.get(name)
+        except errors.ImageNotFound:
+            return None
 
     def note(self, action: str, identifier: str, labels: "dict[str, str]", name: str = "") -> None:
         """What was done to an image, for who follows `events`; docker says its id where it goes by no name."""
