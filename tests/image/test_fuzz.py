@@ -23,11 +23,11 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minicontainer import cli, errors, oci
+from minicontainer import cli, errors, oci, syscalls
 from minicontainer.engine import client, describe, pulling
 from minicontainer.image import archive, layers, registry, store
 from tests.conftest import CHECKOUT, IN_CI
-from tests.image.test_archive import LAYERS, config_of, digest, docker_old, packed
+from tests.image.test_archive import LAYERS, config_of, digest, docker_old, packed, tar
 from tests.registries import Fake
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
@@ -160,6 +160,102 @@ def test_damaged_layers(many: bool) -> None:
 
     changes = st.lists(st.tuples(st.integers(0, 4095), st.integers(0, 255)), max_size=6)
     fuzz(check, 100, many, streams, forms, changes, st.sampled_from([0, 0, 0, 100, 512, 1000, 2048]))
+
+
+Tree = dict[str, bytes | None]  # by path: a file's content, None for a directory
+few_paths = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join)
+changes_of_a_layer = st.lists(st.tuples(st.sampled_from(["dir", "file", "gone", "opaque"]), few_paths), max_size=8)
+
+
+@few_and_many
+@pytest.mark.needs("overlay")
+def test_whiteouts_hide_what_the_specification_says(many: bool) -> None:
+    """What overlayfs shows of any stack of layers, beside a model of image-spec's layer.md in a few lines."""
+
+    def check(stack: list[list[tuple[str, str]]]) -> None:
+        with folder() as place:
+            for name in ("point", "none", "nothing"):  # an overlay needs two layers
+                (place / name).mkdir()
+            below, expected = [str(place / "none"), str(place / "nothing")], Tree()
+            for number, wanted in enumerate(stack):
+                if replaces_itself(wanted):
+                    continue
+                directory = place / str(number)
+                directory.mkdir()
+                try:
+                    layers.unpack(io.BytesIO(layer_of(wanted, b"%d" % number)).read, str(directory), lower=below)
+                except errors.InvalidImage:  # it leads through a file of its own
+                    continue
+                below.insert(0, str(directory))
+                expected = applied(expected, wanted, b"%d" % number)
+            syscalls.mount("none", str(place / "point"), "overlay", syscalls.MS_RDONLY, f"lowerdir={':'.join(below)}")
+            try:
+                assert shown(place / "point") == expected
+            finally:
+                syscalls.umount(str(place / "point"))
+
+    fuzz(check, 100, many, st.lists(changes_of_a_layer, min_size=1, max_size=4))
+
+
+def parents(what: str, path: str) -> list[str]:
+    """The directories that an entry lies in."""
+    inside = path + "/" if what == "opaque" else path
+    return [inside[:place] for place, letter in enumerate(inside) if letter == "/"]
+
+
+def replaces_itself(wanted: list[tuple[str, str]]) -> bool:
+    """Whether a file comes where the layer had a directory: what its whiteouts meant in there, no two engines agree."""
+    made: set[str] = set()
+    for what, path in wanted:
+        if what == "file" and path in made:
+            return True
+        made.update(parents(what, path), [path] if what == "dir" else [])
+    return False
+
+
+def layer_of(wanted: list[tuple[str, str]], content: bytes) -> bytes:
+    """A layer of these entries, in this order."""
+    made = []
+    for what, path in wanted:
+        parent, _, name = path.rpartition("/")
+        hidden = {"gone": f".wh.{name}", "opaque": f"{name}/.wh..wh..opq"}.get(what, name)
+        data: bytes | None = {"dir": None, "file": content}.get(what, b"")
+        made.append((f"{parent}/{hidden}".lstrip("/"), data))
+    return tar(*made)
+
+
+def applied(lower: Tree, wanted: list[tuple[str, str]], content: bytes) -> Tree:
+    """What is seen with a layer on top: its own entries, the later over the earlier; whiteouts hide the lower's."""
+    own, hides = Tree(), set()
+    for what, path in wanted:
+        if what in ("gone", "opaque"):
+            hides.add(path + ("/" if what == "opaque" else ""))
+        own.update(dict.fromkeys(parents(what, path)))
+        if what == "file":
+            own[path] = content
+        elif what == "dir":
+            own[path] = None
+    seen = dict(lower)
+    for path in hides:
+        seen = {name: data for name, data in seen.items() if not (name + "/").startswith(path.rstrip("/") + "/")}
+    for path, data in own.items():
+        if data is not None or seen.get(path, b"") is not None:
+            seen = without(seen, path)
+    return seen | own
+
+
+def without(tree: Tree, path: str) -> Tree:
+    """The tree without what is at a path and below it."""
+    return {name: data for name, data in tree.items() if not (name + "/").startswith(path + "/")}
+
+
+def shown(top: Path) -> Tree:
+    """What the kernel shows below a directory.
+
+    Where nothing lies below a directory, overlayfs lists its whiteouts, too, which nobody can open.
+    """
+    there = [path for path in top.rglob("*") if path.exists()]
+    return {str(path.relative_to(top)): None if path.is_dir() else path.read_bytes() for path in there}
 
 
 # ------------------------------------------------------------------------------------------------------------ documents
