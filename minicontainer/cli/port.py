@@ -2,7 +2,7 @@
 
 from .. import errors
 from ..engine import client
-from . import UsageError
+from . import UsageError, ps
 from .flags import Flag, parse
 
 FLAGS: list[Flag] = []
@@ -17,11 +17,11 @@ def main(arguments: list[str]) -> int:
     if len(words) == 1:
         for inside, places in found.items():
             for place in places:
-                print(f"{inside} -> {place['HostIp']}:{place['HostPort']}")
+                print(f"{inside} -> {ps.place(place['HostIp'])}:{place['HostPort']}")
         return 0
     asked = words[1] if "/" in words[1] else f"{words[1]}/tcp"
     if asked not in found:
         raise errors.NotFound(f"No public port '{asked}' published for {words[0]}")
     for place in found[asked]:
-        print(f"{place['HostIp']}:{place['HostPort']}")
+        print(f"{ps.place(place['HostIp'])}:{place['HostPort']}")
     return 0

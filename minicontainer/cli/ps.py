@@ -157,7 +157,7 @@ def ports(record: containers.Record) -> str:
         else:
             shown.append([protocol, address, inside, inside, outside, outside])
     texts = [
-        f"{address}:{span(outside, last_outside)}->{span(inside, last)}/{protocol}"
+        f"{place(address)}:{span(outside, last_outside)}->{span(inside, last)}/{protocol}"
         for protocol, address, inside, last, outside, last_outside in shown
     ]
     exposed = (
@@ -165,6 +165,11 @@ def ports(record: containers.Record) -> str:
     )
     free = sorted((int(text), protocol) for text, _, protocol in exposed if (int(text), protocol) not in taken)
     return ", ".join([*texts, *(f"{number}/{protocol}" for number, protocol in free)])
+
+
+def place(address: str) -> str:
+    """An address as it stands before a port: `0.0.0.0`, `[::]`."""
+    return f"[{address}]" if ":" in address else address
 
 
 def span(first: int, last: int) -> str:

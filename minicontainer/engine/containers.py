@@ -374,7 +374,7 @@ class Containers:
             "start_time": state.start_time(pid),
             "address": values.get("address", ""),
             "started": now,
-            "ports": [port._asdict() for port in nat.chosen([nat.Port(**port) for port in record["ports"]], values)],
+            "ports": [port._asdict() for port in nat.bound(record["id"])],
         }
         files.make_directory(place, 0o700)
         files.write(f"{place}/state.json", json.dumps(running).encode())
@@ -597,6 +597,7 @@ class Containers:
             except FileNotFoundError:
                 running = None
             if running and (kept or state.alive(running["pid"], running["start_time"])):
+                record["bindings"] = record["ports"]  # as they were asked for
                 record |= {**running, "status": "paused" if running.get("paused") else "running"}
                 if record["config"].get("Healthcheck"):
                     from . import health

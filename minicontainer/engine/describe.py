@@ -112,7 +112,7 @@ def host_config(record: containers.Record, config: Document) -> Document:
             },
         },
         "NetworkMode": record["network"],
-        "PortBindings": bindings(record["ports"]),
+        "PortBindings": bindings(record.get("bindings") or record["ports"]),
         "RestartPolicy": {"Name": record["restart"]["name"], "MaximumRetryCount": record["restart"]["maximum"]},
         "AutoRemove": record["remove"],
         "CapAdd": sorted(granted - usual) or None if not privileged else None,
@@ -176,7 +176,7 @@ def binds(record: containers.Record) -> list[str]:
 
 
 def bindings(ports: list[Document]) -> Document:
-    """Published ports by the container's: {"80/tcp": [{"HostIp", "HostPort"}]}."""
+    """The ports to publish, by the container's: {"80/tcp": [{"HostIp", "HostPort"}]}."""
     result: Document = {}
     for port in sorted(ports, key=lambda port: (port["container"], port["protocol"])):
         number = str(port["host"]) if port["host"] else ""

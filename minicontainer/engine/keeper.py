@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found]  # the C half: without enum, which is most of a megabyte
 import os
+import select
 import time
 
 from ..runtime import attach, monitor
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     import _socket as socket
     from typing import Any
 
+    from ..network import relay
     from . import containers
 
 GRACE = 10  # seconds between the stop signal and SIGKILL, where the monitor itself is asked to end
@@ -37,6 +39,9 @@ class Keeper:
         self.stage = stage
         self.lock = lock
         self.ports: list[int] = []  # descriptors that keep published ports, opened by the interpreter before this one
+        self.relayed: list[relay.Listener] = []  # those of them that lead to the container through us
+        self.gate = -1  # an epoll of these, and of all that the relay has opened
+        self.relay: relay.Relay | None = None  # made when somebody comes
         self.report: socket.socket | None = None  # who wants to hear of each step
         self.back_off = LEAST
         self.since = 0.0  # when it started, on the monotonic clock
@@ -65,6 +70,8 @@ class Keeper:
         if self.stage.listener < 0:
             self.stage.listen(place)
         self.stage.began(values["pid"], values.get("master"), record["stdin"])
+        if record["ports"]:
+            self.receive(values["address"])
         if record["config"].get("Healthcheck"):
             from . import health
 
@@ -75,6 +82,35 @@ class Keeper:
         if self.attached:
             engine.note("attach", record)
         self.attached = False
+
+    def receive(self, address: str) -> None:
+        """From now on look whether somebody comes to a port that we relay to the container."""
+        from ..network import nat
+
+        self.relayed = nat.relayed(self.identifier, address)
+        if self.relayed:
+            gate = select.epoll()
+            for descriptor, *_ in self.relayed:
+                gate.register(descriptor, select.EPOLLIN)
+            self.gate = os.dup(gate.fileno())
+            self.stage.guests[self.gate] = self.pass_on
+
+    def pass_on(self) -> None:
+        """Somebody has come, or a connection has something to be passed on."""
+        if self.relay is None:
+            from ..network import relay
+
+            self.relay = relay.Relay(self.gate, self.relayed)
+        self.relay.attend()
+
+    def hang_up(self) -> None:
+        """Nobody is relayed to the container any more."""
+        if self.relay:
+            self.relay.end()
+        if self.gate >= 0:
+            del self.stage.guests[self.gate]
+            os.close(self.gate)
+        self.relayed, self.gate, self.relay = [], -1, None
 
     def tend(self, renewed: bool) -> int:
         """Until the command has ended: its exit code. An interpreter that is not `renewed` yet is, after a while."""
@@ -88,9 +124,10 @@ class Keeper:
 
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # execve keeps that, and what comes meanwhile
             ports = nat.held(self.identifier)
-            for descriptor in (self.lock, *ports):
+            for descriptor in (self.lock, *ports, *({self.gate} - {-1})):
                 os.set_inheritable(descriptor, True)
             own = {"stage": self.stage.state(), "lock": self.lock, "ports": ports}
+            own |= {"relayed": self.relayed, "gate": self.gate, "relay": self.relay.state() if self.relay else None}
             own |= {"back_off": self.back_off, "since": self.since, "stop_signal": self.stop_signal}
             own["watcher"] = self.watcher
             monitor.renew(__name__, "go_on", self.identifier, own)
@@ -111,6 +148,7 @@ class Keeper:
             os.kill(self.watcher, signal.SIGKILL)
             os.waitpid(self.watcher, 0)
             self.watcher = 0
+        self.hang_up()
         for descriptor in self.ports:
             os.close(descriptor)
         self.ports = []
@@ -177,8 +215,15 @@ def go_on(identifier: str, descriptor: str) -> None:
     keeper = Keeper(identifier, attach.restored(own["stage"]), own["lock"])
     keeper.back_off, keeper.since, keeper.stop_signal = own["back_off"], own["since"], own["stop_signal"]
     keeper.ports, keeper.watcher = own["ports"], own["watcher"]
-    for kept in (keeper.lock, *keeper.ports):
+    keeper.relayed, keeper.gate = own["relayed"], own["gate"]
+    for kept in (keeper.lock, *keeper.ports, *({keeper.gate} - {-1})):
         os.set_inheritable(kept, False)
+    if keeper.gate >= 0:
+        keeper.stage.guests[keeper.gate] = keeper.pass_on
+    if own["relay"]:
+        from ..network import relay
+
+        keeper.relay = relay.Relay(keeper.gate, keeper.relayed, own["relay"])
     try:
         go_round(keeper, None, renewed=True)
     finally:

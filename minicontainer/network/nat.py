@@ -10,7 +10,8 @@ sets and maps, so a packet meets as many rules with a thousand ports as with one
     map ports_at     address, protocol, port    → container's address, port     published on one of them
 
 An element's comment is the id of the container that it belongs to. A published port is also held by a socket of the
-process that published it (`reserve`), so that the kernel itself says who else wants it, container or not.
+process that published it (`reserve`), so that the kernel itself says who else wants it, container or not. For IPv6,
+which no container on an IPv4 network can be sent, that socket is more: what comes there is relayed (relay.py).
 """
 
 from __future__ import annotations
@@ -24,11 +25,19 @@ from .. import errors, host, netlink, steps
 from ..netlink import conntrack
 from . import Network, cable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import relay
+
 ANY = "0.0.0.0"
+ANY6 = "::"
 
 
 class Port(namedtuple("Port", "address host host_end container protocol")):
-    """A published port: `address`:`host` leads to `container`. `host` 0 means any that is free, up to `host_end`."""
+    """A published port: `address`:`host` leads to `container`. `host` 0 means any that is free, up to `host_end`.
+
+    The empty address is every address of the host, of both families; ANY and ANY6 are those of one.
+    """
 
     address: str
     host: int
@@ -182,9 +191,11 @@ def publish(container_id: str, ports: list[Port]) -> steps.Plan:
         yield steps.call(reserve_any, container_id, port, why="a port that is free", result=symbol.name)
     commands = []
     for port, number in zip(ports, numbers, strict=True):
+        if ":" in port.address:
+            continue
         key: tuple[str | int | steps.Symbol, ...] = (port.protocol, number)
         owner = ports_map()
-        if port.address != ANY:
+        if port.address not in ("", ANY):
             key, owner = (port.address, *key), ports_at_map()
         commands.append(("create element", owner, key, (steps.ADDRESS, port.container), container_id))
     for start in range(0, len(commands), _CHUNK):
@@ -194,7 +205,7 @@ def publish(container_id: str, ports: list[Port]) -> steps.Plan:
             cable(container_id), hairpin=True,
             why="with br_netfilter, who asks for his own published port is sent out of the bridge's port he came in by",
         )  # fmt: skip
-    udp = [number for port, number in zip(ports, numbers, strict=True) if port.protocol == "udp"]
+    udp = [n for port, n in zip(ports, numbers, strict=True) if port.protocol == "udp" and ":" not in port.address]
     if udp:
         yield steps.call(conntrack.conntrack_delete, "udp", udp, why="who is sending already is sent here from now on")
 
@@ -208,7 +219,7 @@ def unpublish(container_id: str) -> steps.Plan:
     yield steps.call(withdraw, container_id, why="all that bears the container's id, and the sockets")
 
 
-_held: dict[str, list[socket.socket]] = {}
+_held: dict[str, list[tuple[socket.socket, Port]]] = {}
 
 
 def reserve(container_id: str, ports: list[Port]) -> None:
@@ -217,46 +228,75 @@ def reserve(container_id: str, ports: list[Port]) -> None:
     Raises Conflict, naming the container that has one where it is a container, and InvalidArgument for an address
     that is not this host's. Then none is held.
     """
-    _make_room(len(ports))
+    _make_room(sum(1 if port.address else 2 for port in ports))
     held = _held.setdefault(container_id, [])
     try:
         for port in ports:
-            held.append(_bind(port, port.host))
+            held += _bind(port, port.host)
     except BaseException:
-        for opened in _held.pop(container_id):
+        for opened, _ in _held.pop(container_id):
             opened.close()
         raise
 
 
 def reserve_any(container_id: str, port: Port) -> int:
     """Bind the first that is free of the port's range, or any; return its number."""
-    for number in range(port.host, port.host_end + 1):
+    attempts = list(range(port.host, port.host_end + 1))
+    if not port.host:  # the kernel chooses; what it finds free for IPv4 may not be so for IPv6
+        attempts = [0] * 16
+    last = len(attempts) - 1
+    for attempt, number in enumerate(attempts):
         try:
             opened = _bind(port, number)
         except errors.Conflict:
-            if number == port.host_end:
+            if attempt == last:
                 raise
             continue
-        _held.setdefault(container_id, []).append(opened)
-        return int(opened.getsockname()[1])
+        _held.setdefault(container_id, []).extend(opened)
+        return int(opened[0][1].host)
     raise errors.InvalidArgument(f"{port.host}-{port.host_end} is no range of ports")
 
 
-def _bind(port: Port, number: int) -> socket.socket:
-    kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
-    opened = socket.socket(socket.AF_INET, kind)
+def _bind(port: Port, number: int) -> list[tuple[socket.socket, Port]]:
+    """A socket at the port's address, or with the same number for each family; and what each of them is."""
+    if port.address:
+        return [_bind_one(port, number)]
+    both = [_bind_one(port._replace(address=ANY), number)]
     try:
+        both.append(_bind_one(port._replace(address=ANY6), both[0][1].host))
+    except errors.MiniContainerError as error:
+        if isinstance(error, errors.KernelError) and error.errno == errno.EAFNOSUPPORT:
+            return both  # a kernel without IPv6: then nobody comes by it
+        both[0][0].close()
+        raise
+    return both
+
+
+def _bind_one(port: Port, number: int) -> tuple[socket.socket, Port]:
+    kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
+    family = socket.AF_INET6 if ":" in port.address else socket.AF_INET
+    opened = None
+    try:
+        opened = socket.socket(family, kind)
         if kind == socket.SOCK_STREAM:
             # As every server does: connections of a predecessor, long closed, are no reason to fail. Listening is
             # what then keeps others from doing the same.
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            opened.setblocking(False)
+            if kind == socket.SOCK_DGRAM:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         opened.bind((port.address, number))
         if kind == socket.SOCK_STREAM:
-            opened.listen(1)
-        return opened
+            opened.listen(socket.SOMAXCONN if family == socket.AF_INET6 else 1)
+        number = int(opened.getsockname()[1])
+        return opened, port._replace(host=number, host_end=number)
     except OSError as error:
-        opened.close()
-        name = f"{number}/{port.protocol}" if port.address == ANY else f"{port.address}:{number}/{port.protocol}"
+        if opened:
+            opened.close()
+        address = f"[{port.address}]" if ":" in port.address else port.address
+        name = f"{number}/{port.protocol}" if port.address == ANY else f"{address}:{number}/{port.protocol}"
         if error.errno == errno.EADDRINUSE:
             holder = _holder(port, number)
             if holder:
@@ -310,13 +350,21 @@ def published(container_id: str = "") -> list[tuple[str, Port]]:
 
 def held(container_id: str) -> list[int]:
     """The descriptors that keep the container's ports, for a process that goes on as another program (execve(2))."""
-    return [opened.fileno() for opened in _held.get(container_id, [])]
+    return [opened.fileno() for opened, _ in _held.get(container_id, [])]
 
 
-def chosen(ports: list[Port], values: dict[str, object]) -> list[Port]:
-    """The ports as `publish` bound them: where any would do, the one that it took is in `values`."""
-    numbers = [values.get(f"port_{position}", port.host) for position, port in enumerate(ports)]
-    return [port._replace(host=number, host_end=number) for port, number in zip(ports, numbers, strict=True)]
+def relayed(container_id: str, address: str) -> list[relay.Listener]:
+    """What is to be relayed to the container's `address`: the sockets of IPv6."""
+    return [
+        (opened.fileno(), port.protocol, address, port.container)
+        for opened, port in _held.get(container_id, [])
+        if ":" in port.address
+    ]
+
+
+def bound(container_id: str) -> list[Port]:
+    """The container's ports as `publish` bound them: where any would do, the one that it took; each family's."""
+    return [port for _, port in _held.get(container_id, [])]
 
 
 def withdraw(container_id: str) -> None:
@@ -337,7 +385,7 @@ def withdraw(container_id: str) -> None:
     udp = [port.host for _, port in found if port.protocol == "udp"]
     if udp:
         conntrack.conntrack_delete("udp", udp)
-    for opened in _held.pop(container_id, []):
+    for opened, _ in _held.pop(container_id, []):
         opened.close()
 
 
@@ -345,7 +393,7 @@ def withdraw(container_id: str) -> None:
 
 
 def parse_ports(texts: list[str]) -> list[Port]:
-    """`[ip:][host]:container[/tcp|/udp]`, each number perhaps a range `a-b`, as docker reads it.
+    """`[ip:][host]:container[/tcp|/udp]`, each number perhaps a range `a-b`, as docker reads it; `[::1]` is an ip.
 
     A port given twice is one. Raises InvalidArgument in docker's words (go-connections, nat/nat.go).
     """
@@ -358,23 +406,17 @@ def parse_ports(texts: list[str]) -> list[Port]:
 def _parse(given: str) -> list[Port]:
     body, _, protocol = given.partition("/")
     protocol = protocol.lower() or "tcp"
-    if "[" in body or body.count(":") > 2:
-        raise errors.InvalidArgument(f"{given}: ports are published on IPv4 addresses only, so far")
-    address, host_text, container_text = (["", "", *body.split(":")])[-3:]
+    *before, container_text = body.split(":")
+    host_text = before.pop() if before else ""
     if not container_text:
         raise errors.InvalidArgument(f"no port specified: {given}<empty>")
-    if address:
-        try:
-            socket.inet_pton(socket.AF_INET, address)
-        except OSError:
-            raise errors.InvalidArgument(f"invalid IP address: {address}") from None
+    address = _address(":".join(before))
     first, last = _range(container_text, "containerPort")
     if first == 0:
         raise errors.InvalidArgument(f"invalid containerPort: {container_text}")
     host_first, host_last = _range(host_text, "hostPort") if host_text else (0, 0)
     if protocol not in netlink.PROTOCOLS:
         raise errors.InvalidArgument(f"invalid proto: {protocol}")
-    address = address or ANY
     if host_text and host_last - host_first != last - first:
         if first != last:
             raise errors.InvalidArgument(
@@ -386,6 +428,21 @@ def _parse(given: str) -> list[Port]:
         number = host_first + offset if host_first else 0
         ports.append(Port(address, number, number, first + offset, protocol))
     return ports
+
+
+def _address(given: str) -> str:
+    """An IPv4 or IPv6 address as the kernel writes it, the latter perhaps in brackets; or nothing."""
+    if not given:
+        return ""
+    inside = given[1:-1] if given[0] == "[" and given[-1] == "]" else given
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            packed = socket.inet_pton(family, inside)
+        except OSError:
+            continue
+        mapped = len(packed) == 16 and packed[:12] == bytes(10) + b"\xff\xff"  # ::ffff:192.0.2.1 is an IPv4 address
+        return socket.inet_ntop(socket.AF_INET, packed[12:]) if mapped else socket.inet_ntop(family, packed)
+    raise errors.InvalidArgument(f"invalid IP address: {given}")
 
 
 def _range(given: str, what: str) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -334,6 +335,34 @@ def test_a_published_port_is_shown_and_held_by_the_smaller_monitor_too(shop: Sho
     assert listener(again)
     minicontainer("stop", "web")
     assert not listener(port) and not listener(again)
+
+
+@pytest.mark.needs("bridge", "veth", "nftables")
+def test_by_ipv6_the_monitor_relays_and_its_connections_outlive_its_change(shop: Shop) -> None:
+    """No process for it: the client's bytes come by way of the monitor, before and after it has become small."""
+    minicontainer("run", "-d", "--name", "web", "-p", "0:80", "demo", "nc", "-ll", "-p", "80", "-e", "cat")
+    four, six = minicontainer("port", "web", "80").stdout.split()
+    port = int(six.removeprefix("[::]:"))
+    assert four == f"0.0.0.0:{port}" and f", [::]:{port}->80/tcp" in minicontainer("ps").stdout
+    parent = monitor_of(look()["State"]["Pid"])
+
+    def echoes(client: socket.socket, word: bytes) -> bool:
+        try:
+            client.sendall(word)
+            return client.recv(100) == word
+        except OSError:
+            return False
+
+    until(lambda: echoes(socket.create_connection(("::1", port), timeout=5), b"?"))  # nc listens
+    client = socket.create_connection(("::1", port), timeout=5)
+    assert echoes(client, b"early")
+    until(lambda: b"go_on" in Path(f"/proc/{parent}/cmdline").read_bytes())
+    assert echoes(client, b"late")
+    assert echoes(socket.create_connection(("::1", port), timeout=5), b"new")
+    minicontainer("rm", "-f", "web")
+    assert not echoes(client, b"?")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("::1", port), timeout=5)
 
 
 @pytest.mark.parametrize("late", [False, True])

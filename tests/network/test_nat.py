@@ -184,12 +184,32 @@ def test_a_port_that_a_process_has_says_so(world: World, protocol: str):
 
 
 def test_a_port_whose_container_was_killed_still_names_it(world: World):
-    for held in nat._held.pop(identifier(1)):
+    for held, _ in nat._held.pop(identifier(1)):
         held.close()  # the monitor is gone, its elements are not
     with pytest.raises(errors.Conflict, match=f"already taken by container {identifier(1)[:12]}"):
         attach(world.network, 3, world.laboratory.machine(), "8000:80")
     detach(world.network, 3)
     assert len(nat.published(identifier(1))) == len(PUBLISHED)  # nothing of the other's was touched
+
+
+@PROTOCOLS
+def test_each_family_has_its_own_socket(world: World, protocol: str):
+    """What has the port for IPv6 alone is in the way of `-p 5000:80`, and not of one that is for IPv4 alone."""
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET6, kind) as taken:
+        taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        taken.bind(("::1", 5000))
+        if protocol == "tcp":
+            taken.listen()
+        with pytest.raises(errors.Conflict, match=rf"\[::\]:5000/{protocol} is in use by another process"):
+            attach(world.network, 3, world.laboratory.machine(), f"5000:80/{protocol}")
+        detach(world.network, 3)
+        attach(world.network, 3, world.laboratory.machine(), f"0.0.0.0:5000:80/{protocol}")
+        assert [port.address for port in nat.bound(identifier(3))] == ["0.0.0.0"]
+    detach(world.network, 3)
+    attach(world.network, 3, world.laboratory.machine(), f"0:80/{protocol}")
+    four, six = nat.bound(identifier(3))
+    assert (four.address, six.address) == ("0.0.0.0", "::") and four.host == six.host > 1023
 
 
 def test_an_address_that_the_host_lacks(world: World):

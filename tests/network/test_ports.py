@@ -11,15 +11,20 @@ from minicontainer.network.nat import Port, parse_ports
 @pytest.mark.parametrize(
     ("text", "ports"),
     [
-        ("8000:80", [Port("0.0.0.0", 8000, 8000, 80, "tcp")]),
-        ("8000:80/udp", [Port("0.0.0.0", 8000, 8000, 80, "udp")]),
-        ("8000:80/TCP", [Port("0.0.0.0", 8000, 8000, 80, "tcp")]),
+        ("8000:80", [Port("", 8000, 8000, 80, "tcp")]),
+        ("8000:80/udp", [Port("", 8000, 8000, 80, "udp")]),
+        ("8000:80/TCP", [Port("", 8000, 8000, 80, "tcp")]),
         ("127.0.0.1:53:5353/udp", [Port("127.0.0.1", 53, 53, 5353, "udp")]),
-        ("80", [Port("0.0.0.0", 0, 0, 80, "tcp")]),
+        ("0.0.0.0:80:80", [Port("0.0.0.0", 80, 80, 80, "tcp")]),
+        ("[::1]:53:5353/udp", [Port("::1", 53, 53, 5353, "udp")]),
+        ("[::]::80", [Port("::", 0, 0, 80, "tcp")]),
+        ("2001:DB8:0::1:80:80", [Port("2001:db8::1", 80, 80, 80, "tcp")]),
+        ("[::ffff:192.0.2.1]:80:80", [Port("192.0.2.1", 80, 80, 80, "tcp")]),
+        ("80", [Port("", 0, 0, 80, "tcp")]),
         ("127.0.0.1::80", [Port("127.0.0.1", 0, 0, 80, "tcp")]),
-        ("9000-9001:80-81", [Port("0.0.0.0", 9000, 9000, 80, "tcp"), Port("0.0.0.0", 9001, 9001, 81, "tcp")]),
-        ("80-81", [Port("0.0.0.0", 0, 0, 80, "tcp"), Port("0.0.0.0", 0, 0, 81, "tcp")]),
-        ("9000-9010:80", [Port("0.0.0.0", 9000, 9010, 80, "tcp")]),
+        ("9000-9001:80-81", [Port("", 9000, 9000, 80, "tcp"), Port("", 9001, 9001, 81, "tcp")]),
+        ("80-81", [Port("", 0, 0, 80, "tcp"), Port("", 0, 0, 81, "tcp")]),
+        ("9000-9010:80", [Port("", 9000, 9010, 80, "tcp")]),
     ],
 )
 def test_what_it_means(text: str, ports: list[Port]):
@@ -41,7 +46,10 @@ def test_what_it_means(text: str, ports: list[Port]):
         ("80:80/sctq", "invalid proto: sctq"),
         ("1.2.3:80:80", "invalid IP address: 1.2.3"),
         ("9000-9002:80-81", "invalid ranges specified for container and host Ports: 80-81 and 9000-9002"),
-        ("[::1]:80:80", "IPv4 addresses only"),
+        ("[::1:80:80", "invalid IP address: [::1"),
+        ("[1::2::3]:80:80", "invalid IP address: [1::2::3]"),
+        ("[::1%lo]:80:80", "invalid IP address: [::1%lo]"),
+        ("[]:80:80", "invalid IP address: []"),
     ],
 )
 def test_what_it_cannot_mean(text: str, message: str):
