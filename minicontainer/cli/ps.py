@@ -9,10 +9,6 @@ from ..engine import client, containers
 from . import flags, table
 from .flags import Flag, number, parse
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # typing: 4 ms of every start
-    from typing import Any
-
 FLAGS = [
     Flag("-a --all", "all", "bool", "also those that do not run"),
     Flag("-q --quiet", "quiet", "bool", "ids only"),
@@ -143,28 +139,30 @@ def status(record: containers.Record) -> str:
 
 
 def ports(record: containers.Record) -> str:
-    """`0.0.0.0:8000-8001->80-81/tcp, 443/tcp`: what is published, and what is only exposed."""
+    """`443/tcp, 0.0.0.0:9000-9001->9000-9001/tcp, 0.0.0.0:8000->80/tcp`: what is exposed and what is published.
+
+    In docker's order: ranges are what has the same numbers on both sides, and come first (DisplayablePorts of its cli).
+    """
     if record["status"] not in ("running", "paused"):
         return ""
-    published = sorted((port["container"], port["protocol"], port["address"], port["host"]) for port in record["ports"])
-    taken = {(inside, protocol) for inside, protocol, _, _ in published}
-    shown: list[list[Any]] = []
-    for inside, protocol, address, outside in published:
-        for run in shown:
-            if run[:2] == [protocol, address] and (inside, outside) == (run[3] + 1, run[5] + 1):
-                run[3], run[5] = inside, outside
-                break
-        else:
-            shown.append([protocol, address, inside, inside, outside, outside])
-    texts = [
-        f"{place(address)}:{span(outside, last_outside)}->{span(inside, last)}/{protocol}"
-        for protocol, address, inside, last, outside, last_outside in shown
-    ]
-    exposed = (
-        [text.partition("/") for text in record["config"]["ExposedPorts"]] if record["network"] == "bridge" else []
-    )
-    free = sorted((int(text), protocol) for text, _, protocol in exposed if (int(text), protocol) not in taken)
-    return ", ".join([*texts, *(f"{number}/{protocol}" for number, protocol in free)])
+    every = {(port["container"], port["address"], port["host"], port["protocol"]) for port in record["ports"]}
+    taken = {(inside, protocol) for inside, _, _, protocol in every}
+    if record["network"] == "bridge":
+        exposed = [text.partition("/") for text in record["config"]["ExposedPorts"]]
+        every |= {(int(text), "", 0, kind) for text, _, kind in exposed if (int(text), kind) not in taken}
+    groups: dict[tuple[str, str], list[int]] = {}
+    ranges, single = [], []
+    for inside, address, outside, protocol in sorted(every):
+        if address and inside != outside:
+            single.append(f"{place(address)}:{outside}->{inside}/{protocol}")
+            continue
+        group = groups.setdefault((address, protocol), [inside, inside - 1])
+        if inside != group[1] + 1:
+            ranges.append(span(address, protocol, *group))
+            group[0] = inside
+        group[1] = inside
+    ranges += [span(*key, *group) for key, group in groups.items()]
+    return ", ".join(ranges + single)
 
 
 def place(address: str) -> str:
@@ -172,6 +170,7 @@ def place(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def span(first: int, last: int) -> str:
-    """`80`, or `80-82`."""
-    return str(first) if first == last else f"{first}-{last}"
+def span(address: str, protocol: str, first: int, last: int) -> str:
+    """`80/tcp`, `80-82/tcp`, `0.0.0.0:80-82->80-82/tcp`."""
+    numbers = str(first) if first == last else f"{first}-{last}"
+    return f"{place(address)}:{numbers}->{numbers}/{protocol}" if address else f"{numbers}/{protocol}"

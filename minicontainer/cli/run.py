@@ -25,6 +25,8 @@ FLAGS = [
     Flag("-h --hostname", "hostname", "text", "its host name (default: the first 12 digits of its id)"),
     Flag("--network --net", "network_mode", "text", "bridge (default), none, host or container:NAME"),
     Flag("-p --publish", "ports", "list", "[ip:]host:container[/udp]: reach a port of it from outside"),
+    Flag("-P --publish-all", "publish_all_ports", "bool", "publish every exposed port, each on one that is free"),
+    Flag("--expose", "expose", "list", "80, 53/udp or 8000-8010: -P publishes it, and lists show it"),
     Flag("-v --volume", "volumes", "list", "[source:]target[:ro]: bind a path of the host, or a volume by name"),
     Flag("--mount", "mounts", "list", "type=bind|volume|tmpfs,source=…,target=…[,readonly]"),
     Flag("--tmpfs", "tmpfs", "list", "target[:options]: a directory in memory"),
@@ -224,6 +226,7 @@ def engine_options(values: dict[str, Any]) -> dict[str, Any]:
     options["sysctls"] = dict(pair("--sysctl", text) for text in values["sysctls"])
     options["ulimits"] = dict(ulimit(text) for text in values["ulimits"])
     options["ports"] = nat.parse_ports(values["ports"])
+    options["expose"] = nat.parse_exposed(values["expose"])
     opts = dict(pair("--log-opt", text) for text in values["log_opts"])
     options["log_config"] = {"type": values.get("log_driver", ""), "config": opts}
     options["restart_policy"] = restart_policy(values.get("restart", ""))

@@ -23,7 +23,8 @@ DEFAULTS: dict[str, Any] = {
     "cpuset_cpus": "", "cpuset_mems": "", "devices": [], "entrypoint": None, "environment": {},
     "group_add": [], "hostname": "", "init": False, "ipc_mode": "", "labels": {}, "mem_limit": 0,
     "mem_reservation": 0, "memswap_limit": 0, "mounts": [], "name": "", "network_mode": "bridge", "pid_mode": "",
-    "pids_limit": 0, "ports": [], "privileged": False, "read_only": False, "remove": False,
+    "pids_limit": 0, "ports": [], "publish_all_ports": False, "expose": [], "privileged": False, "read_only": False,
+    "remove": False,
     "security_opt": [], "shm_size": 0, "stdin_open": False, "sysctls": {}, "tty": False, "ulimits": {}, "user": "",
     "uts_mode": "", "working_dir": "", "oom_score_adj": None, "console_size": (0, 0),
     "log_config": {}, "restart_policy": {}, "healthcheck": {}, "stop_signal": "", "stop_timeout": None,
@@ -134,7 +135,7 @@ def described(options: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
     elif not words:
         words = defaults.get("Cmd")
     volumes_of = [mount.target for mount in options["mounts"] if mount.source in options["anonymous"]]
-    ports = [f"{port.container}/{port.protocol}" for port in options["ports"]]
+    ports = [*(f"{port.container}/{port.protocol}" for port in options["ports"]), *options["expose"]]
     return {
         **defaults,
         "Env": [f"{key}={value}" for key, value in variables.items()],

@@ -121,6 +121,7 @@ class Containers:
             "network": options["network_mode"],
             "modes": {kind: options[key] for kind, key in SHARED.items()},
             "ports": [port._asdict() for port in options["ports"]],
+            "publish_all": options["publish_all"],
             "mounts": [mount._asdict() for mount in options["mounts"]],
             "anonymous": options["anonymous"],
             "cgroup": config["linux"]["cgroupsPath"],
@@ -202,6 +203,7 @@ class Containers:
         if options["ports"] and mode != "bridge":
             raise errors.InvalidArgument(f"ports can be published on the bridge only, not with --network {mode}")
         defaults = image.get("config") or {}
+        options["publish_all"] = self.complete_ports(options, defaults) if options["publish_all_ports"] else None
         taken = {os.path.normpath(mount.target) for mount in options["mounts"]}
         options["mounts"] = list(options["mounts"])  # the caller's stays as it is
         for target in defaults.get("Volumes") or {}:
@@ -213,6 +215,16 @@ class Containers:
                 name = names.new_id()
                 options["anonymous"].append(name)
                 options["mounts"][index] = mount._replace(source=name)
+
+    def complete_ports(self, options: dict[str, Any], image: dict[str, Any]) -> Names:
+        """Publish all that image and user expose, where no -p says on which port. Those that were added: "80/tcp"."""
+        if options["network_mode"] != "bridge":
+            return []
+        given = {f"{port.container}/{port.protocol}" for port in options["ports"]}
+        exposed = nat.parse_exposed([*(image.get("ExposedPorts") or {}), *options["expose"]])
+        added = [port for port in exposed if port not in given]
+        options["ports"] = [*options["ports"], *map(nat.any_free, added)]
+        return added
 
     def hostname(self, options: dict[str, Any]) -> str:
         """The name asked for, or that of the machine or container whose network or uts namespace it is to share."""
@@ -727,7 +739,7 @@ EARLIER: Record = {
     "monitor": (0, 0), "config": configure.PLAIN, "hostname": "", "stdin": False, "tty": False,
     "modes": dict.fromkeys(SHARED, ""), "log": {**LOG, "driver": "none"},
     "restart": {"name": "no", "maximum": 0}, "restart_count": 0, "stop_signal": 15,
-    "stop_timeout": None,
+    "stop_timeout": None, "publish_all": None,
 }  # fmt: skip
 
 

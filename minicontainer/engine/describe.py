@@ -8,6 +8,7 @@ list it is `null` or `[]` as there.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from .. import errors, files, netlink, oci
@@ -112,7 +113,7 @@ def host_config(record: containers.Record, config: Document) -> Document:
             },
         },
         "NetworkMode": record["network"],
-        "PortBindings": bindings(record.get("bindings") or record["ports"]),
+        "PortBindings": bindings(record.get("bindings") or record["ports"], record["publish_all"] or ()),
         "RestartPolicy": {"Name": record["restart"]["name"], "MaximumRetryCount": record["restart"]["maximum"]},
         "AutoRemove": record["remove"],
         "CapAdd": sorted(granted - usual) or None if not privileged else None,
@@ -122,7 +123,7 @@ def host_config(record: containers.Record, config: Document) -> Document:
         "OomScoreAdj": process.get("oomScoreAdj") or 0,
         "PidMode": record["modes"]["pid"],
         "Privileged": privileged,
-        "PublishAllPorts": False,
+        "PublishAllPorts": record["publish_all"] is not None,
         "ReadonlyRootfs": config["root"].get("readonly", False),
         "SecurityOpt": [*security, *(["no-new-privileges"] if process.get("noNewPrivileges") else [])] or None,
         "Sysctls": linux.get("sysctl") or {},
@@ -175,13 +176,15 @@ def binds(record: containers.Record) -> list[str]:
     ]
 
 
-def bindings(ports: list[Document]) -> Document:
-    """The ports to publish, by the container's: {"80/tcp": [{"HostIp", "HostPort"}]}."""
+def bindings(ports: list[Document], without: Iterable[str] = ()) -> Document:
+    """The ports to publish, by the container's: {"80/tcp": [{"HostIp", "HostPort"}]}; `without` what -P has added."""
     result: Document = {}
     for port in sorted(ports, key=lambda port: (port["container"], port["protocol"])):
         number = str(port["host"]) if port["host"] else ""
         place = {"HostIp": port["address"], "HostPort": number}
         result.setdefault(f"{port['container']}/{port['protocol']}", []).append(place)
+    for inside in without:
+        result.pop(inside, None)
     return result
 
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
         network: str  # the same as network_mode
         network_mode: str  # bridge, none, host, container:NAME
         ports: Mapping[str | int, Place] | list[nat.Port]  # {"80/tcp": 8080}
+        publish_all_ports: bool  # those that the image exposes, each on any that is free
+        expose: list[str]  # "80", "53/udp", "8000-8010": for publish_all_ports, and for who reads
         volumes: (
             Mapping[str, dict[str, str]] | list[str]
         )  # {"data": {"bind": "/data", "mode": "ro"}}, ["data:/data:ro"]
@@ -97,6 +99,7 @@ def understood(given: Mapping[str, Any]) -> dict[str, Any]:
             options[name] = dict(pair(text, None if name == "environment" else "") for text in options[name])
     if isinstance(options.get("ports"), Mapping):
         options["ports"] = list(published(options["ports"]))
+    options["expose"] = nat.parse_exposed(options.get("expose", []))
     if "user" in options:
         options["user"] = str(options["user"])
     asked = options.pop("volumes", [])

@@ -430,6 +430,27 @@ def _parse(given: str) -> list[Port]:
     return ports
 
 
+def parse_exposed(texts: list[str]) -> list[str]:
+    """`80`, `53/udp`, `8000-8002`, as --expose and images have them: each as "80/tcp"."""
+    found = []
+    for given in texts:
+        numbers, _, protocol = given.partition("/")
+        protocol = protocol.lower() or "tcp"
+        if protocol not in netlink.PROTOCOLS:
+            raise errors.InvalidArgument(f"invalid proto: {protocol}")
+        first, last = _range(numbers, "exposed port")
+        if first == 0:
+            raise errors.InvalidArgument(f"invalid exposed port: {numbers}")
+        found += [f"{number}/{protocol}" for number in range(first, last + 1)]
+    return list(dict.fromkeys(found))
+
+
+def any_free(exposed: str) -> Port:
+    """A port that is exposed ("80/tcp"), published on any that is free."""
+    number, _, protocol = exposed.partition("/")
+    return Port("", 0, 0, int(number), protocol)
+
+
 def _address(given: str) -> str:
     """An IPv4 or IPv6 address as the kernel writes it, the latter perhaps in brackets; or nothing."""
     if not given:

@@ -116,14 +116,37 @@ def test_sizes_are_those_of_the_writable_layer(cleared: Shop) -> None:
     assert out("inspect", "-f", "{{.SizeRw}}", "web") == "<nil>\n"
 
 
+@pytest.mark.needs("bridge", "veth", "nftables")
+def test_all_that_is_exposed_is_published_where_nobody_says_where(cleared: Shop) -> None:
+    exposed = ["--expose", "80-81", "--expose", "53/udp"]
+    out("run", "-d", "--name", "web", "-P", *exposed, "-p", "127.0.0.1:0:81", "plain", "sleep", "60")
+    published = inspect("web")["NetworkSettings"]["Ports"]
+    assert {inside: [place["HostIp"] for place in places] for inside, places in published.items()} == {
+        "80/tcp": ["0.0.0.0", "::"], "81/tcp": ["127.0.0.1"], "53/udp": ["0.0.0.0", "::"],
+    }  # fmt: skip
+    numbers = [int(place["HostPort"]) for places in published.values() for place in places]
+    assert min(numbers) > 1023 and len(set(numbers)) == 3
+    host = inspect("web")["HostConfig"]
+    assert host["PublishAllPorts"] and list(host["PortBindings"]) == ["81/tcp"]
+    before = out("port", "web")
+    out("restart", "web")
+    assert out("port", "web").count("\n") == before.count("\n") == 5
+    out("run", "-d", "--name", "no", "-P", *exposed, "--network", "none", "plain", "sleep", "60")
+    assert out("port", "no") == ""
+    assert not inspect("no")["NetworkSettings"]["Ports"]
+
+
 def test_ports_in_a_row_are_shown_as_a_range(cleared: Shop) -> None:
     from minicontainer.cli import ps
 
     port = {"address": "0.0.0.0", "protocol": "tcp"}
-    published = [{**port, "host": 8000 + number, "container": 80 + number} for number in (0, 1, 2, 5)]
+    published = [{**port, "host": 8000 + number, "container": 8000 + number} for number in (0, 1, 2, 5)]
+    published += [{**port, "host": 9000, "container": 80}]
     record = {"status": "running", "network": "bridge", "ports": published,
               "config": {"ExposedPorts": {"80/tcp": {}, "53/udp": {}, "443/tcp": {}}}}  # fmt: skip
-    assert ps.ports(record) == "0.0.0.0:8000-8002->80-82/tcp, 0.0.0.0:8005->85/tcp, 53/udp, 443/tcp"
+    assert ps.ports(record) == (
+        "0.0.0.0:8000-8002->8000-8002/tcp, 53/udp, 443/tcp, 0.0.0.0:8005->8005/tcp, 0.0.0.0:9000->80/tcp"
+    )
     assert ps.ports({**record, "status": "exited"}) == ""
 
 

@@ -23,8 +23,8 @@ OURS = [sys.executable, "-m", "minicontainer"]
 # order of them.
 CONTAINERS = [
     ["run", "-d", "--name", "web", "--label", "a=1", "--label", "b=<&>", "-p", "127.0.0.1:48099:80", "-v", "vol1:/data",
-     "-p", "48097:81/udp", "-p", "[::1]:48098:82", "-e", "A=b", "-m", "64m", "--restart", "on-failure:3",
-     "plain", "sleep", "10000"],
+     "-p", "48097:81/udp", "-p", "[::1]:48098:82", "--expose", "83-84", "-p", "48090-48091:48090-48091",
+     "-e", "A=b", "-m", "64m", "--restart", "on-failure:3", "plain", "sleep", "10000"],
     ["run", "--name", "done", "--network", "none", "-v", "/srv:/srv:ro", "plain", "sh", "-c", "exit 3"],
     ["create", "--name", "new", "--network", "none", "demo", "echo", "two words"],
 ]  # fmt: skip

@@ -24,7 +24,7 @@ from minicontainer.network import nat
      {"mounts": [volumes.parse_volume("/srv:/s"), volumes.parse_tmpfs("/t:size=1m"), volumes.parse_tmpfs("/u")]}),
 ])  # fmt: skip
 def test_docker_pys_spellings(given: dict[str, Any], known: dict[str, Any]) -> None:
-    assert options.understood(given) == {"mounts": [], **known}
+    assert options.understood(given) == {"mounts": [], "expose": [], **known}
 
 
 def test_what_cannot_be_a_size_is_named() -> None:

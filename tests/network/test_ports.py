@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicontainer import errors
-from minicontainer.network.nat import Port, parse_ports
+from minicontainer.network.nat import Port, parse_exposed, parse_ports
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,24 @@ def test_what_it_cannot_mean(text: str, message: str):
     with pytest.raises(errors.InvalidArgument) as refusal:
         parse_ports([text])
     assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("texts", "ports"),
+    [
+        (["80"], ["80/tcp"]),
+        (["53/UDP", "53/udp"], ["53/udp"]),
+        (["8000-8002", "8001/tcp"], ["8000/tcp", "8001/tcp", "8002/tcp"]),
+    ],
+)
+def test_what_is_exposed(texts: list[str], ports: list[str]):
+    assert parse_exposed(texts) == ports
+
+
+@pytest.mark.parametrize("text", ["", "a", "0", "65536", "2-1", "80/sctq", "0-3"])
+def test_what_cannot_be_exposed(text: str):
+    with pytest.raises(errors.InvalidArgument):
+        parse_exposed([text])
 
 
 def test_a_port_given_twice_is_one():
