@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from .. import errors, host, netlink, syscalls
 from ..host import Fact
 from ..kernel import cgroups, idmap
-from ..network import nat
+from ..network import foreign, nat
 from .flags import Flag, parse
 
 FLAGS = [Flag("--json", "json", "bool", "the same as JSON")]
@@ -206,13 +206,13 @@ def foreign_firewalls() -> Iterator[Fact]:
         yield Fact("firewall", "ok", "only root may look whether another one is in the way")
         return
     try:
-        drops = nat.foreign_drop(device)
+        drops = foreign.drops(device)
     except (errors.MiniContainerError, OSError) as error:
         yield Fact("firewall", "warn", f"cannot be looked at: {error}")
         return
-    for sentence in drops:
-        said, _, mend = sentence.partition("; to allow it: ")
-        yield Fact("firewall", "warn", said, f"sudo {mend.replace(' && ', ' && sudo ')}")
+    for drop in drops:
+        said = str(drop).partition("; to allow it: ")[0]
+        yield Fact("firewall", "warn", said, f"sudo {drop.mend.replace(' && ', ' && sudo ')}")
     if not drops:
         yield Fact("firewall", "ok", "nobody else's drops what containers send")
 

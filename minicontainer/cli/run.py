@@ -7,7 +7,7 @@ import sys
 
 from .. import errors, host
 from ..engine import client, volumes
-from ..network import bridge, nat
+from ..network import bridge, foreign, nat
 from . import UsageError, attached
 from .flags import Flag, environment, number, parse, size
 
@@ -27,6 +27,7 @@ FLAGS = [
     Flag("-p --publish", "ports", "list", "[ip:]host:container[/udp]: reach a port of it from outside"),
     Flag("-P --publish-all", "publish_all_ports", "bool", "publish every exposed port, each on one that is free"),
     Flag("--expose", "expose", "list", "80, 53/udp or 8000-8010: -P publishes it, and lists show it"),
+    Flag("--firewall", "firewall", "text", "docker-user: let docker's firewall pass it; ignore: whoever drops it"),
     Flag("-v --volume", "volumes", "list", "[source:]target[:ro]: bind a path of the host, or a volume by name"),
     Flag("--mount", "mounts", "list", "type=bind|volume|tmpfs,source=…,target=…[,readonly]"),
     Flag("--tmpfs", "tmpfs", "list", "target[:options]: a directory in memory"),
@@ -330,9 +331,10 @@ def ulimit(text: str) -> tuple[str, tuple[int, int]]:
 
 def warnings(options: dict[str, Any]) -> list[str]:
     """What will not work as asked for, though the container will start: a foreign firewall in the way."""
-    if options.get("network_mode", "bridge") != "bridge":
+    if options.get("network_mode", "bridge") != "bridge" or options.get("firewall") == "ignore":
         return []
-    return nat.foreign_drop(bridge.default(host.root()).device)
+    found = foreign.drops(bridge.default(host.root()).device)
+    return [str(drop) for drop in found if options.get("firewall") != "docker-user" or not drop.passes_user]
 
 
 def note_id(path: str, identifier: str) -> None:

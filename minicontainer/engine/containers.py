@@ -28,7 +28,7 @@ from collections import namedtuple
 from .. import errors, files, host, steps, syscalls
 from ..image import blobs, store
 from ..kernel import cgroups, overlay
-from ..network import bridge, ipam, nat
+from ..network import bridge, foreign, ipam, nat
 from ..runtime import launch, log, monitor, session, spec, state
 from . import configure, events, keeper, names, volumes
 
@@ -92,6 +92,7 @@ class Containers:
         self.complete(options, identifier, found.config)
         directory = self.path(identifier)
         joined = self.joined(options)
+        self.check_firewall(options["ports"], options["firewall"])
         config = configure.config(
             options,
             found.config,
@@ -122,6 +123,7 @@ class Containers:
             "modes": {kind: options[key] for kind, key in SHARED.items()},
             "ports": [port._asdict() for port in options["ports"]],
             "publish_all": options["publish_all"],
+            "firewall": options["firewall"],
             "mounts": [mount._asdict() for mount in options["mounts"]],
             "anonymous": options["anonymous"],
             "cgroup": config["linux"]["cgroupsPath"],
@@ -149,6 +151,7 @@ class Containers:
         if record["status"] == "dead":
             raise errors.Conflict(f"container {record['name']} is marked for removal and cannot be started: rm it")
         directory = self.path(record["id"])
+        self.check_firewall([nat.Port(**port) for port in record["ports"]], record["firewall"])
         plan = [*self.alone(), *steps.about("engine", take_up(directory))]
         if record.get("lost") or self.left(record):
             plan += self.teardown(record, remove=False)
@@ -216,6 +219,11 @@ class Containers:
                 options["anonymous"].append(name)
                 options["mounts"][index] = mount._replace(source=name)
 
+    def check_firewall(self, ports: list[nat.Port], way: str) -> None:
+        """Raise Unsupported where somebody else's firewall would keep everybody from the published ports."""
+        if ports or way:
+            foreign.check(bridge.default(self.root).device, ports, way)
+
     def complete_ports(self, options: dict[str, Any], image: dict[str, Any]) -> Names:
         """Publish all that image and user expose, where no -p says on which port. Those that were added: "80/tcp"."""
         if options["network_mode"] != "bridge":
@@ -266,6 +274,8 @@ class Containers:
         network = bridge.default(self.root) if bridged else None
         if network:
             yield from steps.about("bridge", bridge.setup(network))
+            if record["firewall"] == "docker-user":
+                yield from steps.about("nat", foreign.admit(network.device))
             yield steps.call(
                 ipam.lease, network, record["id"], why="an address that nobody else has", result="address"
             )._replace(concept="bridge")
@@ -739,7 +749,7 @@ EARLIER: Record = {
     "monitor": (0, 0), "config": configure.PLAIN, "hostname": "", "stdin": False, "tty": False,
     "modes": dict.fromkeys(SHARED, ""), "log": {**LOG, "driver": "none"},
     "restart": {"name": "no", "maximum": 0}, "restart_count": 0, "stop_signal": 15,
-    "stop_timeout": None, "publish_all": None,
+    "stop_timeout": None, "publish_all": None, "firewall": "",
 }  # fmt: skip
 
 

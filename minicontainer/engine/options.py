@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         network_mode: str  # bridge, none, host, container:NAME
         ports: Mapping[str | int, Place] | list[nat.Port]  # {"80/tcp": 8080}
         publish_all_ports: bool  # those that the image exposes, each on any that is free
+        firewall: str  # "docker-user", "ignore": what about other people's rules that drop (network/foreign.py)
         expose: list[str]  # "80", "53/udp", "8000-8010": for publish_all_ports, and for who reads
         volumes: (
             Mapping[str, dict[str, str]] | list[str]

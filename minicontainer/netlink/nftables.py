@@ -1,4 +1,4 @@
-"""nfnetlink, nf_tables: what `nft` does, in the family inet and in one transaction a call.
+"""nfnetlink, nf_tables: what `nft` does, in one transaction a call; tables of our own are of the family inet.
 
 A transaction is a tuple of commands, and a command a plain tuple that begins with nft(8)'s own words for it:
     ("add table", table)    ("flush table", table)    ("delete table", table)
@@ -6,6 +6,8 @@ A transaction is a tuple of commands, and a command a plain tuple that begins wi
     ("add chain", table, name)    ("add chain", table, name, type, hook, priority)
     ("add rule", table, chain, Expression, ...)
     ("add element", Set, key, data, comment)    ("create element", ...)    ("delete element", Set, key)
+    ("insert rule", family, table, chain, comment, Expression, ...)    ("delete rule", family, table, chain, handle)
+The last two are for other people's chains, whose family is "ip", "ip6" or "inet".
 
 Sources: linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h. Numbers in attributes are in network byte order here.
 """
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 NFNL_SUBSYS_NFTABLES = 10
-NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4 = 0, 1, 2
+NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 = 0, 1, 2, 10
+FAMILIES = {"inet": NFPROTO_INET, "ip": NFPROTO_IPV4, "ip6": NFPROTO_IPV6}
 NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE = 0, 2
 NFT_MSG_NEWCHAIN, NFT_MSG_GETCHAIN = 3, 4
 NFT_MSG_NEWRULE, NFT_MSG_GETRULE, NFT_MSG_DELRULE = 6, 7, 8
@@ -40,7 +43,7 @@ NFTA_LIST_ELEM = 1
 NFTA_TABLE_NAME = 1
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE = 1, 3, 4, 5, 7
 NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY = 1, 2
-NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
+NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_EXPRESSIONS, NFTA_RULE_USERDATA = 1, 2, 3, 4, 7
 NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_FLAGS, NFTA_SET_KEY_TYPE, NFTA_SET_KEY_LEN = 1, 2, 3, 4, 5
 NFTA_SET_DATA_TYPE, NFTA_SET_DATA_LEN, NFTA_SET_ID, NFTA_SET_USERDATA = 6, 7, 10, 13
 NFT_SET_INTERVAL, NFT_SET_MAP = 4, 8
@@ -96,6 +99,16 @@ class Chain:
         self.policy = policy
 
 
+class Rule:
+    """A rule of anybody's: its chain, its number, what it consists of (names and attributes), its comment."""
+
+    def __init__(self, chain: str, handle: int, expressions: list[tuple[str, bytes]], comment: str) -> None:
+        self.chain = chain
+        self.handle = handle
+        self.expressions = expressions
+        self.comment = comment
+
+
 class Expression:
     """A part of a rule: as nft(8) writes it, and as the kernel wants it (NFTA_LIST_ELEM attributes)."""
 
@@ -118,7 +131,8 @@ def nft(*commands: Command) -> None:
         message, flags, body = _encode(command)
         if sequence == len(commands):
             flags |= codec.NLM_F_ACK
-        parts.append(codec.message(NFNL_SUBSYS_NFTABLES << 8 | message, flags, _header(NFPROTO_INET) + body, sequence))
+        family = FAMILIES[command[1]] if command[0] in ("insert rule", "delete rule") else NFPROTO_INET
+        parts.append(codec.message(NFNL_SUBSYS_NFTABLES << 8 | message, flags, _header(family) + body, sequence))
     parts.append(codec.message(NFNL_MSG_BATCH_END, 0, _header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES), len(commands) + 1))
     try:
         channel.send(b"".join(parts))
@@ -164,6 +178,12 @@ def nft_text(command: Command) -> str:
     if verb == "add rule":
         table, chain, *expressions = words
         return f"add rule inet {table} {chain} " + " ".join(expression.text for expression in expressions)
+    if verb == "insert rule":
+        family, table, chain, comment, *expressions = words
+        inside = " ".join(expression.text for expression in expressions)
+        return f'insert rule {family} {table} {chain} {inside} comment "{comment}"'
+    if verb == "delete rule":
+        return "delete rule {} {} {} handle {}".format(*words)
     if verb == "add chain":
         table, name, *base = words
         hook = " {{ type {} hook {} priority {}; policy accept; }}".format(*base) if base else ""
@@ -190,6 +210,15 @@ def _encode(command: Command) -> tuple[int, int, bytes]:
         body = string(NFTA_RULE_TABLE, table) + string(NFTA_RULE_CHAIN, chain)
         body += nested(NFTA_RULE_EXPRESSIONS, *[expression.code for expression in expressions])
         return NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, body
+    if verb == "insert rule":
+        _, table, chain, comment, *expressions = words
+        body = string(NFTA_RULE_TABLE, table) + string(NFTA_RULE_CHAIN, chain)
+        body += nested(NFTA_RULE_EXPRESSIONS, *[expression.code for expression in expressions])
+        return NFT_MSG_NEWRULE, NLM_F_CREATE, body + attribute(NFTA_RULE_USERDATA, _comment(comment))
+    if verb == "delete rule":
+        _, table, chain, handle = words
+        body = string(NFTA_RULE_TABLE, table) + string(NFTA_RULE_CHAIN, chain)
+        return NFT_MSG_DELRULE, 0, body + attribute(NFTA_RULE_HANDLE, struct.pack(">Q", handle))
     if verb == "add chain":
         table, name, *base = words
         body = string(NFTA_CHAIN_TABLE, table) + string(NFTA_CHAIN_NAME, name)
@@ -264,10 +293,14 @@ def _element(owner: Set, key: Sequence[Any], data: Sequence[Any] = (), comment: 
     if data:
         parts += _value(NFTA_SET_ELEM_DATA, _pack(owner.data, data))
     if comment:
-        # libnftnl's user data: type 0 (comment), length, the string with its NUL
-        encoded = comment.encode() + b"\0"
-        parts += attribute(NFTA_SET_ELEM_USERDATA, bytes((0, len(encoded))) + encoded)
+        parts += attribute(NFTA_SET_ELEM_USERDATA, _comment(comment))
     return nested(NFTA_LIST_ELEM, parts)
+
+
+def _comment(said: str) -> bytes:
+    """libnftnl's user data: type 0 (comment), length, the string with its NUL."""
+    encoded = said.encode() + b"\0"
+    return bytes((0, len(encoded))) + encoded
 
 
 def _interval(subnet: str) -> bytes:
@@ -355,15 +388,18 @@ def chains() -> list[Chain]:
     return found
 
 
-def rules(family: int, table: str) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-    """The rules of a table: (chain, [(expression's name, its attributes)])."""
+def rules(family: int, table: str) -> Iterator[Rule]:
+    """The rules of a table, chain by chain."""
     for body in _ask(NFT_MSG_GETRULE, NLM_F_DUMP, family, string(NFTA_RULE_TABLE, table), "NFT_MSG_GETRULE", (table,)):
         parts = dict(attributes(body, 4))
         expressions = []
         for _, item in attributes(parts.get(NFTA_RULE_EXPRESSIONS, b"")):
             found = dict(attributes(item))
             expressions.append((text(found[NFTA_EXPR_NAME]), found.get(NFTA_EXPR_DATA, b"")))
-        yield text(parts[NFTA_RULE_CHAIN]), expressions
+        note = parts.get(NFTA_RULE_USERDATA, b"")
+        comment = text(note[2 : 2 + note[1]]) if note[:1] == b"\0" else ""
+        handle = int.from_bytes(parts[NFTA_RULE_HANDLE], "big")
+        yield Rule(text(parts[NFTA_RULE_CHAIN]), handle, expressions, comment)
 
 
 def _ask(message: int, flags: int, family: int, body: bytes, call: str, arguments: tuple[object, ...]) -> list[bytes]:
@@ -428,6 +464,12 @@ def ifname_pair_in(name: str) -> Expression:
     return Expression(f"iifname . oifname @{name}", _meta(6, _REG_1) + _meta(7, _REG_2) + _lookup(name))
 
 
+def ifname_is(direction: str, device: str) -> Expression:
+    """`iifname "mc0"`, as iptables-nft has it for `-i mc0`: the name and its NUL."""
+    code = _meta(6 if direction == "iifname" else 7) + _compare(device.encode() + b"\0")
+    return Expression(f'{direction} "{device}"', code)
+
+
 def ifname_is_not(direction: str, device: str) -> Expression:
     """`iifname != "lo"`."""
     code = _meta(6 if direction == "iifname" else 7) + _compare(device.encode().ljust(16, b"\0"), unequal=True)
@@ -485,6 +527,11 @@ def _verdict(code: int, chain: str = "") -> bytes:
 def accept() -> Expression:
     """`accept`: done with this chain's hook; chains of other tables still have their say."""
     return Expression("accept", _verdict(NF_ACCEPT))
+
+
+def counter() -> Expression:
+    """`counter`: how many packets and bytes; iptables has one in each rule."""
+    return Expression("counter", _expression("counter", attribute(1, bytes(8)), attribute(2, bytes(8))))
 
 
 def drop() -> Expression:

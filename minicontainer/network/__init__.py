@@ -3,6 +3,7 @@
     bridge   the switch: a bridge on the host, a veth pair for each container
     ipam     the addresses: who leases which
     nat      the firewall: out through masquerade, in through published ports
+    foreign  other people's firewalls, which may drop what ours lets pass
     relay    published ports by IPv6, where a container has IPv4 alone
 
 They know the ground floor and one another, nothing else. All that is done to the kernel is a step. What they share

@@ -15,7 +15,7 @@ import json
 import os
 
 from .. import errors, files, host, netlink, steps, syscalls
-from . import Network, cable, ipam, nat
+from . import Network, cable, foreign, ipam, nat
 
 FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 
@@ -65,6 +65,7 @@ def setup(network: Network) -> steps.Plan:
 def teardown(network: Network) -> steps.Plan:
     """The host as it was before `setup`. Owed: no container is attached any more."""
     yield steps.nft(*nat.removal_commands(), why="our table, with all that is in it")
+    yield steps.call(foreign.expel, network.device, why="what --firewall docker-user has put into other people's chain")
     yield steps.link_delete(network.device, why="the switch")
     yield steps.call(restore_forwarding, why="as it was before the first container")
     yield steps.remove_tree(ipam.directory(network), why="no container, no lease")

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from .. import netlink, steps
 from ..kernel import capabilities, cgroups
-from ..network import ipam, nat
+from ..network import foreign, ipam, nat
 
 TOOLS = "/proc/self/fd/9"
 
@@ -623,6 +623,12 @@ def withdraw(sheet: Sheet, identifier: str) -> None:
     sheet.add(f"withdraw {sheet.word(nat.table())}")
 
 
+def expel(sheet: Sheet, device: str) -> None:
+    for way in ("-i", "-o"):
+        rule = f"{way} {device} -m comment --comment {sheet.word(foreign._tag(device))} -j ACCEPT"
+        sheet.add(f"iptables -D {foreign.USER} {rule} 2>/dev/null || :")
+
+
 def reserve_any(sheet: Sheet, identifier: str, port: Any) -> None:
     sheet.use("free_port")
     first, last = (port.host, port.host_end) if port.host else (32768, 60999)
@@ -860,6 +866,7 @@ CALLS: dict[str, Callable[..., None]] = {
     "nat.reserve": none("sockets that keep these ports from other programs"),
     "nat.reserve_any": reserve_any,
     "nat.withdraw": withdraw,
+    "foreign.expel": expel,
     "conntrack.conntrack_delete": conntrack_delete,
     "overlay.mount_at": mount_at,
     "cgroups.empty": empty,

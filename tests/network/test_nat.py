@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from minicontainer import errors, host, netlink, steps
-from minicontainer.network import Network, bridge, ipam, nat
+from minicontainer.network import Network, bridge, foreign, ipam, nat
 from tests.laboratory import Laboratory, Machine, ask, command, fresh_laboratory, write  # noqa: F401
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("bridge", "veth", "nftables", "ip")]
@@ -288,23 +288,60 @@ def load(laboratory: Laboratory, rules: str) -> None:
         os.unlink(path)
 
 
-def mended(sentence: str) -> list[str]:
-    return re.split(" && ", sentence.partition("to allow it: ")[2])
+FIREWALLD = """
+table inet firewalld {
+    chain filter_FWD_trusted { accept; }
+    chain filter_FWD_public { }
+    chain filter_FORWARD_ZONES { goto filter_FWD_public; }
+    chain filter_FORWARD { type filter hook forward priority 10; policy accept;
+        ct state established,related accept; ct status dnat accept; iifname "lo" accept;
+        jump filter_FORWARD_ZONES; reject with icmpx admin-prohibited; }
+}
+"""
+# What a docker without containers has made; its DOCKER-USER with a comment, as iptables writes one.
+WHOLE_DOCKER = """
+table ip nat {
+    chain DOCKER { iifname "docker0" counter return; }
+    chain PREROUTING { type nat hook prerouting priority dstnat; policy accept;
+        fib daddr type local counter jump DOCKER; }
+    chain OUTPUT { type nat hook output priority -100; policy accept;
+        ip daddr != 127.0.0.0/8 fib daddr type local counter jump DOCKER; }
+    chain POSTROUTING { type nat hook postrouting priority srcnat; policy accept;
+        ip saddr 172.17.0.0/16 oifname != "docker0" counter masquerade; }
+}
+table ip filter {
+    chain DOCKER { iifname != "docker0" oifname "docker0" counter drop; }
+    chain DOCKER-ISOLATION-STAGE-1 { iifname "docker0" oifname != "docker0" counter jump DOCKER-ISOLATION-STAGE-2; }
+    chain DOCKER-ISOLATION-STAGE-2 { oifname "docker0" counter drop; }
+    chain DOCKER-FORWARD {
+        oifname "docker0" ct state established,related counter accept;
+        counter jump DOCKER-ISOLATION-STAGE-1; oifname "docker0" counter jump DOCKER; iifname "docker0" counter accept;
+    }
+    chain DOCKER-USER { counter return; }
+    chain FORWARD { type filter hook forward priority filter; policy drop;
+        counter jump DOCKER-USER; counter jump DOCKER-FORWARD; }
+}
+"""
+
+
+def mended(drop: foreign.Drop) -> list[str]:
+    assert str(drop).endswith(f"; to allow it: {drop.mend}")
+    return drop.mend.split(" && ")
 
 
 def test_with_no_foreign_rules_there_is_nothing_to_say(world: World):
-    assert nat.foreign_drop(world.network.device) == []
+    assert foreign.drops(world.network.device) == []
 
 
 @pytest.mark.needs("iptables")
 def test_dockers_drop_is_named_and_its_mend_works(world: World):
     load(world.laboratory, DOCKER)
     assert world.web.ask("tcp", INTERNET, 80) is None  # no rule of ours can override it
-    (sentence,) = nat.foreign_drop(world.network.device)
-    assert "chain FORWARD" in sentence and "iptables -I DOCKER-USER" in sentence
-    for line in mended(sentence):
+    (drop,) = foreign.drops(world.network.device)
+    assert "chain FORWARD" in str(drop) and "iptables -I DOCKER-USER" in drop.mend
+    for line in mended(drop):
         command(*line.split())
-    assert nat.foreign_drop(world.network.device) == []
+    assert foreign.drops(world.network.device) == []
     assert world.web.ask("tcp", INTERNET, 80) == f"internet {INTERNET_SIDE}"
     assert world.lan.ask("tcp", LAN_SIDE, 8000) == f"web {LAN}"
     assert world.lan.ask("tcp", WEB, 81) is None
@@ -313,20 +350,87 @@ def test_dockers_drop_is_named_and_its_mend_works(world: World):
 def test_a_drop_of_nftables_own_is_named_and_its_mend_works(world: World):
     load(world.laboratory, NATIVE)
     assert world.web.ask("tcp", INTERNET, 80) is None
-    (sentence,) = nat.foreign_drop(world.network.device)
-    assert "chain guard" in sentence and "table mine" in sentence
-    for line in mended(sentence):
+    (drop,) = foreign.drops(world.network.device)
+    assert "chain guard" in str(drop) and "table mine" in str(drop)
+    for line in mended(drop):
         command(*line.split())
-    assert nat.foreign_drop(world.network.device) == []
+    assert foreign.drops(world.network.device) == []
     assert world.web.ask("tcp", INTERNET, 80) == f"internet {INTERNET_SIDE}"
     assert world.lan.ask("tcp", LAN_SIDE, 8000) == f"web {LAN}"
 
 
 def test_ufw_is_asked_by_its_own_command(world: World):
     load(world.laboratory, UFW)
-    (sentence,) = nat.foreign_drop(world.network.device)
+    (drop,) = foreign.drops(world.network.device)
     device = world.network.device
-    assert mended(sentence) == [f"ufw route allow in on {device}", f"ufw route allow out on {device}"]
+    assert mended(drop) == [f"ufw route allow in on {device}", f"ufw route allow out on {device}"]
+
+
+def test_what_ends_in_a_reject_is_a_drop_as_well_unless_its_zone_trusts_us(world: World):
+    load(world.laboratory, FIREWALLD)
+    device = world.network.device
+    (drop,) = foreign.drops(device)
+    assert drop.owner == "firewalld" and mended(drop)[0].endswith(f"--zone=trusted --add-interface={device}")
+    for way in ("iifname", "oifname"):
+        rule = [way, device, "goto", "filter_FWD_trusted"]
+        command("nft", "insert", "rule", "inet", "firewalld", "filter_FORWARD_ZONES", *rule)
+    assert foreign.drops(device) == []
+
+
+def test_a_port_that_nobody_outside_could_reach_is_refused_with_the_mend(world: World):
+    load(world.laboratory, WHOLE_DOCKER)
+    device = world.network.device
+    everywhere, loopback = nat.parse_ports(["8000:80"]), nat.parse_ports(["127.0.0.1:8000:80", "[::]:8000:80"])
+    mend = f"iptables -I DOCKER-USER -i {device} -j ACCEPT && iptables -I DOCKER-USER -o {device} -j ACCEPT"
+    with pytest.raises(errors.Unsupported, match=f"port 80/tcp .* chain FORWARD .* to allow it: {mend}; --firewall"):
+        foreign.check(device, everywhere, "")
+    foreign.check(device, loopback, "")  # what the host sends is not forwarded
+    foreign.check(device, everywhere, "ignore")
+    foreign.check(device, everywhere, "docker-user")
+    load(world.laboratory, NATIVE)
+    with pytest.raises(errors.Unsupported, match="chain guard"):  # DOCKER-USER is no help against that
+        foreign.check(device, everywhere, "docker-user")
+    with pytest.raises(errors.InvalidArgument, match="--firewall nonsense"):
+        foreign.check(device, [], "nonsense")
+
+
+@pytest.mark.needs("iptables")
+def test_in_docker_user_our_rules_let_pass_and_go_with_the_network(world: World):
+    load(world.laboratory, WHOLE_DOCKER)
+    before = command("nft", "list", "table", "ip", "filter")
+    device = world.network.device
+    assert world.lan.ask("tcp", LAN_SIDE, 8000) is None
+    for _ in range(2):  # the second time there is nothing left to do
+        plan = list(foreign.admit(device))
+        steps.execute(plan, {})
+    assert plan == []
+    assert command("iptables", "-S", "DOCKER-USER").splitlines()[1:] == [
+        f'-A DOCKER-USER -{way} {device} -m comment --comment "minicontainer {device}" -j ACCEPT' for way in "io"
+    ] + ["-A DOCKER-USER -j RETURN"]
+    assert foreign.drops(device) == []
+    for protocol in ("tcp", "udp"):
+        assert world.lan.ask(protocol, LAN_SIDE, 8000) == f"web {LAN}"
+        assert world.web.ask(protocol, INTERNET, 80) == f"internet {INTERNET_SIDE}"
+        assert world.lan.ask(protocol, WEB, 81) is None  # our own table still says what may be
+    for number in (1, 2):
+        detach(world.network, number)
+    steps.execute(bridge.teardown(world.network), {})
+    assert re.sub(r"packets \d+ bytes \d+", "", command("nft", "list", "table", "ip", "filter")) == re.sub(
+        r"packets \d+ bytes \d+", "", before
+    )
+
+
+def test_a_rule_for_somebody_elses_chain_is_what_its_text_says(laboratory: Laboratory):
+    load(laboratory, DOCKER)
+    (plan,) = foreign.admit("mc0")
+    netlink.nft(*plan.arguments)
+    ours = command("nft", "list", "table", "ip", "filter")
+    assert ours.count("minicontainer mc0") == 2
+    foreign.expel("mc0")
+    assert "minicontainer" not in command("nft", "list", "table", "ip", "filter")
+    for each in plan.arguments:
+        command("nft", netlink.nft_text(each))
+    assert command("nft", "list", "table", "ip", "filter") == ours
 
 
 def test_accepting_another_bridge_does_not_help_us(world: World):
@@ -334,7 +438,7 @@ def test_accepting_another_bridge_does_not_help_us(world: World):
     for direction in ("iifname", "oifname"):
         command("nft", "add", "rule", "inet", "mine", "guard", direction, "mc9", "accept")
         command("nft", "add", "rule", "inet", "mine", "guard", direction, world.network.device, "drop")
-    assert len(nat.foreign_drop(world.network.device)) == 1
+    assert len(foreign.drops(world.network.device)) == 1
 
 
 def test_a_port_is_held_no_longer_than_published(world: World):

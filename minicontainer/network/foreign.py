@@ -1,0 +1,191 @@
+"""Other people's firewall rules: who drops what our bridges forward, and what would mend it.
+
+A packet must pass every base chain of a hook: an accept in our table overrides nobody's drop. So whoever publishes a
+port has to know (`check`), and the mend is in their chain. We write there where we are told to and docker has made
+the place for it: DOCKER-USER (`admit`, `expel`), by rules that bear our name.
+
+Looked at are chains of nftables, which iptables-nft, docker, ufw and firewalld use as well. Not seen: tables of
+iptables-legacy.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+from .. import errors, netlink, steps
+from . import nat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+WAYS = ("", "docker-user", "ignore")  # of --firewall
+USER = "DOCKER-USER"  # docker jumps there before it looks at anything else, and never changes what is in there
+
+_META_IIFNAME, _META_OIFNAME = 6, 7
+_FAMILIES = {number: name for name, number in netlink.FAMILIES.items()}
+
+
+class Drop(namedtuple("Drop", "device family table chain siblings")):
+    """A chain that drops what the bridge `device` forwards; `siblings` are the names of its table's chains.
+
+    As a string: one sentence, with the command that mends it.
+    """
+
+    device: str
+    family: str
+    table: str
+    chain: str
+    siblings: frozenset[str]
+
+    def __str__(self) -> str:
+        return (
+            f"chain {self.chain} of the firewall's table {self.table} drops what containers on {self.device} send and "
+            f"receive; to allow it: {self.mend}"
+        )
+
+    @property
+    def owner(self) -> str:
+        """Whose it seems to be: ufw, docker, firewalld, or nobody's that we know."""
+        if "ufw-user-forward" in self.siblings:
+            return "ufw"
+        if self.table == "firewalld":
+            return "firewalld"
+        return "docker" if self.iptables and any(name.startswith("DOCKER") for name in self.siblings) else ""
+
+    @property
+    def iptables(self) -> bool:
+        """Whether it is what iptables(8) calls FORWARD."""
+        return (self.family, self.table, self.chain) == ("ip", "filter", "FORWARD")
+
+    @property
+    def passes_user(self) -> bool:
+        """Whether a rule in DOCKER-USER is heard first."""
+        return self.iptables and USER in self.siblings
+
+    @property
+    def mend(self) -> str:
+        """The commands that make it let our bridge's packets pass."""
+        device = self.device
+        if self.owner == "ufw":
+            return f"ufw route allow in on {device} && ufw route allow out on {device}"
+        if self.owner == "firewalld":
+            return f"firewall-cmd --permanent --zone=trusted --add-interface={device} && firewall-cmd --reload"
+        if self.iptables:
+            where = USER if self.passes_user else self.chain
+            return f"iptables -I {where} -i {device} -j ACCEPT && iptables -I {where} -o {device} -j ACCEPT"
+        rule = f"nft insert rule {self.family} {self.table} {self.chain}"
+        return f"{rule} iifname {device} accept && {rule} oifname {device} accept"
+
+
+def drops(device: str) -> list[Drop]:
+    """The foreign chains that drop what the bridge `device` forwards.
+
+    Those of the forward hook with policy drop, or whose last rule drops or rejects all that came so far (firewalld);
+    not those where a rule of the table lets pass all that comes from, and all that goes to, the device.
+    """
+    found = []
+    everyone = netlink.chains()
+    for chain in everyone:
+        if chain.hook != netlink.HOOKS["forward"] or chain.table.startswith("minicontainer"):
+            continue
+        if chain.family not in (netlink.NFPROTO_INET, netlink.NFPROTO_IPV4):
+            continue
+        rules = list(netlink.rules(chain.family, chain.table))
+        if chain.policy != netlink.NF_DROP and not _ends_in_drop([r for r in rules if r.chain == chain.name]):
+            continue
+        if _admitted(rules, device) >= {"iifname", "oifname"}:
+            continue
+        siblings = {other.name for other in everyone if (other.family, other.table) == (chain.family, chain.table)}
+        found.append(Drop(device, _FAMILIES[chain.family], chain.table, chain.name, frozenset(siblings)))
+    return found
+
+
+def check(device: str, ports: Iterable[nat.Port], way: str) -> None:
+    """Raise Unsupported where a port would be published and nobody outside could reach it. `way` is one of WAYS.
+
+    The host itself reaches it all the same, for what it sends is not forwarded: ports on 127.0.0.1 pass, and those of
+    IPv6, which are relayed.
+    """
+    if way not in WAYS:
+        raise errors.InvalidArgument(f"--firewall {way}: docker-user, ignore")
+    outside = [port for port in ports if not port.address.startswith("127.") and ":" not in port.address]
+    if not outside or way == "ignore":
+        return
+    for drop in drops(device):
+        if way == "docker-user" and drop.passes_user:
+            continue
+        port = f"{outside[0].container}/{outside[0].protocol}"
+        offer = "--firewall docker-user does it for you, " if drop.passes_user else ""
+        raise errors.Unsupported(
+            f"port {port} would be published and reached by nobody outside: {drop}; {offer}"
+            "--firewall ignore starts it as it is"
+        )
+
+
+def admit(device: str) -> steps.Plan:
+    """DOCKER-USER, where that chain is, lets pass what the bridge forwards; our own table says what may be."""
+    if not any((chain.family, chain.name) == (netlink.NFPROTO_IPV4, USER) for chain in netlink.chains()):
+        return
+    admitted = _admitted([r for r in netlink.rules(netlink.NFPROTO_IPV4, "filter") if r.chain == USER], device)
+    missing = [way for way in ("oifname", "iifname") if way not in admitted]
+    if missing:
+        inserts = [
+            ("insert rule", "ip", "filter", USER, _tag(device), netlink.ifname_is(way, device), netlink.counter(),
+             netlink.accept())
+            for way in missing
+        ]  # fmt: skip
+        yield steps.nft(*inserts, why="docker's FORWARD drops what it does not know; here its users may say otherwise")
+
+
+def expel(device: str) -> None:
+    """Take what `admit` has put there away; nothing happens if there is nothing."""
+    ours = [rule for rule in netlink.rules(netlink.NFPROTO_IPV4, "filter") if rule.comment == _tag(device)]
+    if ours:
+        netlink.nft(*[("delete rule", "ip", "filter", rule.chain, rule.handle) for rule in ours])
+
+
+def _tag(device: str) -> str:
+    """The comment that our rules bear in other people's chains."""
+    return f"minicontainer {device}"
+
+
+def _ends_in_drop(rules: list[netlink.Rule]) -> bool:
+    """Whether the last rule of a chain drops or rejects whatever has come so far."""
+    parts = _parts(rules[-1]) if rules else []
+    return len(parts) == 1 and (parts[0][0] == "reject" or _verdict(parts[0])[0] == netlink.NF_DROP)
+
+
+def _admitted(rules: list[netlink.Rule], device: str) -> set[str]:
+    """{"iifname", "oifname"}: whether a rule accepts all from, or all to, the device, or a zone does that trusts it."""
+    wanted = device.encode().ljust(16, b"\0")
+    found = set()
+    for rule in rules:
+        parts = _parts(rule)
+        if [name for name, _ in parts] != ["meta", "cmp", "immediate"]:
+            continue
+        (_, meta), (_, compare), last = parts
+        value = dict(netlink.attributes(compare.get(3, b""))).get(netlink.NFTA_DATA_VALUE, b"")
+        if value.ljust(16, b"\0") != wanted or int.from_bytes(compare.get(2, b"\1"), "big"):
+            continue
+        code, chain = _verdict(last)
+        if code == netlink.NF_ACCEPT or chain.endswith("_trusted"):
+            key = int.from_bytes(meta.get(2, b""), "big")
+            found |= {"iifname"} if key == _META_IIFNAME else {"oifname"} if key == _META_OIFNAME else set()
+    return found
+
+
+def _parts(rule: netlink.Rule) -> list[tuple[str, dict[int, bytes]]]:
+    """What a rule consists of, without what changes nothing: counters and comments (iptables' match of that name)."""
+    parts = [(name, dict(netlink.attributes(data))) for name, data in rule.expressions if name != "counter"]
+    return [(name, data) for name, data in parts if name != "match" or netlink.text(data.get(1, b"")) != "comment"]
+
+
+def _verdict(part: tuple[str, dict[int, bytes]]) -> tuple[int, str]:
+    """The verdict of an `immediate`, and the chain that it leads to; (1000, "") of anything else."""
+    name, data = part
+    verdict = dict(netlink.attributes(dict(netlink.attributes(data.get(2, b""))).get(netlink.NFTA_DATA_VERDICT, b"")))
+    if name != "immediate" or netlink.NFTA_VERDICT_CODE not in verdict:
+        return 1000, ""
+    code = int.from_bytes(verdict[netlink.NFTA_VERDICT_CODE], "big", signed=True)
+    return code, netlink.text(verdict.get(netlink.NFTA_VERDICT_CHAIN, b""))
