@@ -96,6 +96,14 @@ class Machine:
         return str(answer) if answer else None
 
 
+class Inside(Machine):
+    """A machine that is there already: the network namespace of a process, as a container's."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.children = []
+
+
 class Laboratory:
     """The test's own host, and the machines around it."""
 
@@ -141,7 +149,7 @@ def answer_all(protocol: str, port: int, name: str, ready: Callable[[], Any]) ->
 def ask(protocol: str, address: str, port: int) -> str | None:
     """As Machine.ask, from where we are."""
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-    with socket.socket(socket.AF_INET, kind) as client:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind) as client:
         client.settimeout(PAUSE)
         try:
             client.connect((address, port))
