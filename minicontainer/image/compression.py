@@ -17,7 +17,7 @@ from .. import errors
 
 CHUNK = 1 << 20  # bytes read at once: enough to make a system call's price vanish, small enough to stay in the cache
 
-LEVEL = 4  # of zlib: in half the time of its default, 6, a Debian is 2 % larger
+LEVEL = 2  # of zlib: in 40 % of the time of its default, 6, a Debian is 6 % larger
 
 RAISE = "if you trust it, set MINICONTAINER_LAYER_LIMIT to the number of bytes that a layer may have"
 
