@@ -54,6 +54,7 @@ COMMANDS = {
     "load": ("load", "load images from an archive that docker, podman or skopeo wrote"),
     "bootstrap": ("bootstrap", "make an image on the spot: busybox or debian"),
     "volume": ("volume", "create, ls, inspect, rm: directories that outlive containers"),
+    "network": ("network", "reload: put the firewall back after `nft flush ruleset`"),
     "notebook": ("notebook", "list, reset NN: the course's notebooks; a reset keeps your copy"),
     "lab": ("lab", "list, start NN, check NN, reset NN, progress, bundle: the course's labs"),
     "grade": ("grade", "the labs of a whole class, for marks: each submission in a container"),

@@ -6,7 +6,7 @@ client.containers.run("busybox", ["true"])
 """
 
 from .. import host
-from . import containers, events, images, volumes
+from . import containers, events, firewall, images, volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Client:
         self.containers = containers.Containers(self.root)
         self.images = images.Images(self.root)
         self.volumes = volumes.Volumes(self.root)
+        self.firewall = firewall.Firewall(self.containers)
 
     def events(self, since: float = 0, until: float = 0) -> "Iterator[dict[str, Any]]":
         """What happens to containers, docker's documents, from `since` on (seconds since 1970; 0: now).

@@ -55,6 +55,9 @@ NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN = 1, 2
 NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
 NF_DROP, NF_ACCEPT, NFT_JUMP = 0, 1, -3
 
+_SO_SNDBUFFORCE = 32  # socket(7)
+_ROOM = 1 << 17  # bytes of a transaction that every socket has room for
+
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
 PROTOCOLS = {"tcp": 6, "udp": 17}
 _NAMES = {6: "tcp", 17: "udp"}
@@ -134,8 +137,14 @@ def nft(*commands: Command) -> None:
         family = FAMILIES[command[1]] if command[0] in ("insert rule", "delete rule") else NFPROTO_INET
         parts.append(codec.message(NFNL_SUBSYS_NFTABLES << 8 | message, flags, _header(family) + body, sequence))
     parts.append(codec.message(NFNL_MSG_BATCH_END, 0, _header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES), len(commands) + 1))
+    batch = b"".join(parts)
+    if len(batch) > _ROOM:  # the kernel takes a message whole; CAP_NET_ADMIN may have more room than net.core.wmem_max
+        try:
+            channel.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(batch))
+        except OSError:  # not in a user namespace; then it is refused, which says so
+            pass
     try:
-        channel.send(b"".join(parts))
+        channel.send(batch)
     except OSError as error:
         what = nft_text(commands[0]), f"and {len(commands) - 1} more"
         raise errors.KernelError(error.errno or 0, "nft", what) from None

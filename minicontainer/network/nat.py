@@ -27,6 +27,8 @@ from . import Network, cable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from . import relay
 
 ANY = "0.0.0.0"
@@ -189,15 +191,7 @@ def publish(container_id: str, ports: list[Port]) -> steps.Plan:
         symbol = steps.Symbol(f"port_{position}")
         numbers.append(symbol)
         yield steps.call(reserve_any, container_id, port, why="a port that is free", result=symbol.name)
-    commands = []
-    for port, number in zip(ports, numbers, strict=True):
-        if ":" in port.address:
-            continue
-        key: tuple[str | int | steps.Symbol, ...] = (port.protocol, number)
-        owner = ports_map()
-        if port.address not in ("", ANY):
-            key, owner = (port.address, *key), ports_at_map()
-        commands.append(("create element", owner, key, (steps.ADDRESS, port.container), container_id))
+    commands = port_commands("create element", container_id, steps.ADDRESS, zip(ports, numbers, strict=True))
     for start in range(0, len(commands), _CHUNK):
         yield steps.nft(*commands[start : start + _CHUNK], why="one look-up in a map, however many ports there are")
     if ports and os.path.exists("/proc/sys/net/bridge"):
@@ -208,6 +202,39 @@ def publish(container_id: str, ports: list[Port]) -> steps.Plan:
     udp = [n for port, n in zip(ports, numbers, strict=True) if port.protocol == "udp" and ":" not in port.address]
     if udp:
         yield steps.call(conntrack.conntrack_delete, "udp", udp, why="who is sending already is sent here from now on")
+
+
+def port_commands(
+    verb: str, container_id: str, to: str | steps.Symbol, ports: Iterable[tuple[Port, int | steps.Symbol]]
+) -> list[netlink.Command]:
+    """The elements that lead ports, each with its number on the host, to the container's address. IPv6 has none."""
+    commands = []
+    for port, number in ports:
+        if ":" in port.address:
+            continue
+        key: tuple[str | int | steps.Symbol, ...] = (port.protocol, number)
+        owner = ports_map()
+        if port.address not in ("", ANY):
+            key, owner = (port.address, *key), ports_at_map()
+        commands.append((verb, owner, key, (to, port.container), container_id))
+    return commands
+
+
+def restore(networks: list[Network], ports: Iterable[tuple[str, str, list[Port]]]) -> None:
+    """The table as it should be, in one transaction: what is missing comes back, what is there stays.
+
+    `ports` are those of the running containers, as they were bound: (container id, its address, ports).
+    """
+    commands = table_commands()
+    for network in networks:
+        commands += network_commands(network)
+    udp = []
+    for container_id, address, bound in ports:
+        commands += port_commands("add element", container_id, address, [(port, port.host) for port in bound])
+        udp += [port.host for port in bound if port.protocol == "udp" and ":" not in port.address]
+    netlink.nft(*commands)
+    if udp:  # what came meanwhile went to the host itself, which the kernel remembers
+        conntrack.conntrack_delete("udp", udp)
 
 
 def _is_fixed(port: Port) -> bool:

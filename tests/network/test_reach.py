@@ -1,12 +1,14 @@
 """Who reaches a published port, by sockets: everybody, over every way; with real containers, and docker's rules."""
 
 import json
+import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import engine_fixtures
+from tests import engine_fixtures, leftovers
 from tests.conftest import minicontainer
 from tests.laboratory import Inside, Laboratory, Machine, ask, command, fresh_laboratory  # noqa: F401
 from tests.network.test_nat import DOCKER, WHOLE_DOCKER, load
@@ -25,6 +27,7 @@ class House:
         archive.write_bytes(engine_fixtures.archive(engine_fixtures.images()))
         minicontainer("load", "-q", "-i", str(archive))
         self.laboratory = laboratory
+        self.store = store / "store"
         self.lan = laboratory.neighbour("lan0", LAN_SIDE, LAN)
         command("ip", "address", "add", f"{LAN_SIDE6}/64", "dev", "lan0", "nodad")
         self.lan.ip("address", "add", f"{LAN6}/64", "dev", "eth0", "nodad")
@@ -133,3 +136,51 @@ def test_behind_somebody_elses_drop_a_port_is_refused_or_passed_by_their_own_rul
     minicontainer("rm", "-f", "web")
     minicontainer("system", "reset", "--force")
     assert "minicontainer" not in command("nft", "list", "ruleset")
+
+
+def test_after_a_flush_network_reload_puts_everything_back(house: House) -> None:
+    foreign = "table inet mine {\n\tchain input {\n\t\ttype filter hook input priority filter; policy accept;\n\t}\n}\n"
+    load(house.laboratory, foreign)
+    web = house.run("web", "-p", "8000:80", "-p", f"{LAN_SIDE}:8001:80/udp", "-p", "20001-20600:20001-20600")
+    house.run("other", "-p", "[::1]:8003:80")
+    web.serve("tcp", 80, "web")
+    web.serve("udp", 80, "web")
+    table = f"minicontainer{leftovers.suffix(house.store)}"
+    before = listed(table)
+    device = json.loads(command("ip", "-j", "link", "show", "type", "bridge"))[0]["ifname"]
+    for destroy in (
+        ["nft", "delete", "table", "inet", table],
+        ["nft", "flush", "table", "inet", table],
+        ["nft", "flush", "map", "inet", table, "ports"],
+        ["true"],  # all is there: nothing changes
+        ["nft", "flush", "ruleset"],
+    ):
+        assert command("nft", "list", "table", "inet", "mine") == foreign
+        command(*destroy)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(5)
+            client.connect((LAN_SIDE, 8001))
+            client.send(b"?")  # to nobody, unless it is still there: the kernel remembers it so
+            ids = minicontainer("network", "reload").stdout.split()
+            assert len(ids) == 2
+            client.send(b"?")
+            assert client.recv(100) == f"web {LAN_SIDE}".encode()
+        assert listed(table) == before
+        assert house.lan.ask("tcp", LAN_SIDE, 8000) == f"web {LAN}"
+    command("ip", "link", "set", device, "down")
+    minicontainer("network", "reload")
+    assert house.lan.ask("tcp", LAN_SIDE, 8000) == f"web {LAN}"
+    minicontainer("rm", "-f", "web", "other")
+    assert minicontainer("network", "reload").stdout == ""
+    assert "20600" not in command("nft", "list", "table", "inet", table)
+
+
+def test_where_no_network_is_there_is_nothing_to_reload(house: House) -> None:
+    assert minicontainer("network", "reload").stdout == ""
+    assert command("nft", "list", "ruleset") == ""
+
+
+def listed(table: str) -> list[str]:
+    """A table as nft lists it, elements of sets in any order."""
+    text = command("nft", "list", "table", "inet", table)
+    return sorted(word.strip() for line in text.splitlines() for word in re.split("[,{}]|elements =", line))
