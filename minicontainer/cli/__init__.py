@@ -55,6 +55,7 @@ COMMANDS = {
     "bootstrap": ("bootstrap", "make an image on the spot: busybox or debian"),
     "volume": ("volume", "create, ls, inspect, rm: directories that outlive containers"),
     "network": ("network", "reload: put the firewall back after `nft flush ruleset`"),
+    "firewall": ("firewall", "plan: the rules for a published port, and who would reach it, before they are there"),
     "notebook": ("notebook", "list, reset NN: the course's notebooks; a reset keeps your copy"),
     "lab": ("lab", "list, start NN, check NN, reset NN, progress, bundle: the course's labs"),
     "grade": ("grade", "the labs of a whole class, for marks: each submission in a container"),

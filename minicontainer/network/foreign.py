@@ -26,6 +26,15 @@ _META_IIFNAME, _META_OIFNAME = 6, 7
 _FAMILIES = {number: name for name, number in netlink.FAMILIES.items()}
 
 
+def owner(table: str, siblings: Iterable[str]) -> str:
+    """Whose a table seems to be, by the names of its chains: ufw, docker, firewalld, or nobody's that we know."""
+    if any(name.startswith(("ufw-", "ufw6-")) for name in siblings):
+        return "ufw"
+    if table == "firewalld":
+        return "firewalld"
+    return "docker" if any(name.startswith("DOCKER") for name in siblings) else ""
+
+
 class Drop(namedtuple("Drop", "device family table chain siblings")):
     """A chain that drops what the bridge `device` forwards; `siblings` are the names of its table's chains.
 
@@ -46,12 +55,8 @@ class Drop(namedtuple("Drop", "device family table chain siblings")):
 
     @property
     def owner(self) -> str:
-        """Whose it seems to be: ufw, docker, firewalld, or nobody's that we know."""
-        if "ufw-user-forward" in self.siblings:
-            return "ufw"
-        if self.table == "firewalld":
-            return "firewalld"
-        return "docker" if self.iptables and any(name.startswith("DOCKER") for name in self.siblings) else ""
+        """Whose it seems to be, or the empty string."""
+        return owner(self.table, self.siblings)
 
     @property
     def iptables(self) -> bool:
@@ -68,14 +73,66 @@ class Drop(namedtuple("Drop", "device family table chain siblings")):
         """The commands that make it let our bridge's packets pass."""
         device = self.device
         if self.owner == "ufw":
-            return f"ufw route allow in on {device} && ufw route allow out on {device}"
+            return mend_of_ufw(device)
         if self.owner == "firewalld":
-            return f"firewall-cmd --permanent --zone=trusted --add-interface={device} && firewall-cmd --reload"
+            return mend_of_firewalld(device)
         if self.iptables:
             where = USER if self.passes_user else self.chain
             return f"iptables -I {where} -i {device} -j ACCEPT && iptables -I {where} -o {device} -j ACCEPT"
         rule = f"nft insert rule {self.family} {self.table} {self.chain}"
         return f"{rule} iifname {device} accept && {rule} oifname {device} accept"
+
+
+class Closed(namedtuple("Closed", "family table chain siblings protocol number")):
+    """A chain that keeps what comes to a port of the host itself; a Drop's fields, and the port."""
+
+    family: str
+    table: str
+    chain: str
+    siblings: frozenset[str]
+    protocol: str
+    number: int
+
+    def __str__(self) -> str:
+        return (
+            f"chain {self.chain} of the firewall's table {self.table} drops what comes to the host's port "
+            f"{self.number}/{self.protocol}; to allow it: {self.mend}"
+        )
+
+    @property
+    def owner(self) -> str:
+        """Whose it seems to be, or the empty string."""
+        return owner(self.table, self.siblings)
+
+    @property
+    def mend(self) -> str:
+        """The commands that open the port."""
+        port = f"{self.number}/{self.protocol}"
+        if self.owner == "ufw":
+            return f"ufw allow {port}"
+        if self.owner == "firewalld":
+            return f"firewall-cmd --permanent --add-port={port} && firewall-cmd --reload"
+        if (self.family, self.table, self.chain) == ("ip6", "filter", "INPUT"):
+            return f"ip6tables -I INPUT -p {self.protocol} --dport {self.number} -j ACCEPT"
+        return f"nft insert rule {self.family} {self.table} {self.chain} {self.protocol} dport {self.number} accept"
+
+
+def mend_of_ufw(device: str) -> str:
+    """The commands that make ufw let pass what the bridge forwards."""
+    return f"ufw route allow in on {device} && ufw route allow out on {device}"
+
+
+def mend_of_firewalld(device: str) -> str:
+    """The same for firewalld."""
+    return f"firewall-cmd --permanent --zone=trusted --add-interface={device} && firewall-cmd --reload"
+
+
+def owners() -> set[str]:
+    """Whose rules are here, of those that we know."""
+    tables: dict[tuple[int, str], list[str]] = {}
+    for chain in netlink.chains():
+        tables.setdefault((chain.family, chain.table), []).append(chain.name)
+    return {owner(table, names) for (_, table), names in tables.items()} - {""}
 
 
 def drops(device: str) -> list[Drop]:
@@ -85,19 +142,34 @@ def drops(device: str) -> list[Drop]:
     not those where a rule of the table lets pass all that comes from, and all that goes to, the device.
     """
     found = []
+    for chain, siblings, rules in _dropping("forward", "ip"):
+        if not _admitted(rules, device) >= {"iifname", "oifname"}:
+            found.append(Drop(device, _FAMILIES[chain.family], chain.table, chain.name, siblings))
+    return found
+
+
+def closed(protocol: str, number: int) -> list[Closed]:
+    """The foreign chains that drop what comes by IPv6 to a port of the host: there a relay listens like any program."""
+    found = []
+    for chain, siblings, rules in _dropping("input", "ip6"):
+        if not _opens(rules, protocol, number):
+            found.append(Closed(_FAMILIES[chain.family], chain.table, chain.name, siblings, protocol, number))
+    return found
+
+
+def _dropping(hook: str, family: str) -> list[tuple[netlink.Chain, frozenset[str], list[netlink.Rule]]]:
+    """The foreign chains of a hook that drop what no rule accepts, with their tables' chains and rules."""
+    found = []
     everyone = netlink.chains()
     for chain in everyone:
-        if chain.hook != netlink.HOOKS["forward"] or chain.table.startswith("minicontainer"):
+        if chain.hook != netlink.HOOKS[hook] or chain.table.startswith("minicontainer"):
             continue
-        if chain.family not in (netlink.NFPROTO_INET, netlink.NFPROTO_IPV4):
+        if _FAMILIES.get(chain.family) not in ("inet", family):
             continue
         rules = list(netlink.rules(chain.family, chain.table))
-        if chain.policy != netlink.NF_DROP and not _ends_in_drop([r for r in rules if r.chain == chain.name]):
-            continue
-        if _admitted(rules, device) >= {"iifname", "oifname"}:
-            continue
-        siblings = {other.name for other in everyone if (other.family, other.table) == (chain.family, chain.table)}
-        found.append(Drop(device, _FAMILIES[chain.family], chain.table, chain.name, frozenset(siblings)))
+        if chain.policy == netlink.NF_DROP or _ends_in_drop([rule for rule in rules if rule.chain == chain.name]):
+            siblings = [other.name for other in everyone if (other.family, other.table) == (chain.family, chain.table)]
+            found.append((chain, frozenset(siblings), rules))
     return found
 
 
@@ -173,6 +245,20 @@ def _admitted(rules: list[netlink.Rule], device: str) -> set[str]:
             key = int.from_bytes(meta.get(2, b""), "big")
             found |= {"iifname"} if key == _META_IIFNAME else {"oifname"} if key == _META_OIFNAME else set()
     return found
+
+
+def _opens(rules: list[netlink.Rule], protocol: str, number: int) -> bool:
+    """Whether a rule accepts what goes to a port: `tcp dport 80 accept`, as nft and iptables have it."""
+    for rule in rules:
+        values = [
+            dict(netlink.attributes(data.get(3, b""))).get(netlink.NFTA_DATA_VALUE, b"")
+            for name, data in _parts(rule)
+            if name == "cmp"
+        ]
+        port, kind = number.to_bytes(2, "big"), bytes((netlink.PROTOCOLS[protocol],))
+        if values == [kind, port] and _verdict(_parts(rule)[-1])[0] == netlink.NF_ACCEPT:
+            return True
+    return False
 
 
 def _parts(rule: netlink.Rule) -> list[tuple[str, dict[int, bytes]]]:

@@ -108,6 +108,68 @@ def test_everybody_reaches_a_published_port_over_every_way(house: House, beside:
         assert sibling.ask(protocol, LAN_SIDE, 81) is None  # past its door a neighbour may, by its own address
 
 
+INPUT = """
+table ip6 filter {
+    chain ufw6-user-input { }
+    chain INPUT { type filter hook input priority filter; policy drop;
+        iifname "lo" accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept;
+        jump ufw6-user-input; }
+}
+"""
+
+
+@pytest.mark.parametrize("way", ["docker-user", "ignore"])
+def test_firewall_plan_foretells_who_gets_through(house: House, way: str) -> None:
+    load(house.laboratory, WHOLE_DOCKER + INPUT)
+    command("nft", "add rule ip6 filter ufw6-user-input udp dport 8000 accept")
+    ports = ["-p", "8000:80", "-p", "8000:80/udp", "-p", "127.0.0.1:8001:80", "-p", f"[{LAN_SIDE6}]:8002:80"]
+    before = command("nft", "list", "ruleset")
+    minicontainer("firewall", "plan", *ports)  # for a person
+    plan = json.loads(minicontainer("firewall", "plan", "--firewall", way, "--format", "json", *ports).stdout)
+    assert command("nft", "list", "ruleset") == before
+    web = house.run("web", "--firewall", way, *ports)
+    sibling = house.run("sibling")
+    for protocol in ("tcp", "udp"):
+        web.serve(protocol, 80, "web")
+    asks = {"the LAN": house.lan.ask, "localhost": ask, "the host's own address": ask,
+            "containers, by that address": sibling.ask}  # fmt: skip
+    foretold, found = {}, {}
+    for port in plan["ports"]:
+        for one in port["reach"]:
+            four, six = ("127.0.0.1", "::1") if one["who"] == "localhost" else (LAN_SIDE, LAN_SIDE6)
+            address = four if one["family"] == "IPv4" else six
+            key = f"{one['who']} {address} {port['host']} {port['protocol']}"
+            foretold[key] = one["reached"]
+            found[key] = bool(asks[one["who"]](port["protocol"], address, port["host"]))
+    assert found == foretold
+    assert foretold[f"the LAN {LAN_SIDE} 8000 tcp"] is (way == "docker-user")
+    assert foretold[f"the LAN {LAN_SIDE6} 8000 udp"] and not foretold[f"the LAN {LAN_SIDE6} 8000 tcp"]
+    # What the plan said is what nft lists now, but for what nobody could know.
+    listing = command("nft", "list", "ruleset")
+    for rule in plan["rules"]:
+        if rule.startswith("add rule"):
+            assert f"\t\t{rule.split(maxsplit=5)[5]}\n" in listing
+    mends = {each["mend"] for each in plan["foreign"] if each["here"] and each["mend"]}
+    assert {"ufw allow 8000/tcp", "ufw allow 8002/tcp"} <= mends
+    assert any("iptables -I DOCKER-USER" in mend for mend in mends) is (way == "ignore")
+
+
+def test_firewall_plan_says_what_run_would_refuse(house: House) -> None:
+    load(house.laboratory, DOCKER)
+    plan = minicontainer("firewall", "plan", "-p", "8000:80").stdout
+    refusal = minicontainer("run", "--rm", "-p", "8000:80", "plain", "true", check=False).stderr.strip()
+    assert plan.endswith(f"# `run` would refuse: {refusal.removeprefix('minicontainer: ')}\n")
+    assert "would refuse" not in minicontainer("firewall", "plan", "-p", "127.0.0.1:8000:80").stdout
+    for wrong in (
+        ["nonsense"],
+        ["plan", "-P"],
+        ["plan", "--firewall", "x"],
+        ["plan", "--format", "x"],
+        ["plan", "-p", "x"],
+    ):
+        assert minicontainer("firewall", *wrong, check=False).returncode
+
+
 def test_a_port_on_one_address_of_ipv6_is_on_no_other(house: House) -> None:
     web = house.run("web", "-p", "[::1]:8000:80", "-p", f"[{LAN_SIDE6}]:8001:80/udp")
     web.serve("tcp", 80, "web")
