@@ -202,6 +202,17 @@ def test_what_is_there_can_be_read(laboratory: Laboratory):
 
 
 @pytest.mark.root
+@pytest.mark.needs("veth", "ip")
+def test_a_cable_takes_the_place_of_one_that_a_dying_namespace_still_has(laboratory: Laboratory):
+    before, after = laboratory.machine(), laboratory.machine()
+    netlink.link_add("vethab", "veth", peer="eth0", namespace=before.pid, up=True)
+    netlink.link_add("vethab", "veth", peer="eth0", namespace=after.pid, up=True)
+    assert "eth0" not in before.ip("link") and "eth0" in after.ip("link")
+    with pytest.raises(errors.KernelError, match="File exists"):  # here it is the other end's name
+        netlink.link_add("vethcd", "veth", peer="eth0", namespace=after.pid)
+
+
+@pytest.mark.root
 @pytest.mark.needs("bridge", "ip")
 def test_a_refusal_names_the_message_and_what_was_asked(laboratory: Laboratory):
     with pytest.raises(errors.KernelError) as refusal:

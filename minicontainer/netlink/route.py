@@ -53,7 +53,8 @@ def link_add(
     """RTM_NEWLINK: a device of `kind` ("bridge", "veth", "dummy").
 
     A veth's other end is made at the same time, as `peer` and directly inside `namespace`, where it stays down. Our
-    end is a port of `master` and up before the call returns. With `exist_ok`, a device of that name is fine.
+    end is a port of `master` and up before the call returns. With `exist_ok`, a device of that name is fine. A veth
+    takes the place of one of that name, which a network namespace has that is about to go.
     """
     common = number(IFLA_MTU, mtu) if mtu else b""
     details = string(IFLA_INFO_KIND, kind)
@@ -68,11 +69,15 @@ def link_add(
     if master:
         body += number(IFLA_MASTER, _existing(master).ifindex)
     body += nested(IFLA_LINKINFO, details)
+    words = name, kind, peer, namespace, master
     try:
-        _ask("RTM_NEWLINK", codec.NLM_F_CREATE | codec.NLM_F_EXCL, body, (name, kind, peer, namespace, master))
+        _ask("RTM_NEWLINK", codec.NLM_F_CREATE | codec.NLM_F_EXCL, body, words)
     except errors.KernelError as error:
-        if not (exist_ok and error.errno == errno.EEXIST):
+        if error.errno != errno.EEXIST or not (peer or exist_ok):
             raise
+        if peer:
+            link_delete(name)
+            _ask("RTM_NEWLINK", codec.NLM_F_CREATE | codec.NLM_F_EXCL, body, words)
 
 
 def link_set(
