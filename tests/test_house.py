@@ -50,6 +50,10 @@ def test_http_is_spoken_in_the_registry_alone() -> None:
     assert [name(path) for path in SOURCES if "urllib3" in imports(path)] == ["image/registry.py"]
 
 
+def test_dns_is_spoken_in_the_resolver_alone() -> None:
+    assert [name(path) for path in SOURCES if "dnslib" in imports(path)] == ["network/resolver.py"]
+
+
 @pytest.mark.parametrize("path", [path for path in SOURCES if not on_top_floor(path)], ids=name)
 def test_only_the_faces_print_and_exit(path: Path) -> None:
     for node in parsed(path):
@@ -111,6 +115,7 @@ HEAVY = {
     "asyncio",
     "concurrent.futures",
     "dataclasses",
+    "dnslib",
     "email",
     "http",
     "importlib.metadata",

@@ -13,7 +13,7 @@ from tests.conftest import CHECKOUT, minicontainer
 # Each of these is dearer than a namespace, and each has a way back in through some innocent import.
 FORBIDDEN = {
     "argparse", "ast", "asyncio", "bz2", "concurrent", "ctypes.util", "dataclasses", "datetime", "decimal", "difflib",
-    "dis", "email", "getpass", "glob", "gzip", "hashlib", "http", "importlib.metadata", "importlib.resources",
+    "dis", "dnslib", "email", "getpass", "glob", "gzip", "hashlib", "http", "importlib.metadata", "importlib.resources",
     "importlib.util", "inspect", "linecache", "locale", "logging", "lzma", "multiprocessing", "pathlib", "pickle",
     "platform", "pyroute2", "pyseccomp", "prctl", "queue", "random", "secrets", "shlex", "shutil", "ssl",
     "statistics", "string", "subprocess", "tarfile", "tempfile", "textwrap", "threading", "traceback", "typing",
@@ -21,7 +21,7 @@ FORBIDDEN = {
     # of ours: what another command needs
     "minicontainer.image.archive", "minicontainer.image.layers", "minicontainer.engine.bootstrap",
     "minicontainer.image.registry", "minicontainer.engine.pulling", "minicontainer.engine.credentials",
-    "minicontainer.teach",
+    "minicontainer.network.resolver", "minicontainer.teach",
 }  # fmt: skip
 
 IMPORT = "import minicontainer.cli, minicontainer.cli.run"

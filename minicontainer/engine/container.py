@@ -321,6 +321,7 @@ class Container:
         self.engine.change(self.id, name=name, drawn=False)
         containers.drop_name(self.engine.directory, old, self.id)
         self.record = renamed
+        self.engine.follow(renamed)
         events.write(self.engine.root, "rename", renamed, oldName=f"/{old}")
 
     def update(self, **given: Any) -> None:

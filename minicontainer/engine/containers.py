@@ -28,7 +28,7 @@ from collections import namedtuple
 from .. import errors, files, host, steps, syscalls
 from ..image import blobs, store
 from ..kernel import cgroups, overlay
-from ..network import bridge, foreign, ipam, nat
+from ..network import bridge, dns, foreign, ipam, nat
 from ..runtime import launch, log, monitor, session, spec, state
 from . import configure, events, keeper, names, volumes
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     from typing import Any, Literal, Unpack, overload
 
     from ..image import removal
+    from ..network import Network
     from . import container
     from .options import Options
 
@@ -121,6 +122,7 @@ class Containers:
             "tty": options["tty"],
             "network": options["network_mode"],
             "modes": {kind: options[key] for kind, key in SHARED.items()},
+            "dns": {name: options[key] for name, key in DNS.items()},
             "ports": [port._asdict() for port in options["ports"]],
             "publish_all": options["publish_all"],
             "firewall": options["firewall"],
@@ -201,6 +203,7 @@ class Containers:
             )
         mode = options["network_mode"]
         options["hostname"] = self.hostname(options) or identifier[:12]
+        self.check_names(options)
         if mode not in ("bridge", "host", "none") and not mode.startswith("container:"):
             raise errors.NetworkNotFound(f"no such network: {mode}; bridge, host, none and container:NAME are there")
         if options["ports"] and mode != "bridge":
@@ -251,6 +254,20 @@ class Containers:
             return files.read(f"{shared}/hostname").decode().strip()
         return str(asked)
 
+    def check_names(self, options: dict[str, Any]) -> None:
+        """Raise InvalidArgument for a server that is no address, or a host that leads to none."""
+        given = [flag for flag, key in (("--dns", "dns"), ("--add-host", "extra_hosts")) if options[key]]
+        if given and options["network_mode"].startswith("container:"):
+            mode = options["network_mode"]
+            raise errors.InvalidArgument(f"{given[0]} conflicts with --network {mode}: names are that container's")
+        for server in options["dns"]:
+            if not ipam.is_address(server):
+                raise errors.InvalidArgument(f"--dns {server}: it is not an IP address")
+        for text in options["extra_hosts"]:
+            name, address = extra_host(text)
+            if not name or len(name.split()) != 1 or not (address == HOST_GATEWAY or ipam.is_address(address)):
+                raise errors.InvalidArgument(f"--add-host {text}: write NAME:ADDRESS, or NAME:{HOST_GATEWAY}")
+
     def joined(self, options: dict[str, Any]) -> dict[str, int]:
         """The pids of the containers whose namespaces are to be shared, by kind of namespace."""
         result = {}
@@ -286,8 +303,20 @@ class Containers:
         attach: list[steps.Step] = []
         if network:
             attach += steps.about("bridge", bridge.attach(network, record["id"]))
+            attach += steps.about("bridge", self.names_in(network, record))
             attach += steps.about("nat", nat.publish(record["id"], [nat.Port(**port) for port in record["ports"]]))
         yield from launch.plan(config, rootfs, record["stdin"], explain, attach)
+
+    def names_in(self, network: Network, record: Record) -> Iterator[steps.Step]:
+        """Its names in a network, and where its questions about others' come."""
+        yield steps.call(dns.listen, steps.PID, why="where it asks for names, inside", result="questions")
+        yield steps.call(announce, network.name, record, steps.ADDRESS, why="its names lead to its address")
+
+    def follow(self, record: Record) -> None:
+        """A container has another name: if it runs, its networks know it by that from now on."""
+        running = self.running(record["id"])
+        if running and record["network"] == "bridge":
+            announce("bridge", record, running["address"])
 
     def creation(self, record: Record, config: dict[str, Any]) -> Iterator[steps.Step]:
         """Open the journal: from here on, whatever happens can be taken down again."""
@@ -320,12 +349,20 @@ class Containers:
             return
         if mode == "host" and os.path.exists("/etc/hosts"):
             lines = [files.read("/etc/hosts").decode(errors="replace")]
+        lines += [f"{address}\t{host_name}\n" for host_name, address in self.extra_hosts(record)]
         if mode == "bridge":
             lines += [steps.ADDRESS, f"\t{name}\n"]
         yield steps.write(f"{directory}/hosts", steps.Text(lines), why="its own name leads to its own address")
         yield steps.write(f"{directory}/hostname", f"{name}\n", why="programs read the name here too")
-        servers = resolv_conf(keep_loopback=mode == "host")
-        yield steps.write(f"{directory}/resolv.conf", servers, why="the host's servers; its loopback is not ours")
+        asks_us = mode == "bridge"
+        text = resolver_settings(resolv_conf(keep_loopback=mode == "host"), record["dns"], asks_us)
+        why = "whom it asks for names: its network's resolver" if asks_us else "the host's servers, if it reaches them"
+        yield steps.write(f"{directory}/resolv.conf", text, why=why)
+
+    def extra_hosts(self, record: Record) -> Iterator[tuple[str, str]]:
+        """(name, address) of --add-host."""
+        for name, address in map(extra_host, record["dns"]["hosts"]):
+            yield name, bridge.default(self.root).gateway if address == HOST_GATEWAY else address
 
     # Taking down
 
@@ -346,6 +383,9 @@ class Containers:
         yield from steps.about("cgroups", cgroups.remove(record["cgroup"]))
         if record["network"] == "bridge":
             detach = bridge.detach(bridge.default(self.root), identifier, bool(record["ports"]), unplug=False)
+            yield steps.unlink(f"{dns.place('bridge')}/{identifier}", why="nobody is called that")._replace(
+                concept="bridge"
+            )
             yield from steps.about("bridge", detach)
         yield from steps.about("overlay", overlay.umount(directory))
         place = self.run_directory(identifier)
@@ -741,13 +781,17 @@ LIVE = ("running", "paused", "restarting")  # what `ps` shows without -a
 # The kinds of namespaces that can be shared, beside the network, by their options.
 SHARED = {"pid": "pid_mode", "ipc": "ipc_mode", "uts": "uts_mode"}
 
+# What a record says of names, by the options' names.
+DNS = {"servers": "dns", "search": "dns_search", "options": "dns_opt", "hosts": "extra_hosts"}
+HOST_GATEWAY = "host-gateway"  # in place of an address of --add-host: the host's, as containers reach it
+
 # A log is bounded where nobody says otherwise: three files of ten megabytes.
 LOG = {"driver": "json-file", "max_size": 10 * 10**6, "max_file": 3}
 
 # What holds of a container whose record has no such field: it was made when containers had no monitor, log or restart.
 EARLIER: Record = {
     "monitor": (0, 0), "config": configure.PLAIN, "hostname": "", "stdin": False, "tty": False,
-    "modes": dict.fromkeys(SHARED, ""), "log": {**LOG, "driver": "none"},
+    "modes": dict.fromkeys(SHARED, ""), "dns": {name: [] for name in DNS}, "log": {**LOG, "driver": "none"},
     "restart": {"name": "no", "maximum": 0}, "restart_count": 0, "stop_signal": 15,
     "stop_timeout": None, "publish_all": None, "firewall": "",
 }  # fmt: skip
@@ -912,6 +956,39 @@ def change(directory: str, fields: Record, sync: bool = False) -> None:
     with files.locked(f"{directory}/record.lock"):
         record = json.loads(files.read(f"{directory}/record.json"))
         write_record(directory, {**record, **fields}, sync)
+
+
+def announce(network: str, record: Record, address: str) -> None:
+    """Tell the network's resolver what a container is called: its name, the beginning of its id, its host name."""
+    called = [record["name"], record["id"][:12], record["hostname"]]
+    dns.announce(network, record["id"], address, called, record["dns"]["servers"])
+
+
+def extra_host(text: str) -> tuple[str, str]:
+    """NAME:ADDRESS, or NAME=ADDRESS, of which an IPv6 one may stand in brackets."""
+    name, _, address = text.partition("=" if "=" in text else ":")
+    return name, address.removeprefix("[").removesuffix("]")
+
+
+def resolver_settings(text: str, wished: dict[str, list[str]], asks_us: bool) -> str:
+    """A resolv.conf(5): the host's, with what was `wished` in place of its lines of that kind.
+
+    A container that `asks_us` has one server, which knows the others. There a name without a dot is tried as it is
+    first: another container's comes before one of a search domain (ndots:0).
+    """
+    lines = [line.split() for line in text.splitlines()]
+    found = {
+        kind: [word for words in lines if words[:1] == [kind] for word in words[1:]]
+        for kind in ("nameserver", "search", "options")
+    }
+    servers = [dns.ADDRESS] if asks_us else wished["servers"] or found["nameserver"]
+    search = wished["search"] or found["search"]
+    options = wished["options"] or found["options"]
+    if asks_us and not any(option.startswith("ndots:") for option in options):
+        options = [*options, "ndots:0"]
+    result = "".join(f"nameserver {server}\n" for server in servers)
+    result += f"search {' '.join(search)}\n" if search and search != ["."] else ""
+    return result + (f"options {' '.join(options)}\n" if options else "")
 
 
 def resolv_conf(keep_loopback: bool) -> str:

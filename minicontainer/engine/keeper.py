@@ -16,6 +16,7 @@ import select
 import time
 
 from ..runtime import attach, monitor
+from . import questions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -42,6 +43,7 @@ class Keeper:
         self.relayed: list[relay.Listener] = []  # those of them that lead to the container through us
         self.gate = -1  # an epoll of these, and of all that the relay has opened
         self.relay: relay.Relay | None = None  # made when somebody comes
+        self.questions: questions.Questions | None = None  # about names, where it is in a network
         self.report: socket.socket | None = None  # who wants to hear of each step
         self.back_off = LEAST
         self.since = 0.0  # when it started, on the monotonic clock
@@ -72,6 +74,8 @@ class Keeper:
         self.stage.began(values["pid"], values.get("master"), record["stdin"])
         if record["ports"]:
             self.receive(values["address"])
+        if "questions" in values:
+            self.questions = questions.Questions(self.identifier, self.stage.guests, *values["questions"])
         if record["config"].get("Healthcheck"):
             from . import health
 
@@ -124,12 +128,13 @@ class Keeper:
 
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # execve keeps that, and what comes meanwhile
             ports = nat.held(self.identifier)
-            for descriptor in (self.lock, *ports, *({self.gate} - {-1})):
+            asked = self.questions.descriptors() if self.questions else []
+            for descriptor in (self.lock, *ports, *({self.gate} - {-1}), *asked):
                 os.set_inheritable(descriptor, True)
             own = {"stage": self.stage.state(), "lock": self.lock, "ports": ports}
             own |= {"relayed": self.relayed, "gate": self.gate, "relay": self.relay.state() if self.relay else None}
             own |= {"back_off": self.back_off, "since": self.since, "stop_signal": self.stop_signal}
-            own["watcher"] = self.watcher
+            own |= {"watcher": self.watcher, "questions": asked}
             monitor.renew(__name__, "go_on", self.identifier, own)
         return monitor.exit_code(status)
 
@@ -149,6 +154,9 @@ class Keeper:
             os.waitpid(self.watcher, 0)
             self.watcher = 0
         self.hang_up()
+        if self.questions:
+            self.questions.close()
+            self.questions = None
         for descriptor in self.ports:
             os.close(descriptor)
         self.ports = []
@@ -216,10 +224,12 @@ def go_on(identifier: str, descriptor: str) -> None:
     keeper.back_off, keeper.since, keeper.stop_signal = own["back_off"], own["since"], own["stop_signal"]
     keeper.ports, keeper.watcher = own["ports"], own["watcher"]
     keeper.relayed, keeper.gate = own["relayed"], own["gate"]
-    for kept in (keeper.lock, *keeper.ports, *({keeper.gate} - {-1})):
+    for kept in (keeper.lock, *keeper.ports, *({keeper.gate} - {-1}), *own["questions"]):
         os.set_inheritable(kept, False)
     if keeper.gate >= 0:
         keeper.stage.guests[keeper.gate] = keeper.pass_on
+    if own["questions"]:
+        keeper.questions = questions.Questions(identifier, keeper.stage.guests, *own["questions"])
     if own["relay"]:
         from ..network import relay
 

@@ -43,6 +43,10 @@ if TYPE_CHECKING:
         publish_all_ports: bool  # those that the image exposes, each on any that is free
         firewall: str  # "docker-user", "ignore": what about other people's rules that drop (network/foreign.py)
         expose: list[str]  # "80", "53/udp", "8000-8010": for publish_all_ports, and for who reads
+        dns: list[str]
+        dns_search: list[str]
+        dns_opt: list[str]
+        extra_hosts: Mapping[str, str] | list[str]  # {"name": "192.0.2.1"}, ["name:host-gateway"]
         volumes: (
             Mapping[str, dict[str, str]] | list[str]
         )  # {"data": {"bind": "/data", "mode": "ro"}}, ["data:/data:ro"]
@@ -101,6 +105,8 @@ def understood(given: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(options.get("ports"), Mapping):
         options["ports"] = list(published(options["ports"]))
     options["expose"] = nat.parse_exposed(options.get("expose", []))
+    if isinstance(options.get("extra_hosts"), Mapping):
+        options["extra_hosts"] = [f"{name}:{address}" for name, address in options["extra_hosts"].items()]
     if "user" in options:
         options["user"] = str(options["user"])
     asked = options.pop("volumes", [])

@@ -12,7 +12,7 @@ import sys
 
 from .. import errors, files, host, netlink, steps
 from ..kernel import cgroups
-from ..network import bridge, ipam, nat
+from ..network import bridge, dns, ipam, nat
 from . import containers
 
 TYPE_CHECKING = False
@@ -87,6 +87,8 @@ class System:
         """Every whole id that the kernel or /run knows, and where."""
         network = bridge.default(self.root)
         found = {identifier: f"the lease of {address}" for identifier, address in ipam.leases(network).items()}
+        for name in dns.networks():
+            found |= dict.fromkeys(dns.announced(name), f"a name in network {name}")
         if netlink.link(network.device):
             found |= {identifier: f"port {port.host}" for identifier, port in nat.published()}
         for directory in cgroup_directories():

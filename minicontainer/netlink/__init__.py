@@ -55,6 +55,7 @@ from .nftables import (
     masquerade,
     nft,
     nft_text,
+    port_becomes,
     rules,
 )
 from .route import Link, address_add, link, link_add, link_delete, link_set, link_wait, links, route_add

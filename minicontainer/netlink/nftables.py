@@ -123,12 +123,12 @@ class Expression:
 # Commands
 
 
-def nft(*commands: Command) -> None:
+def nft(*commands: Command, namespace: int = 0) -> None:
     """All commands in one transaction: the kernel does them all, or none.
 
     Raises KernelError for the first that it refused; Conflict, naming the holder, where "create element" found one.
     """
-    channel = codec.open_socket(codec.NETFILTER)
+    channel = codec.open_socket(codec.NETFILTER, namespace)
     parts = [codec.message(NFNL_MSG_BATCH_BEGIN, 0, _header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES), 0)]
     for sequence, command in enumerate(commands, 1):
         message, flags, body = _encode(command)
@@ -158,6 +158,8 @@ def nft(*commands: Command) -> None:
             code, words = codec.refusal(flags, body) if kind == codec.NLMSG_ERROR else (0, "")
             if code and refused is None:
                 refused = code, sequence, words
+    if namespace:
+        channel.close()
     if refused:
         code, sequence, words = refused
         raise _refusal(commands[min(max(sequence, 1), len(commands)) - 1], code, words)
@@ -526,6 +528,25 @@ def ct_state(*states: str) -> Expression:
 def ct_status(status: str) -> Expression:
     """`ct status dnat`: what has been done to the connection."""
     return Expression(f"ct status {status}", _ct(2, _CT_STATUS[status]))
+
+
+def port_becomes(protocol: str, direction: str, port: int, other: int) -> Expression:
+    """`udp dport 53 udp dport set 5300`: that packet goes on with another port, and a checksum that is right.
+
+    The source port is at byte 0 of either header, the destination port at byte 2; the checksum of udp is at 6, of tcp
+    at 16 (NFT_PAYLOAD_CSUM_INET = 1).
+    """
+    offset = 0 if direction == "sport" else 2
+    code = _meta(16) + _compare(bytes((PROTOCOLS[protocol],))) + _payload(2, offset, 2) + _compare(_port(port))
+    code += _expression("immediate", _number(1, _REG_1), _value(2, _port(other)))
+    where = _number(2, 2), _number(3, offset), _number(4, 2)
+    checksum = _number(6, 1), _number(7, 6 if protocol == "udp" else 16)
+    code += _expression("payload", *where, _number(5, _REG_1), *checksum)
+    return Expression(f"{protocol} {direction} {port} {protocol} {direction} set {other}", code)
+
+
+def _port(number: int) -> bytes:
+    return struct.pack(">H", number)
 
 
 def _verdict(code: int, chain: str = "") -> bytes:

@@ -87,6 +87,17 @@ def number(address: str) -> int:
     return int(struct.unpack(">I", socket.inet_pton(socket.AF_INET, address))[0])
 
 
+def is_address(text: str) -> bool:
+    """Whether that is an address, IPv4 or IPv6."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, text)
+            return True
+        except OSError:
+            pass
+    return False
+
+
 def dotted(value: int) -> str:
     """A number as a dotted quad."""
     return socket.inet_ntoa(struct.pack(">I", value))

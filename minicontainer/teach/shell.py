@@ -603,6 +603,14 @@ def release(sheet: Sheet, network: Any, identifier: str) -> None:
     sheet.add(f"release {sheet.word(ipam.directory(network))}")
 
 
+def announce(sheet: Sheet, network: str, record: dict[str, Any], address: Any) -> None:
+    from ..network import dns
+
+    place = sheet.word(dns.place(network))
+    names = sheet.word(address, f" {record['name']} {record['id'][:12]} {record['hostname']}".lower())
+    sheet.add(f"mkdir -p -m 700 {place}", f'echo {names} >{place}/"$id"')
+
+
 def ipv4_only(sheet: Sheet, process: Any, device: str) -> None:
     sheet.add(f"{within(sheet, process)}sh -c 'echo 1 >/proc/sys/net/ipv6/conf/{device}/disable_ipv6'")
 
@@ -861,6 +869,8 @@ CALLS: dict[str, Callable[..., None]] = {
     "ipam.lease": lease,
     "ipam.release": release,
     "bridge.ipv4_only": ipv4_only,
+    "dns.listen": none("where the container asks for names: sockets inside, and a program outside that answers there"),
+    "containers.announce": announce,
     "bridge.remember_forwarding": remember_forwarding,
     "bridge.restore_forwarding": none("ip_forward as it was before the first container (system reset)"),
     "nat.reserve": none("sockets that keep these ports from other programs"),

@@ -166,7 +166,7 @@ GAPS = {
     "container": {
         "HostConfig.Blkio*": "no such limits here", "HostConfig.Cpu{Count,Percent,Realtime*}": "Windows, real time",
         "HostConfig.{Cgroup,Isolation,VolumeDriver,VolumesFrom,Links}": "old or Windows",
-        "HostConfig.{Dns,DnsOptions,DnsSearch,ExtraHosts,GroupAdd}": "not kept, or no such flags yet",
+        "HostConfig.GroupAdd": "not kept, or no such flags yet",
         "HostConfig.{DeviceCgroupRules,DeviceRequests,KernelMemory,KernelMemoryTCP}": "no such flags",
         "HostConfig.IOMaximum*": "Windows",
         "HostConfig.Ulimits": "the tests' dockerd gives every container some (peers.py)",

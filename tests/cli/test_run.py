@@ -534,7 +534,8 @@ def test_the_bridge_and_the_names_on_it(shop: Shop) -> None:
         cable = leftovers.cables(f"mc0{shop.suffix}")
         assert len(cable) == 1
     servers = shop.out("--network", "bridge", "demo", "cat", "/etc/resolv.conf")
-    assert "127.0.0." not in servers
+    assert [line for line in servers.splitlines() if line.startswith("nameserver")] == ["nameserver 127.0.0.11"]
+    assert "nameserver 127." not in shop.out("--network", "none", "demo", "cat", "/etc/resolv.conf")
 
 
 @pytest.mark.needs("bridge", "veth", "nftables")
