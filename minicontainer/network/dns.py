@@ -67,12 +67,16 @@ def door(network: str) -> str:
 
 def announce(network: str, container_id: str, address: str, names: list[str], servers: list[str]) -> None:
     """From now on the container is called so in the network, and by no other names; in any case of letters."""
-    files.make_directory(os.path.dirname(place(network)), 0o700)
-    files.make_directory(place(network), 0o700)
     known = [name.lower() for name in names if sayable(name)]
     text = " ".join([address, *dict.fromkeys(known)]) + "\n"
     text += f"dns {' '.join(servers)}\n" if servers else ""
-    files.write(f"{place(network)}/{container_id}", text.encode())
+    path = f"{place(network)}/{container_id}"
+    try:
+        files.write(path, text.encode())
+    except FileNotFoundError:  # it is the network's first
+        for directory in (os.path.dirname(place(network)), place(network)):
+            files.make_directory(directory, 0o700)
+        files.write(path, text.encode())
 
 
 def forget(network: str, container_id: str) -> None:
