@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     Listener = tuple[int, str, str, int]  # descriptor, "tcp" or "udp", the container's address, its port
     Client = tuple[int, tuple[Any, ...], bytes]  # listener, the client's address, in6_pktinfo
 
-CHUNK = 1 << 16  # bytes of one read
+CHUNK = 1 << 18  # bytes of one read
+DATAGRAM = 1 << 16
 ROUNDS = 16  # of looking what is ready, before the monitor looks after others
 QUIET = 90.0  # seconds after which a UDP client that is heard of no more may be forgotten; docker-proxy's
 DESCRIPTORS = 1 << 16  # as many as we want at most: a connection takes two, a UDP client one
@@ -65,6 +66,7 @@ class Relay:
         self.sessions: dict[Client, socket.socket] = {}  # the longest idle first
         self.used: dict[Client, float] = {}
         self.clients: dict[int, Client] = {}  # by the descriptor that leads to the container
+        self.buffer = memoryview(bytearray(CHUNK))
         self.open = True  # TCP listeners are in the epoll
         self.limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # as it was
         soft, hard = self.limit
@@ -144,10 +146,9 @@ class Relay:
             elif end.pending:
                 self.flush(end)
             if event & ~OUT and not end.ended and not end.peer.pending:
-                data = end.socket.recv(CHUNK)
-                end.ended = not data
-                end.peer.pending = data
-                self.flush(end.peer)
+                count = end.socket.recv_into(self.buffer)
+                end.ended = not count
+                self.pass_on(end.peer, self.buffer[:count])
         except BlockingIOError:
             pass
         except OSError:
@@ -158,6 +159,17 @@ class Relay:
             return
         self.look(end)
         self.look(end.peer)
+
+    def pass_on(self, end: End, data: memoryview) -> None:
+        """Send it to this end; what it does not take now, later."""
+        sent = 0
+        if data and not end.connecting:
+            try:
+                sent = end.socket.send(data, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                pass
+        end.pending = bytes(data[sent:])
+        self.flush(end)
 
     def flush(self, end: End) -> None:
         """Send what waits for this end, and after it that the other has said all."""
@@ -205,7 +217,7 @@ class Relay:
         """A datagram to the container; from now on its answers go back to who sent it."""
         door, _, target = self.doors[number]
         try:
-            data, notes, _, address = door.recvmsg(CHUNK, socket.CMSG_SPACE(20), socket.MSG_DONTWAIT)
+            data, notes, _, address = door.recvmsg(DATAGRAM, socket.CMSG_SPACE(20), socket.MSG_DONTWAIT)
         except OSError:
             return
         # struct in6_pktinfo (ipv6(7)): which of our addresses it was sent to. The answer must come from there.
@@ -238,7 +250,7 @@ class Relay:
         """The container answers."""
         number, address, to = client
         try:
-            data = self.sessions[client].recv(CHUNK)
+            data = self.sessions[client].recv(DATAGRAM)
             note = (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, to + bytes(4))
             self.doors[number][0].sendmsg([data], [note], socket.MSG_DONTWAIT, address)
         except BlockingIOError:

@@ -41,7 +41,7 @@ def measured(name: str, runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("memory", {"native", "minicontainer", "minicontainer --memory 512m"}),
         ("syscalls", {"native", "minicontainer", "minicontainer, unconfined"}),
         ("disk", {"native", "upper", "upper, kept", "bind", "volume", "tmpfs"}),
-        ("network", {"native", "bridge", "published", "host"}),
+        ("network", {"native", "bridge", "published", "gateway", "host"}),
     ],
 )
 def test_native_and_inside_are_measured_in_the_same_rounds(

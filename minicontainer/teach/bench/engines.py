@@ -65,6 +65,7 @@ class Engine:
 
     name = ""
     networks: tuple[str, ...] = NETWORKS
+    typed: list[str]  # the words that its commands begin with
 
     def prepare(self, workshop: Workshop, path: str, image: str) -> str:
         """Have the docker-archive at `path` ready to run as `image`. Returns the version. Raises Unfit."""
