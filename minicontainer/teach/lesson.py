@@ -47,6 +47,7 @@ TOPICS = {
     10: Topic("Volumes and bind mounts", "10_mounts", 40, ("overlay",)),
     11: Topic("Capabilities and seccomp: what root may do", "11_security", 45, ("overlay",)),
     12: Topic("User namespaces: root that is nobody", "12_idmap", 45, ("overlay", "idmap")),
+    13: Topic("Registries: an image, one blob at a time", "13_registry", 45, ("overlay",)),
     16: Topic("What it costs: the comparison with native", "16_measure", 45, ("overlay", "network")),
 }
 
