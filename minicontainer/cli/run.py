@@ -337,6 +337,8 @@ def warnings(options: dict[str, Any]) -> list[str]:
     """What will not work as asked for, though the container will start: a foreign firewall in the way."""
     if options.get("network_mode", "bridge") != "bridge" or options.get("firewall") == "ignore":
         return []
+    if foreign.outside(options["ports"]):
+        return []  # then there is none: it would have been refused
     found = foreign.drops(bridge.default(host.root()).device)
     return [str(drop) for drop in found if options.get("firewall") != "docker-user" or not drop.passes_user]
 

@@ -399,9 +399,10 @@ def chains() -> list[Chain]:
     return found
 
 
-def rules(family: int, table: str) -> Iterator[Rule]:
-    """The rules of a table, chain by chain."""
-    for body in _ask(NFT_MSG_GETRULE, NLM_F_DUMP, family, string(NFTA_RULE_TABLE, table), "NFT_MSG_GETRULE", (table,)):
+def rules(family: int, table: str, chain: str = "") -> Iterator[Rule]:
+    """The rules of a table, chain by chain, or those of one chain."""
+    wanted = string(NFTA_RULE_TABLE, table) + (string(NFTA_RULE_CHAIN, chain) if chain else b"")
+    for body in _ask(NFT_MSG_GETRULE, NLM_F_DUMP, family, wanted, "NFT_MSG_GETRULE", (table,)):
         parts = dict(attributes(body, 4))
         expressions = []
         for _, item in attributes(parts.get(NFTA_RULE_EXPRESSIONS, b"")):

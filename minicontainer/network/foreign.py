@@ -166,8 +166,9 @@ def _dropping(hook: str, family: str) -> list[tuple[netlink.Chain, frozenset[str
             continue
         if _FAMILIES.get(chain.family) not in ("inet", family):
             continue
-        rules = list(netlink.rules(chain.family, chain.table))
-        if chain.policy == netlink.NF_DROP or _ends_in_drop([rule for rule in rules if rule.chain == chain.name]):
+        own = netlink.rules(chain.family, chain.table, chain.name)
+        if chain.policy == netlink.NF_DROP or _ends_in_drop(list(own)):
+            rules = list(netlink.rules(chain.family, chain.table))
             siblings = [other.name for other in everyone if (other.family, other.table) == (chain.family, chain.table)]
             found.append((chain, frozenset(siblings), rules))
     return found
@@ -181,13 +182,13 @@ def check(device: str, ports: Iterable[nat.Port], way: str) -> None:
     """
     if way not in WAYS:
         raise errors.InvalidArgument(f"--firewall {way}: docker-user, ignore")
-    outside = [port for port in ports if not port.address.startswith("127.") and ":" not in port.address]
-    if not outside or way == "ignore":
+    public = outside(ports)
+    if not public or way == "ignore":
         return
     for drop in drops(device):
         if way == "docker-user" and drop.passes_user:
             continue
-        port = f"{outside[0].container}/{outside[0].protocol}"
+        port = f"{public[0].container}/{public[0].protocol}"
         offer = "--firewall docker-user does it for you, " if drop.passes_user else ""
         raise errors.Unsupported(
             f"port {port} would be published and reached by nobody outside: {drop}; {offer}"
@@ -195,11 +196,16 @@ def check(device: str, ports: Iterable[nat.Port], way: str) -> None:
         )
 
 
+def outside(ports: Iterable[nat.Port]) -> list[nat.Port]:
+    """Those of the ports whose packets are forwarded to a container from other machines."""
+    return [port for port in ports if not port.address.startswith("127.") and ":" not in port.address]
+
+
 def admit(device: str) -> steps.Plan:
     """DOCKER-USER, where that chain is, lets pass what the bridge forwards; our own table says what may be."""
     if not any((chain.family, chain.name) == (netlink.NFPROTO_IPV4, USER) for chain in netlink.chains()):
         return
-    admitted = _admitted([r for r in netlink.rules(netlink.NFPROTO_IPV4, "filter") if r.chain == USER], device)
+    admitted = _admitted(list(netlink.rules(netlink.NFPROTO_IPV4, "filter", USER)), device)
     missing = [way for way in ("oifname", "iifname") if way not in admitted]
     if missing:
         inserts = [

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 18  # bytes of one read
 DATAGRAM = 1 << 16
+ENOUGH, LITTLE = 1 << 25, 1 << 12  # where so much waits for slow readers, no more than so little is read at once
 ROUNDS = 16  # of looking what is ready, before the monitor looks after others
 QUIET = 90.0  # seconds after which a UDP client that is heard of no more may be forgotten; docker-proxy's
 DESCRIPTORS = 1 << 16  # as many as we want at most: a connection takes two, a UDP client one
@@ -67,6 +68,7 @@ class Relay:
         self.used: dict[Client, float] = {}
         self.clients: dict[int, Client] = {}  # by the descriptor that leads to the container
         self.buffer = memoryview(bytearray(CHUNK))
+        self.waiting = 0  # bytes of all that is pending
         self.open = True  # TCP listeners are in the epoll
         self.limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # as it was
         soft, hard = self.limit
@@ -146,7 +148,7 @@ class Relay:
             elif end.pending:
                 self.flush(end)
             if event & ~OUT and not end.ended and not end.peer.pending:
-                count = end.socket.recv_into(self.buffer)
+                count = end.socket.recv_into(self.buffer, CHUNK if self.waiting < ENOUGH else LITTLE)
                 end.ended = not count
                 self.pass_on(end.peer, self.buffer[:count])
         except BlockingIOError:
@@ -169,6 +171,7 @@ class Relay:
             except BlockingIOError:
                 pass
         end.pending = bytes(data[sent:])
+        self.waiting += len(end.pending)
         self.flush(end)
 
     def flush(self, end: End) -> None:
@@ -177,9 +180,11 @@ class Relay:
             return
         if end.pending:
             try:
-                end.pending = end.pending[end.socket.send(end.pending, socket.MSG_NOSIGNAL) :]
+                sent = end.socket.send(end.pending, socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 return
+            end.pending = end.pending[sent:]
+            self.waiting -= sent
         if end.peer.ended and not end.pending and not end.told:
             end.told = True
             end.socket.shutdown(socket.SHUT_WR)
@@ -208,6 +213,7 @@ class Relay:
         """Close both ends."""
         for one in (end, end.peer):
             del self.ends[one.number]
+            self.waiting -= len(one.pending)
             one.socket.close()  # which takes it out of the epoll
         self.admit(True)
 
@@ -304,6 +310,7 @@ class Relay:
                 end.connecting, end.pending, end.ended, end.told, end.events = fields
                 os.set_inheritable(number, False)
                 self.ends[number] = end
+                self.waiting += len(end.pending)
                 both.append(end)
             both[0].peer, both[1].peer = both[1], both[0]
         for client, number in state["sessions"]:

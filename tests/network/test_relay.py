@@ -119,7 +119,11 @@ def test_what_one_says_the_other_hears_and_that_it_has_said_all(bench: Bench) ->
     assert not bench.relay.ends
 
 
-def test_who_does_not_read_stops_the_other_and_costs_no_memory(bench: Bench) -> None:
+@pytest.mark.parametrize("enough", [relay.ENOUGH, 0])
+def test_who_does_not_read_stops_the_other_and_costs_no_memory(
+    bench: Bench, enough: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "ENOUGH", enough)
     client, server = bench.meet()
     client.setblocking(False)
     sent = 0
@@ -130,10 +134,13 @@ def test_who_does_not_read_stops_the_other_and_costs_no_memory(bench: Bench) -> 
             bench.settle()
             if not select.select([], [client], [], 0)[1]:
                 break
-    assert max(len(end.pending) for end in bench.relay.ends.values()) <= relay.CHUNK
+    pending = [len(end.pending) for end in bench.relay.ends.values()]
+    assert 0 < sum(pending) == bench.relay.waiting <= (relay.CHUNK if enough else relay.LITTLE)
     client.close()
     heard = bench.meanwhile(lambda: len(everything(server)))
     assert heard == sent
+    bench.settle()
+    assert bench.relay.waiting == 0
 
 
 def test_where_nobody_listens_the_client_is_told(bench: Bench) -> None:
