@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from ... import errors, files
-from ..lab import Lab
+from ..lab import Lab, every
 from .records import COUNTED, Entry, Graded, Records
 
 FIXED = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")  # Canvas, "Gradebook CSV format"
@@ -170,13 +170,16 @@ def test_of(test: Entry, one: Graded) -> dict[str, Any]:
 def from_gradescope(document: Any, where: str) -> list[Entry]:
     """The tests of a results.json of our own, as entries. Raises InvalidArgument for anything else."""
     found = []
+    known = {lab.name for lab in every()}
     try:
+        seeds = document.get("extra_data", {}).get("seeds", {})
         for test in document["tests"]:
             extra = test["extra_data"]
-            if extra["outcome"] in COUNTED:
-                hint = str(test.get("output", ""))
-                found.append({**{key: extra[key] for key in ("test", "lab", "points", "of", "outcome")}, "hint": hint})
-    except (KeyError, TypeError):
+            if extra["outcome"] in COUNTED and extra["lab"] in known:
+                told = {key: extra[key] for key in ("test", "lab", "points", "of", "outcome")}
+                hint, seed = str(test.get("output", "")), str(seeds.get(extra["lab"], ""))
+                found.append({**told, "hint": hint, "seed": seed})
+    except (AttributeError, KeyError, TypeError):
         raise errors.InvalidArgument(
             f"{where} is no results.json of our autograder: its tests lack extra_data (lab, test, points, of, outcome)"
         ) from None

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ... import errors, files
+from ..lab import Lab, every
 
 Entry = dict[str, Any]  # a test's line, as the plugin writes it: test, title, lab, points, of, outcome, hint, seconds
 
@@ -140,7 +141,7 @@ class Records:
         )  # fmt: skip
 
     def all(self) -> list[Graded]:
-        """Every finished result, by student and lab."""
+        """Every finished result, by student and lab; also of what was graded elsewhere alone."""
         overrides = {(line["student"], line["lab"]): line for line in self.overrides()}
         merged = self.merged()
         found = []
@@ -150,7 +151,11 @@ class Records:
                 if ending == ".jsonl":
                     one = self.graded(student, lab, overrides)
                     found.append(one._replace(tests=[better(test, merged, student) for test in one.tests]))
-        return found
+        here = {(one.student, one.lab) for one in found}
+        labs = {one.name: one for one in every()}
+        for student, name in sorted({(student, name) for student, name, _ in merged} - here):
+            found.append(elsewhere(student, labs[name], merged, overrides.get((student, name))))
+        return sorted(found, key=lambda one: (one.student, one.lab))
 
     def source(self, student: str, lab: str) -> str | None:
         """The text that was graded; None where nothing could be read."""
@@ -180,10 +185,12 @@ class Records:
         """Decide a result. Raises NotFound for one that is not there, InvalidArgument without a reason."""
         if not reason.strip():
             raise errors.InvalidArgument("an override needs its reason: --reason TEXT; the student reads it, too")
-        if not self.finished(student, lab):
-            known = ", ".join(sorted(names(f"{self.out}/results"))[:20]) or "nobody"
+        graded = self.all()
+        one = next((one for one in graded if (one.student, one.lab) == (student, lab)), None)
+        if one is None:
+            known = ", ".join(sorted({one.student for one in graded})[:20]) or "nobody"
             raise errors.NotFound(f"{student} has no result in {lab} below {self.out}; graded are {known}")
-        possible = self.graded(student, lab, {}).possible
+        possible = one.possible
         if not 0 <= points <= possible:
             raise errors.InvalidArgument(f"{lab} is worth {possible:g} points: {points:g} cannot be given")
         line = {"student": student, "lab": lab, "points": points, "reason": reason.strip(), "when": now()}
@@ -228,6 +235,20 @@ def better(test: Entry, merged: dict[tuple[str, str, str], Entry], student: str)
     if test["outcome"] in COUNTED or other is None:
         return test
     return {**test, **other, "of": test["of"], "points": min(float(other["points"]), float(test["of"]))}
+
+
+def elsewhere(
+    student: str, where: Lab, merged: dict[tuple[str, str, str], Entry], override: dict[str, Any] | None
+) -> Graded:
+    """What another grader found of a student in a lab of which nothing was graded here."""
+    tests, seed = [], ""
+    for name, title, points in where.tests():
+        test: Entry = {"test": name, "title": title, "lab": where.name, "points": 0, "of": points, "seconds": 0}
+        test |= {"outcome": "not gradable here", "hint": "this lab was graded elsewhere, without this test"}
+        test = better(test, merged, student)
+        seed = test.get("seed") or seed
+        tests.append(test)
+    return Graded(student, "", where.name, seed, "elsewhere", "graded elsewhere", tests, "", override)
 
 
 def shortened(hint: str) -> str:

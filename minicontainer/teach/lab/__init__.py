@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ... import errors
@@ -49,6 +50,19 @@ class Lab(NamedTuple):
             word for marks in re.findall(r"mark\.needs\(([^)]*)\)", text) for word in re.findall(r'"(\w+)"', marks)
         }
         return words | ({"cgroups"} if re.search(r"^LENT = True", text, re.M) else set())
+
+    def tests(self) -> Iterator[tuple[str, str, float]]:
+        """The name, the title and the points of each of its tests, in order; read, not run."""
+        import ast  # `lab list` does not wait for it
+
+        with open(f"{self.directory}/test_lab.py") as file:
+            body = ast.parse(file.read()).body
+        for node in body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                marks = [mark for mark in node.decorator_list if ast.unparse(mark).startswith("pytest.mark.points(")]
+                title = (ast.get_docstring(node) or node.name).splitlines()[0]
+                if marks and isinstance(marks[0], ast.Call):
+                    yield node.name, title, ast.literal_eval(marks[0].args[0])
 
 
 def every(labs: str = LABS) -> list[Lab]:

@@ -10,7 +10,6 @@ Each returns the paths that it has written below `out`. All but the student's ne
 
 from __future__ import annotations
 
-import ast
 import os
 import tomllib
 import zipfile
@@ -181,7 +180,7 @@ def assignment(lab: Lab) -> Iterator[Any]:
     yield v4.new_code_cell(solution, metadata=metadata("lab", "code", solution=True, locked=False))  # type: ignore[no-untyped-call]
     before = BEFORE.format(name=lab.name)
     yield v4.new_code_cell(before, metadata=metadata("before", "code"))  # type: ignore[no-untyped-call]
-    for name, title, points in tests(lab):
+    for name, title, points in lab.tests():
         text = f"# {title}\nlab.check({name!r})"
         yield v4.new_code_cell(text, metadata=metadata(name, "code", grade=True, points=points))  # type: ignore[no-untyped-call]
 
@@ -189,16 +188,6 @@ def assignment(lab: Lab) -> Iterator[Any]:
 def cells_mark(lab: Lab) -> str:
     """The first line of a learner's cell, by which it is found."""
     return f"lab.py of {lab.name}"
-
-
-def tests(lab: Lab) -> Iterator[tuple[str, str, float]]:
-    """The name, the title and the points of each test of a lab, in order; read, not run."""
-    for node in ast.parse(read(f"{lab.directory}/test_lab.py")).body:
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            marks = [mark for mark in node.decorator_list if ast.unparse(mark).startswith("pytest.mark.points(")]
-            title = (ast.get_docstring(node) or node.name).splitlines()[0]
-            if marks and isinstance(marks[0], ast.Call):
-                yield node.name, title, ast.literal_eval(marks[0].args[0])
 
 
 KINDS = {"student": student, "instructor": instructor, "gradescope": gradescope, "nbgrader": nbgrader}

@@ -1,5 +1,6 @@
 """Labs handed out: what is in each bundle, and that each does its work where it is unpacked."""
 
+import csv
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import nbformat
 import pytest
 
 from minicontainer.teach import lab as labs
+from minicontainer.teach.grade import records
 from minicontainer.teach.lab import bundle, cells, stub
 from tests.conftest import CHECKOUT, minicontainer, need
 
@@ -54,9 +56,9 @@ def test_a_lab_that_needs_namespaces_is_not_for_gradescope(tmp_path: Path) -> No
     assert "namespaces" in done.stderr
 
 
-def autograde(folder: Path, source: str | None, *around: str) -> dict[str, Any]:
-    """Gradescope's part, for lab 05: unpack, hand in, run; what results.json says."""
-    minicontainer("lab", "bundle", "--gradescope", str(folder), "--labs", "05")
+def autograde(folder: Path, source: str | None, *around: str, lab: str = "05") -> dict[str, Any]:
+    """Gradescope's part, for one lab: unpack, hand in, run; what results.json says."""
+    minicontainer("lab", "bundle", "--gradescope", str(folder), "--labs", lab)
     unpacked(f"{folder}/minicontainer-autograder.zip", folder / "source")
     assert (folder / "source" / "setup.sh").read_text().startswith("#!/bin/sh")
     (folder / "submission").mkdir()
@@ -101,6 +103,50 @@ def test_gradescope_where_nobody_may_unshare(tmp_path: Path, source: str | None,
     assert sum(test["max_score"] for test in document["tests"]) == 16
     assert {test["status"] for test in document["tests"]} == {"passed" if score else "failed"}
     assert all(score or test["output"] for test in document["tests"]), "a failed test says why"
+
+
+ROSTER = "Student,ID,SIS User ID,SIS Login ID,Section\nAnn,1,,ann,\nBob,2,,bob,\n"
+
+
+@pytest.mark.root
+def test_what_gradescope_found_is_merged(tmp_path: Path) -> None:
+    """The autograder's own results.json: all of lab 05, and of lab 12 the tests that need no namespaces."""
+    around = ("setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin")
+    twelve = (CHECKOUT / "labs" / "solutions" / "12_idmap.py").read_text()
+    found = {}
+    for student, source, lab in (("ann", SOLUTION, "05"), ("bob", twelve, "12")):
+        found[student] = autograde(tmp_path / student, source, *around, lab=lab)
+        (tmp_path / "downloads" / student).mkdir(parents=True)
+        results = (tmp_path / student / "results" / "results.json").read_bytes()
+        (tmp_path / "downloads" / student / "results.json").write_bytes(results)
+    pure = sum(test["score"] for test in found["bob"]["tests"])
+    assert found["ann"]["score"] == 16 and 0 < pure < 16
+    out = tmp_path / "out"
+    (tmp_path / "roster.csv").write_text(ROSTER)
+    merge = (
+        "grade",
+        "--out",
+        str(out),
+        "--merge",
+        str(tmp_path / "downloads"),
+        "--roster",
+        str(tmp_path / "roster.csv"),
+    )
+    done = minicontainer(*merge)
+    assert done.stdout.startswith("merged: ann\nmerged: bob\n")
+    ann, bob = records.Records(str(out)).all()
+    assert (ann.lab, ann.points, ann.possible, ann.whole) == ("05_layers", 16, 16, True)
+    assert (bob.lab, bob.points, bob.of, bob.possible, bob.whole) == ("12_idmap", pure, pure, 16, False)
+    assert ann.seed == found["ann"]["extra_data"]["seeds"]["05_layers"]
+    rows = list(csv.DictReader((out / "canvas.csv").read_text().splitlines()))
+    assert [(row["05_layers"], row["12_idmap"]) for row in rows] == [("16", ""), ("", "")], "half a lab is no mark"
+    told = json.loads((out / "gradescope" / "bob.json").read_text())
+    assert "score" not in told
+    assert [test["score"] for test in told["tests"] if "score" in test] == [
+        test["score"] for test in found["bob"]["tests"]
+    ]
+    minicontainer("grade", "--out", str(out), "--override", "bob", "12", "15", "--reason", "shown by hand")
+    assert [one.points for one in records.Records(str(out)).all()] == [16, 15]
 
 
 def test_an_assignment_is_one_as_nbgrader_has_it(tmp_path: Path) -> None:
