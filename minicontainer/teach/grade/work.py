@@ -1,8 +1,7 @@
 """One student, one lab: one pytest of the grader's own, with the student's text in a cell; and many of them at a time.
 
     with cell.Place() as place:
-        outline(place, records, lab)                    what this host can grade, by the lab's stub
-        grade(place, records, Pair(submission, lab, source), slot=0)
+        Run(place, records).all(pairs, jobs, tell)      first what this host can grade, by each lab's stub
 
 The assertions run in our pytest, which looks at the kernel from outside; it writes the results, and no line of a
 student's is loaded into it.
@@ -19,15 +18,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ... import errors, files, host
 from ..lab import Lab, copies, rooms
-from . import cell, records, submissions
+from . import cell, outputs, records, submissions
 
 LIMIT = 180.0  # seconds for one student in one lab
 GRACE = 20.0  # seconds for pytest to close what it has opened
 SLOTS = 500  # users of the machine whom rooms may belong to: rooms.PLAIN_UID and the next ones
+# What no stub has to do with: where its tests say so, they would of everybody, and nobody's points would be his own.
+BROKEN = ("no room can be made here", "the room's keeper has ended", "no answer from the room", outputs.DEFECT)
+T = TypeVar("T")
 
 
 class Pair(NamedTuple):
@@ -75,10 +77,10 @@ class Run:
     @property
     def tier(self) -> str:
         """Who makes the rooms, for the report."""
-        who = "root" if host.is_root() else f"an ordinary user (uid {os.geteuid()})"
+        who = "root" if host.is_root() else "an ordinary user, who is root of a user namespace"
         return f"rooms in containers of {who}"
 
-    def outline(self, lab: Lab, slot: int = 0) -> None:
+    def outline(self, lab: Lab, slot: int) -> None:
         """Grade the lab's stub: which tests there are, and which of them this host cannot grade.
 
         Raises Unsupported, with what pytest said, where no test can be run at all.
@@ -91,9 +93,9 @@ class Run:
             part = f"{folder}/results"
             ended, said = self.pytest(lab, f"{lab.directory}/lab.py", part, "stub", slot)
             found = records.lines(part) if os.path.exists(part) else []
-            stuck = [entry["hint"] for entry in found if "no room can be made here" in entry["hint"]]
+            stuck = [entry["hint"] for entry in found if any(sign in entry["hint"] for sign in BROKEN)]
             if not found or ended or stuck:
-                why = stuck[0] if stuck else ended or said
+                why = f"{stuck[0]}; {said}" if stuck else ended or said
                 raise errors.Unsupported(f"lab {lab.name} cannot be graded here: {why}")
             files.write(path, files.read(part))
 
@@ -173,24 +175,25 @@ class Run:
 
         `first` is the first slot: where several runs share a machine, each should have users of its own.
         """
-        for lab in {pair.lab.name: pair.lab for pair in pairs}.values():
-            self.outline(lab, first)
         slots: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(first, first + jobs):
             slots.put(slot % SLOTS)
 
-        def one(pair: Pair) -> Pair:
+        def with_slot(work: Callable[[T, int], None], what: T) -> T:
             slot = slots.get()
             try:
                 if not self.stopped.is_set():
-                    self.grade(pair, slot)
+                    work(what, slot)
             finally:
                 slots.put(slot)
-            return pair
+            return what
 
         with ThreadPoolExecutor(jobs) as pool:
-            waiting = {pool.submit(one, pair) for pair in pairs}
             try:
+                labs = {pair.lab.name: pair.lab for pair in pairs}.values()
+                for outlined in [pool.submit(with_slot, self.outline, lab) for lab in labs]:
+                    outlined.result()
+                waiting = {pool.submit(with_slot, self.grade, pair) for pair in pairs}
                 while waiting:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in done:

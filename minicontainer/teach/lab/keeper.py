@@ -40,7 +40,7 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ... import errors, files, host, steps, syscalls
+from ... import errors, files, steps, syscalls
 from ...kernel import idmap
 from .. import child, sandbox
 
@@ -188,8 +188,8 @@ class Room:
         if self.plain:
             wanted["directory"] = own_directory(self.uid)
         self.directory = wanted.get("directory", "")
-        uid = self.uid if host.is_root() else os.geteuid()
-        gid = uid if host.is_root() else os.getegid()
+        uid = owner(self.uid)
+        gid = uid if uid == self.uid else os.getegid()
         maps = idmap.Maps((idmap.Range(0, uid, 1),), (idmap.Range(0, gid, 1),), False)
         self.keeper_of_room = os.fork()
         if self.keeper_of_room == 0:
@@ -266,6 +266,21 @@ class Room:
         return self.printed.decode(errors="replace")
 
 
+def owner(uid: int) -> int:
+    """Whose a room's processes are out here: `uid` for who is root and has such a user, else one's own.
+
+    Root of a user namespace may have a single user: user_namespaces(7), "/proc/pid/uid_map".
+    """
+    if os.geteuid() != 0:
+        return os.geteuid()
+    for name in ("uid_map", "gid_map"):
+        lines = files.read(f"/proc/self/{name}").decode().splitlines()
+        ranges = [(int(line.split()[0]), int(line.split()[2])) for line in lines]
+        if not any(first <= uid < first + count for first, count in ranges):
+            return 0
+    return uid
+
+
 def own_directory(uid: int) -> str:
     """A plain room's own /tmp, /var/tmp and /run, below the directory that is returned."""
     made = tempfile.mkdtemp(prefix="room-")
@@ -311,7 +326,7 @@ def be_room(wanted: dict[str, Any], maps: idmap.Maps, turn: Turn, questions: int
         if wanted.get("plain"):
             syscalls.prctl(PR_SET_CHILD_SUBREAPER, 1)
         else:
-            if host.is_root():
+            if owner(wanted["uid"]) != os.geteuid():
                 os.setgroups([])
             steps.execute(outside(maps, turn), {})
         worker = os.fork()

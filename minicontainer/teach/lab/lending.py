@@ -3,7 +3,7 @@
     lent.version                        1 or 2
     lent.groups                         {"cpu": directory, "memory": …, "pids": …}; on v2 three times the same one
     lent.shown                          the same as the room sees it
-    lent.admit(pid)                     a room's process moves in where that takes rights outside (v2)
+    lent.admit(pid, view)               a room's process moves in where that takes rights outside (v2)
     lent.clear()                        nothing below it any more, whatever ran there
 
 Made by who makes the rooms: root, or an ordinary user whose own cgroup is delegated (v2, systemd). It has bounds of its
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Callable
 
 from ... import files, steps
 from ...kernel import cgroups
@@ -50,11 +51,17 @@ class Lent:
         for directory in (*self.binds, *(f"{path}/{START}" for path in self.binds if self.version == 2)):
             for path in (directory, *(f"{directory}/{name}" for name in OWNED)):
                 if os.path.exists(path):
-                    os.chown(path, uid, uid if os.geteuid() == 0 else -1)
+                    os.chown(path, uid, uid if uid != os.geteuid() else -1)
 
-    def admit(self, pid: int) -> None:
-        """Nothing on v1, where a process may go wherever it may write. On v2 it must come from below (cgroups(7))."""
+    def admit(self, pid: int, view: Callable[[], object]) -> None:
+        """Nothing on v1, where a process may go wherever it may write. On v2 it must come from below (cgroups(7)).
+
+        And its cgroup namespace must begin here, which `view` has it make: with nsdelegate, systemd's way to mount
+        cgroup2, nobody moves anything beyond the root of its namespace (ENOENT).
+        """
         if self.version == 2:
+            files.put(f"{self.groups['cpu']}/cgroup.procs", str(pid))
+            view()
             files.put(f"{self.groups['cpu']}/{START}/cgroup.procs", str(pid))
 
     def clear(self) -> None:
@@ -63,6 +70,9 @@ class Lent:
             for name in sorted(os.listdir(directory)):
                 if os.path.isdir(f"{directory}/{name}") and (self.version == 1 or name != START):
                     end(f"{directory}/{name}")
+            if self.version == 2:  # what hands controllers down holds no processes, and the next room's is to be here
+                handed = files.read(f"{directory}/cgroup.subtree_control").decode().split()
+                files.put(f"{directory}/cgroup.subtree_control", " ".join(f"-{name}" for name in handed))
 
     def close(self) -> None:
         """The cgroup is gone afterwards, and its parent, if nobody else has one in there."""

@@ -29,6 +29,7 @@ from typing import Any
 import pytest
 
 from ... import errors, files
+from . import keeper as keeping
 from . import lending, rooms
 
 __all__ = [
@@ -93,7 +94,7 @@ def lent(request: pytest.FixtureRequest) -> Iterator[lending.Lent | None]:
     if said := lending.obstacle():
         pytest.skip(said)
     cell = request.config.option.cell
-    made = lending.Lent(rooms.uid(cell or rooms.NOBODY), "/cgroup" if cell else "")
+    made = lending.Lent(keeping.owner(cell or rooms.NOBODY), "/cgroup" if cell else "")
     yield made
     made.close()
 
@@ -101,9 +102,16 @@ def lent(request: pytest.FixtureRequest) -> Iterator[lending.Lent | None]:
 @pytest.fixture
 def cgroup(lent: lending.Lent, room: rooms.Room) -> Iterator[lending.Lent]:
     """The lent cgroup, empty, for this test's room; its version and its directories are what a test passes on."""
-    lent.admit(room.pid)
+    lent.admit(room.pid, lambda: room.prepare(begin_here))
     yield lent
     lent.clear()
+
+
+def begin_here() -> None:
+    """In a room: a cgroup namespace whose root is where we are now."""
+    from minicontainer import syscalls
+
+    syscalls.unshare(syscalls.CLONE_NEWCGROUP)
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 from ... import errors, files, syscalls
 from ...kernel import namespaces
 from .. import child
+from . import keeper as keeping
 
 PATIENCE = 5.0  # seconds that a learner's function may take
 NOBODY = 65534
@@ -118,11 +119,6 @@ class Keeper:
             self.process.kill()
             self.process.wait()
         self.process.stdout.close()
-
-
-def uid(wanted: int) -> int:
-    """Whose processes a room's are, as the machine sees them: `wanted` if root makes the room, else one's own."""
-    return wanted if os.geteuid() == 0 else os.geteuid()
 
 
 def local() -> Keeper:
@@ -400,7 +396,7 @@ class Room:
     def enter(self, kinds: Sequence[str], pid: int | None) -> None:
         """In a fork: become root of the room, or of the process `pid` in there, in its namespaces of these kinds."""
         pid = pid or (0 if self.plain else self.pid)
-        if os.geteuid() == 0:
+        if keeping.owner(self.uid) != os.geteuid():
             os.setgroups([])
         for kind in () if self.plain else ("user", *kinds):
             syscalls.enter_namespace(namespaces.path(pid, kind), namespaces.FLAGS[kind])

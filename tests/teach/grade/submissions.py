@@ -182,6 +182,7 @@ SPY = """
         if tried(lambda: open(place + "/forged", "w").write("x")):
             found.append("wrote " + place)
     for top, folders, names in os.walk(%(package)r):
+        folders[:] = set(folders) - {".venv"}
         found += [top + "/" + name for name in names if "test_lab" in name or "solutions" in top]
     if tried(lambda: socket.create_connection(("192.0.2.1", 80), 1)) or len(socket.if_nameindex()) > 1:
         found.append("a network")
