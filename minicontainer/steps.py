@@ -206,10 +206,11 @@ def link_add(
     mac: str = "",
     up: bool = False,
     exist_ok: bool = False,
+    peer_mac: str = "",
     why: str,
 ) -> Step:
     """RTM_NEWLINK: a bridge, or a veth pair whose other end `peer` is made inside `namespace`; see netlink.link_add."""
-    return Step("link_add", (name, kind, peer, namespace, master, mtu, mac, up, exist_ok), why)
+    return Step("link_add", (name, kind, peer, namespace, master, mtu, mac, up, exist_ok, peer_mac), why)
 
 
 def link_set(
@@ -220,10 +221,12 @@ def link_set(
     mtu: int = 0,
     namespace: int | Symbol = 0,
     hairpin: bool = False,
+    isolated: bool = False,
     why: str,
 ) -> Step:
-    """RTM_SETLINK: a device on or off, a port of a bridge, another MTU; a port that may be answered out of itself."""
-    return Step("link_set", (name, up, master, mtu, namespace, hairpin), why)
+    """RTM_SETLINK: a device on or off, a port of a bridge, another MTU; a port that may be answered out of itself, or
+    that other such ports do not hear."""
+    return Step("link_set", (name, up, master, mtu, namespace, hairpin, isolated), why)
 
 
 def link_delete(name: str, *, why: str) -> Step:

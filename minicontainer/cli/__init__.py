@@ -54,7 +54,7 @@ COMMANDS = {
     "load": ("load", "load images from an archive that docker, podman or skopeo wrote"),
     "bootstrap": ("bootstrap", "make an image on the spot: busybox or debian"),
     "volume": ("volume", "create, ls, inspect, rm: directories that outlive containers"),
-    "network": ("network", "reload: put the firewall back after `nft flush ruleset`"),
+    "network": ("network", "create, ls, inspect, connect, disconnect, rm, prune, reload: bridges by name"),
     "firewall": ("firewall", "plan: the rules for a published port, and who would reach it, before they are there"),
     "notebook": ("notebook", "list, reset NN: the course's notebooks; a reset keeps your copy"),
     "lab": ("lab", "list, start NN, check NN, reset NN, progress, bundle: the course's labs"),

@@ -13,7 +13,7 @@ from .flags import Flag, parse
 FLAGS = [
     Flag("-p --publish", "ports", "list", "[ip:]host:container[/udp], as `run` has it"),
     Flag("-P --publish-all", "publish_all_ports", "bool", "what IMAGE exposes"),
-    Flag("--network --net", "network", "text", "bridge"),
+    Flag("--network --net", "network", "text", "bridge (default), or a network's name"),
     Flag("--firewall", "firewall", "text", "docker-user, ignore: as `run` has it"),
     Flag("--format", "format", "text", "json"),
 ]
@@ -31,8 +31,6 @@ def main(arguments: list[str]) -> int:
     values, rest = parse(USAGE, FLAGS, arguments[1:], stop=True)
     if values.get("format") not in (None, "json"):
         raise UsageError(f"--format {values['format']}: json")
-    if values.get("network", "bridge") != "bridge":
-        raise errors.InvalidArgument(f"--network {values['network']}: ports are published on the bridge")
     here = client.Client()
     ports = nat.parse_ports(values["ports"])
     if values["publish_all_ports"]:
@@ -42,7 +40,7 @@ def main(arguments: list[str]) -> int:
         given = {f"{port.container}/{port.protocol}" for port in ports}
         exposed = nat.parse_exposed(list(config.get("ExposedPorts") or {}))
         ports += [nat.any_free(port) for port in exposed if port not in given]
-    plan = here.firewall.plan(ports, values.get("firewall", ""))
+    plan = here.firewall.plan(ports, values.get("firewall", ""), values.get("network", "bridge"))
     print(json.dumps(plan.document(), indent=4) if "format" in values else text(plan), end="\n")
     return 0
 

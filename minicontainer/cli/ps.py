@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from .. import errors, files
-from ..engine import client, containers
+from ..engine import client, containers, networks
 from . import flags, table
 from .flags import Flag, number, parse
 
@@ -91,7 +91,9 @@ def columns_of(engine: containers.Containers, whole: bool, sized: bool) -> dict[
         "Label": column("", lambda record, name="": labels(record).get(name, "")),
         "LocalVolumes": column("LOCAL VOLUMES", lambda record: str(len(mounts(record, "volume")))),
         "Mounts": column("MOUNTS", lambda record: ",".join(cut(name, 15, whole) for name in mounts(record))),
-        "Networks": column("NETWORKS", lambda record: record["network"].partition(":")[0]),
+        "Networks": column(
+            "NETWORKS", lambda record: ",".join(networks.asked(record)) or record["network"].partition(":")[0]
+        ),
         "Platform": column("PLATFORM", lambda record: None),
     }
 

@@ -6,8 +6,8 @@ import os
 import sys
 
 from .. import errors, host
-from ..engine import client, volumes
-from ..network import bridge, foreign, nat
+from ..engine import client, networks, volumes
+from ..network import foreign, nat
 from . import UsageError, attached
 from .flags import Flag, environment, number, parse, size
 
@@ -23,7 +23,10 @@ FLAGS = [
     Flag("-t --tty", "tty", "bool", "give it a terminal"),
     Flag("--name", "name", "text", "call it so"),
     Flag("-h --hostname", "hostname", "text", "its host name (default: the first 12 digits of its id)"),
-    Flag("--network --net", "network_mode", "text", "bridge (default), none, host or container:NAME"),
+    Flag("--network --net", "networks", "list", "bridge (default), none, host, container:NAME; or a network's name"),
+    Flag("--network-alias --net-alias", "aliases", "list", "one more name of it in its network"),
+    Flag("--ip", "ip", "text", "its address there (default: one that is free)"),
+    Flag("--mac-address", "mac", "text", "its hardware address there"),
     Flag("-p --publish", "ports", "list", "[ip:]host:container[/udp]: reach a port of it from outside"),
     Flag("-P --publish-all", "publish_all_ports", "bool", "publish every exposed port, each on one that is free"),
     Flag("--expose", "expose", "list", "80, 53/udp or 8000-8010: -P publishes it, and lists show it"),
@@ -214,6 +217,7 @@ def begin(containers: Any, planned: Any, values: dict[str, Any], explain: bool, 
 def engine_options(values: dict[str, Any]) -> dict[str, Any]:
     """The flags' texts as the engine's options."""
     options = dict(values)
+    endpoints(options)
     for name in ("volumes", "tmpfs", "env", "env_file", "cidfile", *OURS):
         options.pop(name, None)
     options["healthcheck"] = healthcheck(options)
@@ -246,6 +250,21 @@ def engine_options(values: dict[str, Any]) -> dict[str, Any]:
     if not -1000 <= options.get("oom_score_adj", 0) <= 1000:
         raise UsageError(f"--oom-score-adj {options['oom_score_adj']}: the range is -1000 to 1000")
     return options
+
+
+def endpoints(options: dict[str, Any]) -> None:
+    """`--network` and what goes with it, which is asked for in the first one: network_mode and networks."""
+    given = [{"default": "bridge"}.get(name, name) for name in options.pop("networks")]
+    asked = {name: options.pop(name, "") for name in ("ip", "mac")}
+    asked["aliases"] = options.pop("aliases")
+    options["network_mode"] = first = given[0] if given else "bridge"
+    for name in given[1:]:
+        if not networks.own(name) or not networks.own(first):
+            raise UsageError(f"conflicting options: --network {first} and --network {name} cannot go together")
+    wished: dict[str, dict[str, Any]] = {name: {} for name in given if networks.own(name)}
+    if any(asked.values()):
+        wished[first] = asked
+    options["networks"] = wished
 
 
 def healthcheck(options: dict[str, Any]) -> dict[str, Any]:
@@ -335,11 +354,12 @@ def ulimit(text: str) -> tuple[str, tuple[int, int]]:
 
 def warnings(options: dict[str, Any]) -> list[str]:
     """What will not work as asked for, though the container will start: a foreign firewall in the way."""
-    if options.get("network_mode", "bridge") != "bridge" or options.get("firewall") == "ignore":
+    mode = options["network_mode"]
+    if not networks.own(mode) or options.get("firewall") == "ignore":
         return []
     if foreign.outside(options["ports"]):
         return []  # then there is none: it would have been refused
-    found = foreign.drops(bridge.default(host.root()).device)
+    found = foreign.drops(networks.get(host.root(), mode).device)
     return [str(drop) for drop in found if options.get("firewall") != "docker-user" or not drop.passes_user]
 
 

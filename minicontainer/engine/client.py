@@ -6,7 +6,7 @@ client.containers.run("busybox", ["true"])
 """
 
 from .. import host
-from . import containers, events, firewall, images, volumes
+from . import containers, events, firewall, images, networks, volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class Client:
         self.root = root or host.root()
         self.containers = containers.Containers(self.root)
         self.images = images.Images(self.root)
+        self.networks = networks.Networks(self.containers)
         self.volumes = volumes.Volumes(self.root)
         self.firewall = firewall.Firewall(self.containers)
 

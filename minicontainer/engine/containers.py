@@ -28,9 +28,9 @@ from collections import namedtuple
 from .. import errors, files, host, steps, syscalls
 from ..image import blobs, store
 from ..kernel import cgroups, overlay
-from ..network import bridge, dns, foreign, ipam, nat
+from ..network import dns, foreign, nat
 from ..runtime import launch, log, monitor, session, spec, state
-from . import configure, events, keeper, names, volumes
+from . import configure, events, keeper, names, networks, volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -38,7 +38,6 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     from typing import Any, Literal, Unpack, overload
 
     from ..image import removal
-    from ..network import Network
     from . import container
     from .options import Options
 
@@ -79,7 +78,7 @@ class Containers:
         each step. Raises ImageNotFound, InvalidArgument, Unsupported.
         """
         self.check_privilege()
-        if given.get("network_mode", "bridge") == "bridge" and not host.owns_network():
+        if networks.own(given.get("network_mode", "bridge")) and not host.owns_network():
             raise errors.Unsupported(
                 "this user namespace may not change the network that it is in: use --network none or host, or give it "
                 "a network of its own: unshare -Urn minicontainer run …"
@@ -93,7 +92,7 @@ class Containers:
         self.complete(options, identifier, found.config)
         directory = self.path(identifier)
         joined = self.joined(options)
-        self.check_firewall(options["ports"], options["firewall"])
+        self.check_firewall(options["network_mode"], options["ports"], options["firewall"])
         config = configure.config(
             options,
             found.config,
@@ -121,6 +120,7 @@ class Containers:
             "stdin": options["stdin_open"],
             "tty": options["tty"],
             "network": options["network_mode"],
+            "networks": options["networks"],
             "modes": {kind: options[key] for kind, key in SHARED.items()},
             "dns": {name: options[key] for name, key in DNS.items()},
             "ports": [port._asdict() for port in options["ports"]],
@@ -153,7 +153,7 @@ class Containers:
         if record["status"] == "dead":
             raise errors.Conflict(f"container {record['name']} is marked for removal and cannot be started: rm it")
         directory = self.path(record["id"])
-        self.check_firewall([nat.Port(**port) for port in record["ports"]], record["firewall"])
+        self.check_firewall(record["network"], [nat.Port(**port) for port in record["ports"]], record["firewall"])
         plan = [*self.alone(), *steps.about("engine", take_up(directory))]
         if record.get("lost") or self.left(record):
             plan += self.teardown(record, remove=False)
@@ -201,13 +201,9 @@ class Containers:
             raise errors.InvalidArgument(
                 f"invalid container name {options['name']!r}: use letters, digits and `_.-`, two at least"
             )
-        mode = options["network_mode"]
         options["hostname"] = self.hostname(options) or identifier[:12]
         self.check_names(options)
-        if mode not in ("bridge", "host", "none") and not mode.startswith("container:"):
-            raise errors.NetworkNotFound(f"no such network: {mode}; bridge, host, none and container:NAME are there")
-        if options["ports"] and mode != "bridge":
-            raise errors.InvalidArgument(f"ports can be published on the bridge only, not with --network {mode}")
+        self.complete_networks(options)
         defaults = image.get("config") or {}
         options["publish_all"] = self.complete_ports(options, defaults) if options["publish_all_ports"] else None
         taken = {os.path.normpath(mount.target) for mount in options["mounts"]}
@@ -222,20 +218,37 @@ class Containers:
                 options["anonymous"].append(name)
                 options["mounts"][index] = mount._replace(source=name)
 
-    def check_firewall(self, ports: list[nat.Port], way: str) -> None:
+    def check_firewall(self, network: str, ports: list[nat.Port], way: str) -> None:
         """Raise Unsupported where somebody else's firewall would keep everybody from the published ports."""
-        if ports or way:
-            foreign.check(bridge.default(self.root).device, ports, way)
+        if (ports or way) and networks.own(network):
+            foreign.check(networks.get(self.root, network).device, ports, way)
 
     def complete_ports(self, options: dict[str, Any], image: dict[str, Any]) -> Names:
         """Publish all that image and user expose, where no -p says on which port. Those that were added: "80/tcp"."""
-        if options["network_mode"] != "bridge":
+        if not networks.own(options["network_mode"]):
             return []
         given = {f"{port.container}/{port.protocol}" for port in options["ports"]}
         exposed = nat.parse_exposed([*(image.get("ExposedPorts") or {}), *options["expose"]])
         added = [port for port in exposed if port not in given]
         options["ports"] = [*options["ports"], *map(nat.any_free, added)]
         return added
+
+    def complete_networks(self, options: dict[str, Any]) -> None:
+        """Which networks, by name, and what is asked for in each. Raises NetworkNotFound, InvalidArgument."""
+        mode, wished = options["network_mode"], options["networks"]
+        if not networks.own(mode):
+            if wished:
+                raise errors.InvalidArgument(f"with --network {mode} there is no address, alias or network to choose")
+            if options["ports"]:
+                raise errors.InvalidArgument(f"ports can be published on a bridge only, not with --network {mode}")
+            return
+        wished = {networks.get(self.root, name).name: end for name, end in {mode: {}, **wished}.items()}
+        for end in wished.values():
+            end["mac"] = networks.mac_address(end.get("mac", ""))
+        first = networks.get(self.root, mode)
+        if options["ports"] and first.internal:
+            raise errors.InvalidArgument(f"ports cannot be published on {mode}: it is internal, nobody may come in")
+        options["networks"] = wished
 
     def hostname(self, options: dict[str, Any]) -> str:
         """The name asked for, or that of the machine or container whose network or uts namespace it is to share."""
@@ -279,7 +292,7 @@ class Containers:
                 if running is None:
                     raise errors.Conflict(f"container {name} is not running: its {kind} namespace cannot be shared")
                 result[kind] = running["pid"]
-            elif options[key] not in MODES[kind]:
+            elif options[key] not in MODES.get(kind, (options[key],)):
                 raise errors.InvalidArgument(f"there is no {kind} mode {options[key]!r}: use host or container:NAME")
         return result
 
@@ -287,36 +300,35 @@ class Containers:
         """From a container that is there to a running command, in the monitor."""
         directory = self.path(record["id"])
         rootfs = f"{directory}/rootfs"
-        bridged = record["network"] == "bridge"
-        network = bridge.default(self.root) if bridged else None
-        if network:
-            yield from steps.about("bridge", bridge.setup(network))
+        plugs = networks.plugs(self.root, record)
+        for plug in plugs:
+            yield from steps.about("bridge", networks.setup(plug.network))
             if record["firewall"] == "docker-user":
-                yield from steps.about("nat", foreign.admit(network.device))
-            yield steps.call(
-                ipam.lease, network, record["id"], why="an address that nobody else has", result="address"
-            )._replace(concept="bridge")
+                yield from steps.about("nat", foreign.admit(plug.network.device))
+            yield networks.lease(plug, record["id"])._replace(concept="bridge")
         yield from steps.about("engine", self.etc_files(directory, record))
         yield from steps.about("overlay", overlay.mount(self.root, layers, directory, record["remove"]))
         mounts = [volumes.Mount(**mount) for mount in record["mounts"]]
         yield from steps.about("mounts", volumes.prepare(self.volumes, mounts, rootfs))
         attach: list[steps.Step] = []
-        if network:
-            attach += steps.about("bridge", bridge.attach(network, record["id"]))
-            attach += steps.about("bridge", self.names_in(network, record))
+        for plug in plugs:
+            attach += steps.about("bridge", networks.plug_in(plug, record["id"]))
+        if plugs:
+            attach += steps.about("bridge", self.names_in(plugs, record))
             attach += steps.about("nat", nat.publish(record["id"], [nat.Port(**port) for port in record["ports"]]))
         yield from launch.plan(config, rootfs, record["stdin"], explain, attach)
 
-    def names_in(self, network: Network, record: Record) -> Iterator[steps.Step]:
-        """Its names in a network, and where its questions about others' come."""
+    def names_in(self, plugs: Plugs, record: Record) -> Iterator[steps.Step]:
+        """Its names in its networks, and where its questions about others' come."""
         yield steps.call(dns.listen, steps.PID, why="where it asks for names, inside", result="questions")
-        yield steps.call(announce, network.name, record, steps.ADDRESS, why="its names lead to its address")
+        for plug in plugs:
+            yield steps.call(networks.announce, plug.network, record, plug.symbol, why="its names lead to its address")
 
     def follow(self, record: Record) -> None:
         """A container has another name: if it runs, its networks know it by that from now on."""
         running = self.running(record["id"])
-        if running and record["network"] == "bridge":
-            announce("bridge", record, running["address"])
+        for network, end in (running or {}).get("ends", {}).items():
+            networks.announce(networks.get(self.root, network), record, end["address"])
 
     def creation(self, record: Record, config: dict[str, Any]) -> Iterator[steps.Step]:
         """Open the journal: from here on, whatever happens can be taken down again."""
@@ -350,11 +362,11 @@ class Containers:
         if mode == "host" and os.path.exists("/etc/hosts"):
             lines = [files.read("/etc/hosts").decode(errors="replace")]
         lines += [f"{address}\t{host_name}\n" for host_name, address in self.extra_hosts(record)]
-        if mode == "bridge":
-            lines += [steps.ADDRESS, f"\t{name}\n"]
+        for plug in networks.plugs(self.root, record):
+            lines += [plug.symbol, f"\t{name}\n"]
         yield steps.write(f"{directory}/hosts", steps.Text(lines), why="its own name leads to its own address")
         yield steps.write(f"{directory}/hostname", f"{name}\n", why="programs read the name here too")
-        asks_us = mode == "bridge"
+        asks_us = networks.own(mode)
         text = resolver_settings(resolv_conf(keep_loopback=mode == "host"), record["dns"], asks_us)
         why = "whom it asks for names: its network's resolver" if asks_us else "the host's servers, if it reaches them"
         yield steps.write(f"{directory}/resolv.conf", text, why=why)
@@ -362,7 +374,11 @@ class Containers:
     def extra_hosts(self, record: Record) -> Iterator[tuple[str, str]]:
         """(name, address) of --add-host."""
         for name, address in map(extra_host, record["dns"]["hosts"]):
-            yield name, bridge.default(self.root).gateway if address == HOST_GATEWAY else address
+            yield name, self.host_gateway(record) if address == HOST_GATEWAY else address
+
+    def host_gateway(self, record: Record) -> str:
+        """The host, as the container reaches it: by its first network, or as the default one would."""
+        return str(networks.get(self.root, next(iter(networks.asked(record)), "bridge")).gateway)
 
     # Taking down
 
@@ -381,12 +397,7 @@ class Containers:
         """
         identifier, directory = record["id"], self.path(record["id"])
         yield from steps.about("cgroups", cgroups.remove(record["cgroup"]))
-        if record["network"] == "bridge":
-            detach = bridge.detach(bridge.default(self.root), identifier, bool(record["ports"]), unplug=False)
-            yield steps.unlink(f"{dns.place('bridge')}/{identifier}", why="nobody is called that")._replace(
-                concept="bridge"
-            )
-            yield from steps.about("bridge", detach)
+        yield from steps.about("bridge", networks.unplug(self.root, record))
         yield from steps.about("overlay", overlay.umount(directory))
         place = self.run_directory(identifier)
         gone = (
@@ -434,7 +445,7 @@ class Containers:
         running = {
             "pid": pid,
             "start_time": state.start_time(pid),
-            "address": values.get("address", ""),
+            "ends": networks.ends(record, values),
             "started": now,
             "ports": [port._asdict() for port in nat.bound(record["id"])],
         }
@@ -760,7 +771,6 @@ LONGEST_HOSTNAME = 64  # HOST_NAME_MAX, gethostname(2)
 
 # What a namespace's option may be, beside container:NAME.
 MODES = {
-    "network": ("bridge", "host", "none"),
     "pid": ("", "host"),
     "ipc": ("", "host", "none", "private", "shareable"),
     "uts": ("", "host"),
@@ -956,12 +966,6 @@ def change(directory: str, fields: Record, sync: bool = False) -> None:
     with files.locked(f"{directory}/record.lock"):
         record = json.loads(files.read(f"{directory}/record.json"))
         write_record(directory, {**record, **fields}, sync)
-
-
-def announce(network: str, record: Record, address: str) -> None:
-    """Tell the network's resolver what a container is called: its name, the beginning of its id, its host name."""
-    called = [record["name"], record["id"][:12], record["hostname"]]
-    dns.announce(network, record["id"], address, called, record["dns"]["servers"])
 
 
 def extra_host(text: str) -> tuple[str, str]:

@@ -14,8 +14,8 @@ from typing import Any
 from .. import errors, files, netlink, oci
 from ..image import blobs
 from ..kernel import capabilities
-from ..network import bridge
-from . import configure, containers, health
+from ..network import Network
+from . import configure, containers, health, networks
 from . import container as nouns
 
 NEVER = "0001-01-01T00:00:00Z"  # docker's time for what has not happened
@@ -243,12 +243,11 @@ def wished(record: containers.Record, config: Document) -> Document:
 def network_settings(engine: containers.Containers, record: containers.Record) -> Document:
     """Where it is reached, while it runs. SandboxKey is what `ip netns` and `nsenter --net=` take."""
     running = record["status"] in ("running", "paused")
-    name = record["network"].partition(":")[0]
-    end = endpoint(engine, record) if running and name == "bridge" else endpoint_of_none()
+    ends = {name: endpoint(engine, record, name) for name in networks.asked(record)}
+    shared = {} if record["network"].startswith("container:") else {record["network"]: endpoint_of_none()}
     key = f"/proc/{record['pid']}/ns/net" if running else ""
-    exposed = record["config"]["ExposedPorts"] if running and name == "bridge" else {}
+    exposed = record["config"]["ExposedPorts"] if running and ends else {}
     ports = {**dict.fromkeys(sorted(exposed)), **nouns.Container(engine, record).ports}
-    networks = {} if name == "container" else {name: in_network(engine, name, end)}
     return {
         "Bridge": "",
         "SandboxID": "",
@@ -259,8 +258,8 @@ def network_settings(engine: containers.Containers, record: containers.Record) -
         "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": None,
         "SecondaryIPv6Addresses": None,
-        **end,
-        "Networks": networks,
+        **ends.get("bridge", endpoint_of_none()),  # docker's word for the default network alone
+        "Networks": {name: in_network(engine, record, name, end) for name, end in (ends or shared).items()},
     }
 
 
@@ -272,29 +271,33 @@ def endpoint_of_none() -> Document:
     }  # fmt: skip
 
 
-def endpoint(engine: containers.Containers, record: containers.Record) -> Document:
-    """The address of who runs on the bridge. Its MAC is the kernel's to tell, who has drawn it."""
-    network = bridge.default(engine.root)
+def endpoint(engine: containers.Containers, record: containers.Record, name: str) -> Document:
+    """The address that it has in a network, while it runs. Its MAC is the kernel's to tell, who has drawn it."""
+    end = record.get("ends", {}).get(name)
+    if record["status"] not in ("running", "paused") or end is None:
+        return endpoint_of_none()
+    network = networks.get(engine.root, name)
     try:
-        cable = netlink.link("eth0", record["pid"])
+        cable = netlink.link(end["device"], record["pid"])
     except (errors.KernelError, FileNotFoundError):
         cable = None  # it has ended just now
     found = {
-        "EndpointID": record["id"],  # it has one at most
-        "Gateway": network.gateway,
-        "IPAddress": record["address"],
+        "EndpointID": record["id"],
+        "Gateway": "" if network.internal else network.gateway,
+        "IPAddress": end["address"],
         "IPPrefixLen": int(network.subnet.partition("/")[2]),
         "MacAddress": cable.mac if cable else "",
     }
     return {**endpoint_of_none(), **found}
 
 
-def in_network(engine: containers.Containers, name: str, end: Document) -> Document:
-    """The same as an entry of Networks."""
+def in_network(engine: containers.Containers, record: containers.Record, name: str, end: Document) -> Document:
+    """The same as an entry of Networks, with what was asked for there."""
+    wished = networks.asked(record).get(name, {})
     return {
-        "IPAMConfig": None,
+        "IPAMConfig": {"IPv4Address": wished["ip"]} if wished.get("ip") else None,
         "Links": None,
-        "Aliases": None,
+        "Aliases": wished.get("aliases") or None,
         "MacAddress": end["MacAddress"],
         "DriverOpts": None,
         "GwPriority": 0,
@@ -305,32 +308,45 @@ def in_network(engine: containers.Containers, name: str, end: Document) -> Docum
 
 
 def network_id(engine: containers.Containers, name: str) -> str:
-    """64 digits that are this store's and this network's."""
-    return oci.digest(f"{engine.root}\0{name}".encode())[7:]
+    """A network's 64 digits. One that has been removed has none."""
+    try:
+        found = None if name in ("host", "none") else networks.get(engine.root, name)
+    except errors.NetworkNotFound:
+        return ""
+    return networks.identity(engine.root, found) if found else networks.predefined_id(engine.root, name)
 
 
 def network(engine: containers.Containers, name: str) -> Document:
-    """The default network. Raises NetworkNotFound for another."""
-    if name not in ("bridge", "host", "none") and not network_id(engine, "bridge").startswith(name or " "):
-        raise errors.NetworkNotFound(f"network {name} not found")
-    name = name if name in ("host", "none") else "bridge"
-    found = bridge.default(engine.root)
-    on_bridge = name == "bridge"
-    members = [record for record in engine.records() if record["network"] == name and record["status"] == "running"]
-    length = found.subnet.partition("/")[2]
+    """A network by name, id or a unique prefix of its id. Raises NetworkNotFound."""
+    for predefined in ("host", "none"):
+        if name == predefined or (len(name) > 3 and networks.predefined_id(engine.root, predefined).startswith(name)):
+            return of_network(engine, predefined, None)
+    found = networks.Networks(engine).find(name)
+    return of_network(engine, found.name, found)
+
+
+def of_network(engine: containers.Containers, name: str, found: Network | None) -> Document:
+    """The document of a network; of host and none nothing else is known than their names."""
+    members = [
+        record
+        for record in engine.records()
+        if record["status"] in ("running", "paused")
+        and (name in networks.asked(record) if found else record["network"] == name)
+    ]
+    length = found.subnet.partition("/")[2] if found else ""
+    pool = {"Subnet": found.subnet, "Gateway": found.gateway} if found else {}
+    if found and found.ip_range:
+        pool = {"Subnet": found.subnet, "IPRange": found.ip_range, "Gateway": found.gateway}
+    ends = {record["id"]: endpoint(engine, record, name) if found else endpoint_of_none() for record in members}
     return {
         "Name": name,
         "Id": network_id(engine, name),
-        "Created": NEVER,
+        "Created": (found.created if found else "") or NEVER,
         "Scope": "local",
-        "Driver": "null" if name == "none" else name,
+        "Driver": found.driver if found else "null" if name == "none" else "host",
         "EnableIPv6": False,
-        "IPAM": {
-            "Driver": "default",
-            "Options": None,
-            "Config": [{"Subnet": found.subnet, "Gateway": found.gateway}] if on_bridge else [],
-        },
-        "Internal": False,
+        "IPAM": {"Driver": "default", "Options": {} if found and found.id else None, "Config": [pool] if pool else []},
+        "Internal": bool(found and found.internal),
         "Attachable": False,
         "Ingress": False,
         "ConfigFrom": {"Network": ""},
@@ -339,8 +355,8 @@ def network(engine: containers.Containers, name: str) -> Document:
             record["id"]: {
                 "Name": record["name"],
                 "EndpointID": record["id"],
-                "MacAddress": endpoint(engine, record)["MacAddress"] if on_bridge else "",
-                "IPv4Address": f"{record['address']}/{length}" if on_bridge else "",
+                "MacAddress": ends[record["id"]]["MacAddress"],
+                "IPv4Address": f"{ends[record['id']]['IPAddress']}/{length}" if found else "",
                 "IPv6Address": "",
             }
             for record in members
@@ -348,10 +364,11 @@ def network(engine: containers.Containers, name: str) -> Document:
         "Options": {
             "com.docker.network.bridge.name": found.device,
             "com.docker.network.driver.mtu": str(found.mtu),
+            **found.options,
         }
-        if on_bridge
+        if found
         else {},
-        "Labels": {},
+        "Labels": found.labels if found else {},
     }
 
 

@@ -10,7 +10,8 @@ import re
 from typing import Any
 
 from .. import errors
-from . import containers
+from ..network import Network, ipam
+from . import containers, networks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,7 +168,9 @@ CONTAINERS: dict[str, Callable[[containers.Containers, list[str]], Test]] = {
     "id": by_id,
     "label": lambda engine, values: lambda record: labelled(values, record["config"]["Labels"]),
     "name": by_name,
-    "network": lambda engine, values: lambda record: record["network"].partition(":")[0] in values,
+    "network": lambda engine, values: (
+        lambda record: bool({*networks.asked(record), record["network"].partition(":")[0]} & set(values))
+    ),
     "status": by_status,
     "volume": by_volume,
 }
@@ -215,6 +218,26 @@ def of_volumes(found: list[dict[str, Any]], used: set[str], filters: Filters) ->
         and by_name(volume["Name"])
         and labelled(filters.get("label", []), volume["Labels"] or {})
     ]
+
+
+def of_networks(
+    root: str, filters: Filters, known: tuple[str, ...] = ("dangling", "driver", "id", "label", "name", "scope", "type")
+) -> Callable[[Network], bool]:
+    """Which networks the filters let through; a dangling one is one that nobody has an address of."""
+    check(filters, known)
+    dangling = truth("dangling", filters)
+    by_driver, by_name = found_in(filters.get("driver", [""])), found_in(filters.get("name", [""]))
+    begun, marked = tuple(filters.get("id", [""])), with_labels(filters)
+    scopes, types = filters.get("scope", ["local"]), filters.get("type", ["custom", "builtin"])
+    return lambda network: (
+        (dangling is None or dangling == (bool(network.id) and not ipam.leases(network)))
+        and by_driver(network.driver)
+        and by_name(network.name)
+        and networks.identity(root, network).startswith(begun)
+        and marked(network.labels)
+        and "local" in scopes
+        and ("custom" if network.id else "builtin") in types
+    )
 
 
 # What a prune takes

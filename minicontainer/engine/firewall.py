@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import namedtuple
 
 from .. import errors, netlink, steps
-from ..network import Network, bridge, foreign, nat
+from ..network import Network, bridge, every, foreign, nat
+from . import networks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Firewall:
 
     def networks(self) -> list[Network]:
         """Those that have been set up."""
-        return [bridge.default(self.root)] if os.path.exists(f"{self.root}/networks/bridge.json") else []
+        return every(self.root)
 
     def running(self) -> list[Record]:
         """The containers that run and publish ports."""
@@ -36,15 +36,18 @@ class Firewall:
         What is there stays, so nobody's connection is cut; the table comes back in one transaction. For IPv6 there is
         nothing to put back: what comes by it is relayed by the monitor.
         """
-        networks, running = self.networks(), self.running()
-        if not networks:
+        known, running = self.networks(), self.running()
+        if not known:
             return []
-        ports = [(each["id"], each["address"], [nat.Port(**port) for port in each["ports"]]) for each in running]
-        nat.restore(networks, ports)
-        for network in networks:
+        ports = [
+            (each["id"], next(iter(each["ends"].values()))["address"], [nat.Port(**port) for port in each["ports"]])
+            for each in running
+        ]
+        nat.restore(known, ports)
+        for network in known:
             steps.execute(bridge.setup(network), {})
         if any(each["firewall"] == "docker-user" for each in running):
-            for network in networks:
+            for network in known:
                 steps.execute(foreign.admit(network.device), {})
         still = {record["id"] for record in self.running()}
         for record in running:
@@ -52,11 +55,11 @@ class Firewall:
                 nat.withdraw(record["id"])
         return [record["id"] for record in running if record["id"] in still]
 
-    def plan(self, ports: list[nat.Port], way: str = "") -> Plan:
+    def plan(self, ports: list[nat.Port], way: str = "", network_name: str = "bridge") -> Plan:
         """What publishing the ports would do, and what would come of it. `way` is run's --firewall. Changes nothing."""
         if way not in foreign.WAYS:
             raise errors.InvalidArgument(f"--firewall {way}: docker-user, ignore")
-        network = bridge.default(self.root)
+        network = networks.get(self.root, network_name)
         planned = [*bridge.setup(network)]
         if way == "docker-user":
             planned += foreign.admit(network.device)

@@ -12,14 +12,12 @@ import sys
 
 from .. import errors, files, host, netlink, steps
 from ..kernel import cgroups
-from ..network import bridge, dns, ipam, nat
-from . import containers
+from ..network import bridge, dns, every, nat
+from . import containers, networks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    pass
 
 
 class System:
@@ -59,7 +57,7 @@ class System:
                 ended: dict[str, Any] = {}
                 if record:
                     ended |= {key: record[key] for key in ("status", "exit_code", "finished") if key in record}
-                steps.execute(self.containers.teardown(record or nobody(identifier), whole, ended), {})
+                steps.execute(self.containers.teardown(record or nobody(self.root, identifier), whole, ended), {})
             by = "start" if record is None or "started" not in record else "monitor"
             return f"container {identifier[:12]} was left by a {by} that was killed"
         finally:
@@ -73,7 +71,7 @@ class System:
             if identifier not in known and not os.path.exists(self.containers.path(identifier)):
                 problems.append(f"{where} belongs to container {identifier[:12]}, which does not exist")
                 if repair:
-                    steps.execute(self.containers.teardown(nobody(identifier), remove=True), {})
+                    steps.execute(self.containers.teardown(nobody(self.root, identifier), remove=True), {})
         names = f"{self.containers.directory}/names"
         for name in os.listdir(names) if os.path.isdir(names) else []:
             identifier = os.readlink(f"{names}/{name}")
@@ -85,11 +83,14 @@ class System:
 
     def traces(self) -> dict[str, str]:
         """Every whole id that the kernel or /run knows, and where."""
-        network = bridge.default(self.root)
-        found = {identifier: f"the lease of {address}" for identifier, address in ipam.leases(network).items()}
+        found = {
+            identifier: f"the lease of {address} in network {name}"
+            for name, leases in networks.attached(self.root).items()
+            for identifier, address in leases.items()
+        }
         for name in dns.networks():
             found |= dict.fromkeys(dns.announced(name), f"a name in network {name}")
-        if netlink.link(network.device):
+        if netlink.link(bridge.default(self.root).device):
             found |= {identifier: f"port {port.host}" for identifier, port in nat.published()}
         for directory in cgroup_directories():
             for name in os.listdir(directory):
@@ -137,7 +138,7 @@ class System:
             )
 
     def reset(self) -> None:
-        """Take everything away: containers, images, volumes, the bridge, the table; ip_forward as it was.
+        """Take everything away: containers, images, volumes, networks, the table; ip_forward as it was.
 
         Raises Conflict while a container runs.
         """
@@ -148,6 +149,8 @@ class System:
         for record in self.containers.records():
             self.containers.remove(record["id"], volumes_too=True)
         if host.owns_network():  # else there never was a bridge
+            for network in every(self.root):
+                steps.execute(bridge.remove(network), {})
             steps.execute(bridge.teardown(bridge.default(self.root)), {})
         steps.execute(cgroups.remove_parent(cgroups.parent(f"minicontainer{host.suffix()}")), {})
         files.remove_tree(host.run_root())
@@ -187,10 +190,14 @@ WantedBy=multi-user.target
 """
 
 
-def nobody(identifier: str) -> containers.Record:
+def nobody(root: str, identifier: str) -> containers.Record:
     """A record for an id that has none: enough for teardown."""
     path = f"{cgroups.parent(f'minicontainer{host.suffix()}')}/{identifier}"
-    return {"id": identifier, "name": "", "network": "bridge", "ports": [""], "anonymous": [], "cgroup": path}
+    everywhere: dict[str, Any] = {name: {} for name in networks.attached(root)}
+    return {
+        "id": identifier, "name": "", "network": "bridge", "networks": everywhere, "ports": [""], "anonymous": [],
+        "cgroup": path,
+    }  # fmt: skip
 
 
 def cgroup_directories() -> list[str]:

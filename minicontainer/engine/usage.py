@@ -26,7 +26,7 @@ def sample(record: containers.Record) -> Sample | None:
     if record["status"] not in ("running", "paused"):
         return None
     counters = cgroups.stats(record["cgroup"])
-    own = record["network"] in ("bridge", "none")
+    own = record["network"] != "host" and not record["network"].startswith("container:")
     try:
         received, sent = traffic(files.read(f"/proc/{record['pid']}/net/dev").decode()) if own else (0, 0)
     except OSError as error:

@@ -21,7 +21,7 @@ MESSAGES = {
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 10, 16
 IFLA_LINKINFO, IFLA_NET_NS_PID = 18, 19
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
-IFLA_BRPORT_MODE = 4
+IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_GATEWAY = 1, 5
@@ -48,24 +48,24 @@ def _device(name: str, up: bool | None = None) -> bytes:
 
 def link_add(
     name: str, kind: str, peer: str = "", namespace: int = 0, master: str = "", mtu: int = 0, mac: str = "",
-    up: bool = False, exist_ok: bool = False,
+    up: bool = False, exist_ok: bool = False, peer_mac: str = "",
 ) -> None:  # fmt: skip
     """RTM_NEWLINK: a device of `kind` ("bridge", "veth", "dummy").
 
-    A veth's other end is made at the same time, as `peer` and directly inside `namespace`, where it stays down. Our
-    end is a port of `master` and up before the call returns. With `exist_ok`, a device of that name is fine. A veth
-    takes the place of one of that name, which a network namespace has that is about to go.
+    A veth's other end is made at the same time, as `peer` with `peer_mac` and directly inside `namespace`, where it
+    stays down. Our end is a port of `master` and up before the call returns. With `exist_ok`, a device of that name is
+    fine. A veth takes the place of one of that name, which a network namespace has that is about to go.
     """
     common = number(IFLA_MTU, mtu) if mtu else b""
     details = string(IFLA_INFO_KIND, kind)
     if peer:
-        other = _device(peer) + common
+        other = _device(peer) + common + (attribute(IFLA_ADDRESS, _hardware(peer_mac)) if peer_mac else b"")
         if namespace:
             other += number(IFLA_NET_NS_PID, namespace)
         details += nested(IFLA_INFO_DATA, nested(VETH_INFO_PEER, other))
     body = _device(name, up or None) + common
     if mac:
-        body += attribute(IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+        body += attribute(IFLA_ADDRESS, _hardware(mac))
     if master:
         body += number(IFLA_MASTER, _existing(master).ifindex)
     body += nested(IFLA_LINKINFO, details)
@@ -80,18 +80,27 @@ def link_add(
             _ask("RTM_NEWLINK", codec.NLM_F_CREATE | codec.NLM_F_EXCL, body, words)
 
 
+def _hardware(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
 def link_set(
-    name: str, up: bool | None = None, master: str = "", mtu: int = 0, namespace: int = 0, hairpin: bool = False
-) -> None:
+    name: str, up: bool | None = None, master: str = "", mtu: int = 0, namespace: int = 0, hairpin: bool = False,
+    isolated: bool = False,
+) -> None:  # fmt: skip
     """RTM_SETLINK: switch a device on or off, make it a port of a bridge, change its MTU.
 
-    With `hairpin`, its bridge may send a packet out of this port that came in by it.
+    With `hairpin`, its bridge may send a packet out of this port that came in by it; `isolated`, none to another port
+    that is isolated as well.
     """
-    if hairpin:
-        mode = nested(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\1"))
-        body = _device(name) + nested(IFLA_LINKINFO, string(IFLA_INFO_SLAVE_KIND, "bridge"), mode)
+    for asked, kind in ((hairpin, IFLA_BRPORT_MODE), (isolated, IFLA_BRPORT_ISOLATED)):
+        if not asked:
+            continue
+        body = _device(name) + nested(
+            IFLA_LINKINFO, string(IFLA_INFO_SLAVE_KIND, "bridge"), nested(IFLA_INFO_SLAVE_DATA, attribute(kind, b"\1"))
+        )
         # What belongs to the kind of a device is taken by RTM_NEWLINK alone; without codec.NLM_F_CREATE it makes none.
-        _ask("RTM_NEWLINK", 0, body, (name, "hairpin"), namespace)
+        _ask("RTM_NEWLINK", 0, body, (name, kind), namespace)
         if up is None and not master and not mtu:
             return
     body = _device(name, up)

@@ -7,25 +7,88 @@
     relay    published ports by IPv6, where a container has IPv4 alone
 
 They know the ground floor and one another, nothing else. All that is done to the kernel is a step. What they share
-stands here.
+stands here: what a network is, and the file that it is written in.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from collections import namedtuple
 
+from .. import files
 
-class Network(namedtuple("Network", "name device subnet gateway mtu")):
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Network(
+    namedtuple(
+        "Network",
+        "name device subnet gateway mtu id created driver ip_range internal icc masquerade labels options",
+        defaults=("", "", "bridge", "", False, True, True, {}, {}),
+    )
+):
     """A network of containers: a bridge `device`, the `subnet` behind it ("172.30.0.0/16") and the host's own address
-    in it, the containers' `gateway`."""
+    in it, the containers' `gateway`.
+
+    Addresses come from `ip_range` where it is given. `internal`: no way out of it, and none in. `icc` (inter-container
+    communication): its containers reach one another. `masquerade`: the world sees the host's address for theirs.
+    """
 
     name: str
     device: str
     subnet: str
     gateway: str
     mtu: int
+    id: str
+    created: str
+    driver: str
+    ip_range: str
+    internal: bool
+    icc: bool
+    masquerade: bool
+    labels: dict[str, str]
+    options: dict[str, str]  # as they were asked for
 
 
-def cable(container_id: str) -> str:
-    """The name of the host's end of a container's cable: 15 bytes at most (IFNAMSIZ, linux/if.h)."""
-    return f"veth{container_id[:11]}"
+def directory(root: str) -> str:
+    """Where the networks of the store at `root` are remembered, a file each."""
+    return f"{root}/networks"
+
+
+def load(root: str, name: str) -> Network | None:
+    """The network of that name as it was written, or None."""
+    try:
+        return Network(**json.loads(files.read(f"{directory(root)}/{name}.json")))
+    except FileNotFoundError:
+        return None
+
+
+def text(network: Network) -> str:
+    """What is written of it: what it has beyond the usual."""
+    fields: dict[str, Any] = network._asdict()
+    usual = Network._field_defaults
+    return json.dumps({name: value for name, value in fields.items() if name not in usual or value != usual[name]})
+
+
+def every(root: str) -> list[Network]:
+    """The networks that are written down, by name."""
+    try:
+        names = sorted(name[:-5] for name in os.listdir(directory(root)) if name.endswith(".json"))
+    except FileNotFoundError:
+        return []
+    return [network for network in (load(root, name) for name in names) if network]
+
+
+def cable(container_id: str, device: str = "eth0") -> str:
+    """The name of the host's end of a container's cable: 15 bytes at most (IFNAMSIZ, linux/if.h).
+
+    That of eth0 ends in a digit of the id; those of eth1 and on in g, h and on to z, which are no digits.
+    """
+    number = int(device.removeprefix("eth"))
+    return f"veth{container_id[:11]}" if number == 0 else f"veth{container_id[:10]}{chr(ord('f') + number)}"
+
+
+MOST = 21  # networks that a container can be in: eth0, and a letter of g to z for each other

@@ -1,33 +1,61 @@
-"""The default network: a bridge on the host, and for each container a virtual cable to it.
+"""The driver "bridge": a bridge on the host, and for each container a virtual cable to it.
 
     host:  mc0 (bridge, 172.30.0.1) ── veth3f2a… ┄┄ eth0 (172.30.0.2) :container
 
-Offers the facts (`default`) and the plans: `setup` and `teardown` for what all containers share, `attach` and `detach`
-for one of them. Shared things are made once and stay; each step of `setup` may be done twice, by two starts at the
-same time, and the bridge goes up last: a bridge that is up is a network that is complete.
+Offers the facts (`default`, `made`) and the plans: `setup` and `teardown` for what all containers share, `attach` and
+`detach` for one of them. Shared things are made once and stay; each step of `setup` may be done twice, by two starts at
+the same time, and the bridge goes up last: a bridge that is up is a network that is complete.
 
 `attach` runs in the host's namespaces while the container's init, process steps.PID, waits in its own.
 """
 
 from __future__ import annotations
 
-import json
 import os
 
 from .. import errors, files, host, netlink, steps, syscalls
-from . import Network, cable, foreign, ipam, nat
+from . import Network, cable, directory, dns, every, foreign, ipam, load, nat, text
 
 FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 
 
 def default(root: str) -> Network:
     """The network "bridge" of the store at `root`: as it was set up, or as it would be on this host now."""
-    try:
-        return Network(**json.loads(files.read(f"{root}/networks/bridge.json")))
-    except FileNotFoundError:
+    found = load(root, "bridge")
+    if found is None:
         device = f"mc0{host.suffix()}"
-        subnet = _free_subnet(device)
-        return Network("bridge", device, subnet, ipam.dotted(ipam.bounds(subnet)[0] + 1), _mtu())
+        subnet = _free_subnet(device, every(root))
+        found = Network("bridge", device, subnet, ipam.dotted(ipam.bounds(subnet)[0] + 1), _mtu())
+    return found
+
+
+def made(root: str, name: str, identifier: str, subnet: str = "", gateway: str = "", mtu: int = 0) -> Network:
+    """A network of this host that is not there yet: what is not given is chosen.
+
+    Raises InvalidArgument for what is no subnet, no address in it or no MTU; Conflict for a subnet that is taken, by
+    another network or by a route of the host's.
+    """
+    device = f"mc{identifier[:6]}{host.suffix()}"
+    if subnet:
+        low, high = ipam.bounds(subnet)
+        if high - low < 3:
+            raise errors.InvalidArgument(f"{subnet} has no room for a gateway and a container: /30 at least")
+        for used, first, last in _taken(device, every(root)):
+            if low <= last and first <= high:
+                raise errors.Conflict(f"subnet {subnet} overlaps with {used}: choose another, or none")
+    else:
+        subnet = _free_subnet(device, every(root))
+        low, high = ipam.bounds(subnet)
+    gateway = gateway or ipam.dotted(low + 1)
+    try:
+        inside = low < ipam.number(gateway) < high
+    except OSError:
+        inside = False
+    if not inside:
+        raise errors.InvalidArgument(f"the gateway {gateway} is no address in {subnet}")
+    if mtu and not 68 <= mtu <= 65535:
+        raise errors.InvalidArgument(f"an MTU of {mtu}: 68 to 65535 (ip(7) needs 68)")
+    return Network(name, device, subnet, gateway, mtu or _mtu(), identifier)
 
 
 def setup(network: Network) -> steps.Plan:
@@ -35,9 +63,9 @@ def setup(network: Network) -> steps.Plan:
     forwarding = files.read(FORWARDING).strip() == b"1"
     if forwarding and nat.knows(network) and _is_up(network):
         return
-    path = f"{host.root()}/networks/bridge.json"
-    yield steps.mkdir(os.path.dirname(path), why="where networks are remembered")
-    yield steps.write(path, json.dumps(network._asdict()), why="the subnet was chosen for this host: keep to it")
+    place = directory(host.root())
+    yield steps.mkdir(place, why="where networks are remembered")
+    yield steps.write(f"{place}/{network.name}.json", text(network), why="the subnet was chosen for this host: keep it")
     yield steps.link_add(
         network.device, "bridge", mtu=network.mtu, mac=_mac(network.gateway), exist_ok=True,
         why="the switch that the containers are plugged into; with its own MAC, or it would take each new port's",
@@ -62,39 +90,63 @@ def setup(network: Network) -> steps.Plan:
     yield steps.link_set(network.device, up=True, why="last: a bridge that is up is complete")
 
 
-def teardown(network: Network) -> steps.Plan:
-    """The host as it was before `setup`. Owed: no container is attached any more."""
-    yield steps.nft(*nat.removal_commands(), why="our table, with all that is in it")
+def remove(network: Network) -> steps.Plan:
+    """The host as it was before `setup` of this network; others stay. Owed: no container is attached any more."""
+    yield steps.call(nat.forget, network, why="the firewall knows it no more")
     yield steps.call(foreign.expel, network.device, why="what --firewall docker-user has put into other people's chain")
+    yield steps.remove_tree(dns.place(network.name), why="no container, no name")
     yield steps.link_delete(network.device, why="the switch")
-    yield steps.call(restore_forwarding, why="as it was before the first container")
     yield steps.remove_tree(ipam.directory(network), why="no container, no lease")
-    yield steps.unlink(f"{host.root()}/networks/bridge.json", why="another time, perhaps another subnet")
+    yield steps.unlink(f"{directory(host.root())}/{network.name}.json", why="another time, perhaps another subnet")
 
 
-def attach(network: Network, container_id: str, ports: list[nat.Port] | None = None) -> steps.Plan:
-    """The container gets its eth0 with the address steps.ADDRESS, a way out, and its published ports."""
+def teardown(network: Network) -> steps.Plan:
+    """The host as it was before the first `setup`. Owed: no other network is there any more."""
+    yield steps.nft(*nat.removal_commands(), why="our table, with all that is in it")
+    yield from remove(network)
+    yield steps.call(restore_forwarding, why="as it was before the first container")
+
+
+def attach(
+    network: Network,
+    container_id: str,
+    ports: list[nat.Port] | None = None,
+    device: str = "eth0",
+    address: steps.Symbol = steps.ADDRESS,
+    mac: str = "",
+    way_out: bool = True,
+) -> steps.Plan:
+    """The container gets its eth0 with a leased address, a way out, and its published ports.
+
+    It may be another `device`, with a symbol of its own for its address. Without `mac` the kernel draws one.
+    """
     length = network.subnet.partition("/")[2]
     there = steps.PID
+    end = cable(container_id, device)
     yield steps.link_add(
-        cable(container_id), "veth", peer="eth0", namespace=there, master=network.device, mtu=network.mtu, up=True,
-        why="a cable: one end in the switch, the other inside, called eth0",
+        end, "veth", peer=device, namespace=there, master=network.device, mtu=network.mtu, up=True, peer_mac=mac,
+        why=f"a cable: one end in the switch, the other inside, called {device}",
     )  # fmt: skip
+    if not network.icc:
+        yield steps.link_set(end, isolated=True, why="the switch lets it talk to the host, and to no other such port")
     if os.path.exists("/proc/sys/net/ipv6"):
         yield steps.call(
-            ipv4_only, there, "eth0", why="IPv6 would announce itself through the switch to all others, who each listen"
+            ipv4_only, there, device, why="IPv6 would announce itself through the switch to all others, who each listen"
         )
     yield steps.link_set("lo", up=True, namespace=there, why="a new network namespace's loopback is down")
-    yield steps.address_add("eth0", steps.Text((steps.ADDRESS, "/", length)), namespace=there, why="the leased address")
-    yield steps.link_set("eth0", up=True, namespace=there, why="plugged in at both ends")
-    yield steps.route_add("default", network.gateway, namespace=there, why="all else is behind the host")
-    yield steps.link_wait(cable(container_id), why="a packet sent too early is lost, and sent again a second later")
+    yield steps.address_add(device, steps.Text((address, "/", length)), namespace=there, why="the leased address")
+    yield steps.link_set(device, up=True, namespace=there, why="plugged in at both ends")
+    if way_out and not network.internal:
+        yield steps.route_add("default", network.gateway, namespace=there, why="all else is behind the host")
+    yield steps.link_wait(end, why="a packet sent too early is lost, and sent again a second later")
     yield steps.link_wait(network.device, why="the first cable has just brought the switch to life")
     if ports:
         yield from nat.publish(container_id, ports)
 
 
-def detach(network: Network, container_id: str, published: bool = True, unplug: bool = True) -> steps.Plan:
+def detach(
+    network: Network, container_id: str, published: bool = True, unplug: bool = True, device: str = "eth0"
+) -> steps.Plan:
     """Nothing of the container is left in the network. Every step may be repeated; the id is all they need.
 
     A caller that knows that there was no port says so with `published=False`, and saves a look through the map. One
@@ -104,7 +156,7 @@ def detach(network: Network, container_id: str, published: bool = True, unplug: 
     if published:
         yield from nat.unpublish(container_id)
     if unplug:
-        yield steps.link_delete(cable(container_id), why="with it goes the end inside")
+        yield steps.link_delete(cable(container_id, device), why="with it goes the end inside")
     yield steps.call(ipam.release, network, container_id, why="the address may be leased again")
 
 
@@ -184,9 +236,21 @@ def _routes() -> list[tuple[str, int, int]]:
     return found
 
 
-def _free_subnet(own: str) -> str:
-    """A private subnet that no route of the host leads into, but for the default route and our own bridge's."""
-    taken = [(first, last) for device, first, last in _routes() if device != own and last - first < 0xFFFFFFFF]
+def _taken(own: str, networks: list[Network]) -> list[tuple[str, int, int]]:
+    """(who, first address, last address) of what no network may overlap, but for those of the device `own`.
+
+    That is what a route of the host leads into (but for the default route), and what belongs to another network.
+    """
+    found = [(f"network {other.name}", *ipam.bounds(other.subnet)) for other in networks if other.device != own]
+    for device, first, last in _routes():
+        if device != own and last - first < 0xFFFFFFFF:
+            found.append((f"a route of this host through {device} (ip route)", first, last))
+    return found
+
+
+def _free_subnet(own: str, networks: list[Network]) -> str:
+    """A private subnet that nobody has."""
+    taken = [(first, last) for _, first, last in _taken(own, networks)]
     candidates = [f"172.{second}.0.0/16" for second in range(30, 17, -1)]
     candidates += [f"10.{second}.0.0/16" for second in range(255, 159, -1)]
     candidates += [f"192.168.{third}.0/24" for third in range(240, 99, -1)]

@@ -11,7 +11,8 @@ a comparison or two per packet.
 
 Who is called what is files, so that nobody must be told when it changes:
 
-    <run root>/names/<network>/<id>     "172.30.0.2 web 3f2a0123abcd", and "dns 192.0.2.53 …" where servers were chosen
+    <run root>/names/<network>/<id>     "172.30.0.2 web 3f2a0123abcd", and "dns 192.0.2.53 …" where servers were chosen,
+                                        "dns none" in an internal network: what is not known here is not asked for
     <run root>/names/.<network>         the door of that network's resolver, while there is one
 """
 
@@ -25,6 +26,7 @@ from .. import errors, files, host, netlink, syscalls
 ADDRESS = "127.0.0.11"
 PORT = 53
 TABLE = "minicontainer_dns"
+NOBODY = "none"  # in place of servers
 LONGEST = 253  # bytes of a name, RFC 1035
 
 

@@ -47,6 +47,11 @@ def lease(network: Network, container_id: str, wanted: str = "") -> str:
         return address
 
 
+def leased(network: Network, container_id: str) -> str:
+    """The container's address, or the empty string."""
+    return _target(f"{directory(network)}/{container_id}")
+
+
 def release(network: Network, container_id: str) -> None:
     """Give the container's address back; nothing happens if it has none."""
     place = directory(network)
@@ -127,17 +132,20 @@ def _particular(network: Network, place: str, wanted: str) -> str:
 def _next(network: Network, place: str) -> str:
     """The first free address after the one leased last, from the start again after the end."""
     first, last = bounds(network.subnet)
+    low, high = bounds(network.ip_range) if network.ip_range else (first, last)
+    low, high = max(low, first + 1), min(high, last - 1)  # neither the subnet's own address nor its broadcast
     gateway = number(network.gateway)
-    count = last - first - 1  # neither the subnet's own address nor its broadcast
     recent = _target(f"{place}/last")
-    offset = number(recent) - first if recent else 0
+    count = high - low + 1
+    offset = number(recent) - low + 1 if recent else 0
     for step in range(count):
-        candidate = first + 1 + (offset + step) % count
+        candidate = low + (offset + step) % count
         if candidate == gateway:
             continue
         address = dotted(candidate)
         if not os.path.lexists(f"{place}/{address}"):
             return address
     raise errors.Conflict(
-        f"no address is free in network {network.name}, {network.subnet}: all {count - 1} are leased: remove some"
+        f"no address is free in network {network.name}, {network.ip_range or network.subnet}: all "
+        f"{count - (low <= gateway <= high)} are leased: remove some"
     )

@@ -4,7 +4,8 @@ One table of our own, and never a foreign rule touched. Its rules never change; 
 sets and maps, so a packet meets as many rules with a thousand ports as with one:
 
     set bridges      the devices of our networks
-    set subnets      the addresses behind them
+    set internal     those of them that nothing leaves or enters
+    set subnets      the addresses behind those that reach the world by the host's address
     set within       (bridge, bridge): who may talk to whom
     map ports        protocol, port             → container's address, port     published on every address of the host
     map ports_at     address, protocol, port    → container's address, port     published on one of them
@@ -61,8 +62,13 @@ def bridges() -> netlink.Set:
     return netlink.Set(table(), "bridges", ("ifname",))
 
 
+def internal() -> netlink.Set:
+    """Devices that nothing is forwarded from or to."""
+    return netlink.Set(table(), "internal", ("ifname",))
+
+
 def subnets() -> netlink.Set:
-    """The addresses behind our networks' devices."""
+    """The addresses that the world is to see as the host's."""
     return netlink.Set(table(), "subnets", ("ipv4_subnet",))
 
 
@@ -101,6 +107,7 @@ def table_commands() -> list[netlink.Command]:
         ("add table", own),
         ("flush table", own),
         ("add set", bridges()),
+        ("add set", internal()),
         ("add set", subnets()),
         ("add set", within()),
         ("add set", ports_map()),
@@ -136,30 +143,46 @@ def table_commands() -> list[netlink.Command]:
         ),
         # The host through 127.0.0.1: no container could answer to that.
         rule("postrouting", n.address_in("saddr", "127.0.0.0/8"), n.ifname_in("oifname", "bridges"), n.masquerade()),
-        # Through: towards a container goes an answer, a neighbour's packet, or what was published. Nothing else.
+        # Through: towards a container goes a neighbour's packet, an answer, or what was published. Nothing else.
         chain("forward", "filter", "forward", 0),
+        rule("forward", n.ifname_pair_in("within"), n.accept()),
+        rule("forward", n.ifname_in("iifname", "internal"), n.drop()),
+        rule("forward", n.ifname_in("oifname", "internal"), n.drop()),
         rule("forward", n.ifname_in("oifname", "bridges"), n.ct_state("established", "related"), n.accept()),
         rule("forward", n.ifname_in("oifname", "bridges"), n.ct_status("dnat"), n.accept()),
-        rule("forward", n.ifname_pair_in("within"), n.accept()),
         rule("forward", n.ifname_in("oifname", "bridges"), n.drop()),
     ]
 
 
 # The version of the rules above, in the comment of a network's element: another one, and `setup` replaces them.
-LAYOUT = "rules 1"
+LAYOUT = "rules 2"
 
 
 def network_commands(network: Network) -> list[netlink.Command]:
     """The network is one of ours."""
     device = network.device
     return [
-        ("add element", subnets(), (network.subnet,)),
-        ("add element", within(), (device, device)),
+        *([("add element", subnets(), (network.subnet,))] if network.masquerade and not network.internal else []),
+        *([("add element", within(), (device, device))] if network.icc else []),
+        *([("add element", internal(), (device,))] if network.internal else []),
         # An element that is there keeps its comment, perhaps an older LAYOUT: hence out and in again, in one step.
         ("add element", bridges(), (device,)),
         ("delete element", bridges(), (device,)),
         ("add element", bridges(), (device,), (), LAYOUT),
     ]
+
+
+def forget(network: Network) -> None:
+    """The network is none of ours any more; nothing happens if it never was."""
+    device = network.device
+    for owner, key in (
+        (bridges(), (device,)), (within(), (device, device)), (internal(), (device,)), (subnets(), (network.subnet,)),
+    ):  # fmt: skip
+        try:
+            netlink.nft(("delete element", owner, key))
+        except errors.KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
 
 
 def removal_commands() -> list[netlink.Command]:

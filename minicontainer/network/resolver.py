@@ -90,12 +90,12 @@ class Names:
                     return f"{names[0]}.{network}"
         return ""
 
-    def servers(self, container_id: str) -> list[str]:
-        """Whom to ask for what is not known here: those of --dns, or the host's."""
-        for entries in self.around(container_id).values():
-            if entries[container_id][2]:
-                return entries[container_id][2]
-        return host_servers()
+    def servers(self, container_id: str) -> list[str] | None:
+        """Whom to ask for what is not known here: those of --dns, or the host's. None: nobody, it may not go out."""
+        chosen = [entries[container_id][2] for entries in self.around(container_id).values()]
+        if chosen and all(servers == [dns.NOBODY] for servers in chosen):
+            return None
+        return next((servers for servers in chosen if servers and servers != [dns.NOBODY]), None) or host_servers()
 
 
 def host_servers() -> list[str]:
@@ -421,7 +421,9 @@ class Resolver:
             reply(self.answer(question, header, asked, records, most))
             return
         servers = self.names.servers(guest.container_id)
-        if self.passed >= WAITING or guest.waiting >= SHARE:
+        if servers is None:
+            reply(refusal(question, NXDOMAIN, end))
+        elif self.passed >= WAITING or guest.waiting >= SHARE:
             reply(refusal(question, SERVFAIL, end))
         else:
             Passed(guest, question, end, reply, most == LARGEST, servers)

@@ -76,8 +76,8 @@ FORKS = {"init.fork": "child", "enter.send": "joiner", "enter.fork": "command"}
 
 # The optional arguments of a verb, by name; those that say nothing are left out.
 NAMED = {
-    "link_add": ("", "", "peer", "namespace", "master", "mtu", "mac", "up", "exist_ok"),
-    "link_set": ("", "up", "master", "mtu", "namespace", "hairpin"),
+    "link_add": ("", "", "peer", "namespace", "master", "mtu", "mac", "up", "exist_ok", "peer_mac"),
+    "link_set": ("", "up", "master", "mtu", "namespace", "hairpin", "isolated"),
     "address_add": ("", "", "namespace"),
     "route_add": ("", "", "namespace"),
 }

@@ -289,9 +289,10 @@ lease() {
     {
         flock 9
         offset=0 tried=0 address=''
-        [ ! -L "$1/last" ] || offset=$(($(number "$(readlink "$1/last")") - $(number "$2")))
+        [ ! -L "$1/last" ] || offset=$(($(number "$(readlink "$1/last")") - $(number "$2") + 1))
+        [ "$offset" -ge 0 ] || offset=0
         while [ -z "$address" ] && [ "$tried" -lt "$3" ]; do
-            address=$(dotted $(($(number "$2") + 1 + (offset + tried) % $3)))
+            address=$(dotted $(($(number "$2") + (offset + tried) % $3)))
             tried=$((tried + 1))
             if [ "$address" = "$4" ] || [ -L "$1/$address" ]; then address=''; fi
         done
@@ -503,13 +504,14 @@ def link_add(
     mac: str,
     up: bool,
     exist_ok: bool,
+    peer_mac: str = "",
 ) -> None:
     words = ["ip link add", sheet.word(name)]
     size = f" mtu {mtu}" if mtu else ""
     words += [f"address {sheet.word(mac)}"] if mac else []
     command = " ".join(words) + size + f" type {shlex.quote(kind)}"
     if peer:
-        command += f" peer name {sheet.word(peer)}{size}"
+        command += f" peer name {sheet.word(peer)}{size}" + (f" address {sheet.word(peer_mac)}" if peer_mac else "")
         command += f" netns {sheet.word(namespace)}" if namespace else ""
     sheet.add((f"ip link show {sheet.word(name)} >/dev/null 2>&1 || " if exist_ok else "") + command)
     if master or up:
@@ -518,16 +520,18 @@ def link_add(
 
 
 def link_set(
-    sheet: Sheet, name: str, up: bool | None, master: str, mtu: int, namespace: Any, hairpin: bool = False
-) -> None:
+    sheet: Sheet, name: str, up: bool | None, master: str, mtu: int, namespace: Any, hairpin: bool = False,
+    isolated: bool = False,
+) -> None:  # fmt: skip
     words = [f"{within(sheet, namespace)}ip link set {sheet.word(name)}"]
     words += [f"master {sheet.word(master)}"] if master else []
     words += [f"mtu {mtu}"] if mtu else []
     words += [] if up is None else ["up" if up else "down"]
     if len(words) > 1:
         sheet.add(" ".join(words))
-    if hairpin:
-        sheet.add(f"{within(sheet, namespace)}ip link set {sheet.word(name)} type bridge_slave hairpin on")
+    for asked, word in ((hairpin, "hairpin"), (isolated, "isolated")):
+        if asked:
+            sheet.add(f"{within(sheet, namespace)}ip link set {sheet.word(name)} type bridge_slave {word} on")
 
 
 def address_add(sheet: Sheet, device: str, address: Any, namespace: Any) -> None:
@@ -591,11 +595,16 @@ def open_journal(sheet: Sheet, containers: str, directory: str) -> None:
     )
 
 
-def lease(sheet: Sheet, network: Any, identifier: str) -> None:
+def lease(sheet: Sheet, network: Any, identifier: str, wanted: str = "") -> None:
     sheet.use("lease")
-    first, last = ipam.bounds(network.subnet)
-    words = (ipam.directory(network), ipam.dotted(first), last - first - 1, network.gateway)
-    sheet.add("lease " + " ".join(map(sheet.word, words)))
+    subnet = ipam.bounds(network.subnet)
+    first, last = ipam.bounds(network.ip_range) if network.ip_range else subnet
+    first, last = max(first, subnet[0] + 1), min(last, subnet[1] - 1)
+    if wanted:  # a range of one
+        first = last = ipam.number(wanted)
+    words = (ipam.directory(network), ipam.dotted(first), last - first + 1, network.gateway)
+    command = "lease " + " ".join(map(sheet.word, words))
+    sheet.add(command if sheet.result == "address" else f'{sheet.result}=$({command} && echo "$address")')
 
 
 def release(sheet: Sheet, network: Any, identifier: str) -> None:
@@ -603,10 +612,10 @@ def release(sheet: Sheet, network: Any, identifier: str) -> None:
     sheet.add(f"release {sheet.word(ipam.directory(network))}")
 
 
-def announce(sheet: Sheet, network: str, record: dict[str, Any], address: Any) -> None:
+def announce(sheet: Sheet, network: Any, record: dict[str, Any], address: Any) -> None:
     from ..network import dns
 
-    place = sheet.word(dns.place(network))
+    place = sheet.word(dns.place(network.name))
     names = sheet.word(address, f" {record['name']} {record['id'][:12]} {record['hostname']}".lower())
     sheet.add(f"mkdir -p -m 700 {place}", f'echo {names} >{place}/"$id"')
 
@@ -870,13 +879,14 @@ CALLS: dict[str, Callable[..., None]] = {
     "ipam.release": release,
     "bridge.ipv4_only": ipv4_only,
     "dns.listen": none("where the container asks for names: sockets inside, and a program outside that answers there"),
-    "containers.announce": announce,
+    "networks.announce": announce,
     "bridge.remember_forwarding": remember_forwarding,
     "bridge.restore_forwarding": none("ip_forward as it was before the first container (system reset)"),
     "nat.reserve": none("sockets that keep these ports from other programs"),
     "nat.reserve_any": reserve_any,
     "nat.withdraw": withdraw,
     "foreign.expel": expel,
+    "nat.forget": none("the network's elements in the firewall's sets (network rm)"),
     "conntrack.conntrack_delete": conntrack_delete,
     "overlay.mount_at": mount_at,
     "cgroups.empty": empty,

@@ -1,0 +1,380 @@
+"""Networks by name: made, looked at, removed; and a container plugged in and out while it runs.
+
+    networks/<name>.json     what it is (network.Network): made first, removed last
+    leases/<name>/           in /run: who has which address of it
+
+A record's `networks` says where the container's cables go, in the order of eth0, eth1 and on, and what was asked for
+there: {"backend": {"ip": "", "mac": "", "aliases": []}}. Its state's `ends` says what it has got, while it runs:
+{"backend": {"device": "eth0", "address": "172.29.0.2"}}. What is asked for is written before anything is done, and what
+is taken away is taken before that is written: a teardown always knows of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import namedtuple
+
+from .. import errors, files, host, netlink, steps
+from ..network import MOST, Network, bridge, cable, directory, dns, every, ipam, load
+from . import names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing: 4 ms of every start
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from .containers import Containers, Record
+
+    List = list[Network]  # inside the class, `list` is its method
+    Names = list[str]
+
+PREDEFINED = ("bridge", "host", "none")
+
+
+class Plug(namedtuple("Plug", "network device symbol wanted mac way_out")):
+    """One of a container's cables: the end inside is `device`, and `symbol` stands for its address.
+
+    `wanted` is the address asked for, if any, `mac` the hardware address; the way to everything else is the first's
+    that has one.
+    """
+
+    network: Network
+    device: str
+    symbol: steps.Symbol
+    wanted: str
+    mac: str
+    way_out: bool
+
+
+# What a start needs
+
+
+def get(root: str, name: str) -> Network:
+    """The network of that name. Raises NetworkNotFound."""
+    found = bridge.default(root) if name == "bridge" else load(root, name) if names.valid(name) else None
+    if found is None:
+        others = ", ".join(["bridge", "host", *(network.name for network in every(root) if network.name != "bridge")])
+        raise errors.NetworkNotFound(f"no such network: {name}; {others}, none and container:NAME are there")
+    return found
+
+
+def own(mode: str) -> bool:
+    """Whether a network mode is the name of a network, with an end of its own for each container."""
+    return mode not in ("host", "none") and not mode.startswith("container:")
+
+
+def asked(record: Record) -> dict[str, dict[str, Any]]:
+    """What a record's `networks` says; an earlier version wrote none."""
+    found: dict[str, dict[str, Any]] | None = record.get("networks")
+    return ({"bridge": {}} if record["network"] == "bridge" else {}) if found is None else found
+
+
+def plugs(root: str, record: Record) -> list[Plug]:
+    """Where its cables go. Raises NetworkNotFound for a network that has been removed since."""
+    found: list[Plug] = []
+    for number, (name, end) in enumerate(asked(record).items()):
+        network = get(root, name)
+        symbol = steps.Symbol(f"address_{number}") if number else steps.ADDRESS
+        way_out = not network.internal and not any(other.way_out for other in found)
+        found.append(Plug(network, f"eth{number}", symbol, end.get("ip", ""), end.get("mac", ""), way_out))
+    return found
+
+
+def ends(record: Record, values: steps.Values) -> dict[str, dict[str, str]]:
+    """What it has got by a start, by network."""
+    addresses = [values["address" if not number else f"address_{number}"] for number in range(len(asked(record)))]
+    return {
+        name: {"device": f"eth{number}", "address": address}
+        for number, (name, address) in enumerate(zip(asked(record), addresses, strict=True))
+    }
+
+
+def setup(network: Network) -> steps.Plan:
+    """What its containers share, where it is not there yet."""
+    return bridge.setup(network)
+
+
+def plug_in(plug: Plug, identifier: str) -> steps.Plan:
+    """One more cable of a container, process steps.PID, whose address is leased."""
+    return bridge.attach(
+        plug.network, identifier, device=plug.device, address=plug.symbol, mac=plug.mac, way_out=plug.way_out
+    )
+
+
+def lease(plug: Plug, identifier: str) -> steps.Step:
+    """Its address."""
+    words = [plug.network, identifier] + ([plug.wanted] if plug.wanted else [])
+    why = "the address that was asked for" if plug.wanted else "an address that nobody else has"
+    return steps.call(ipam.lease, *words, why=why, result=plug.symbol.name)
+
+
+def announce(network: Network, record: Record, address: str) -> None:
+    """Say what a container is called in a network: its name, the beginning of its id, its host name, its aliases."""
+    called = [record["name"], record["id"][:12], record["hostname"], *asked(record)[network.name].get("aliases", [])]
+    servers = [dns.NOBODY] if network.internal else record["dns"]["servers"]
+    dns.announce(network.name, record["id"], address, called, servers)
+
+
+def unplug(root: str, record: Record) -> steps.Plan:
+    """Nothing of the container is left in any network; its cables go with its namespace."""
+    for number, name in enumerate(asked(record)):
+        network = load(root, name) or Network(name, "", "", "", 0)  # one that has gone has no lease either
+        yield steps.unlink(f"{dns.place(name)}/{record['id']}", why="nobody is called that")
+        yield from bridge.detach(network, record["id"], bool(record["ports"]) and number == 0, unplug=False)
+
+
+class Networks:
+    """The networks of a store."""
+
+    def __init__(self, containers: Containers) -> None:
+        self.containers = containers
+        self.root = containers.root
+
+    def list(self) -> List:
+        """All of them but host and none, by name; the default one as well, which is made by its first container."""
+        return sorted([bridge.default(self.root), *(each for each in every(self.root) if each.name != "bridge")])
+
+    def find(self, name: str) -> Network:
+        """A network by name, id, or any unique prefix of its id. Raises NetworkNotFound, InvalidArgument."""
+        known = self.list()
+        found = [network for network in known if network.name == name]
+        found = found or [network for network in known if name and identity(self.root, network).startswith(name)]
+        if len(found) > 1:
+            raise errors.InvalidArgument(f"{name} is the beginning of {len(found)} ids of networks: write more of it")
+        if not found:
+            raise errors.NetworkNotFound(f"network {name} not found")
+        return found[0]
+
+    def create(
+        self, name: str, driver: str = "bridge", subnet: str = "", gateway: str = "", ip_range: str = "",
+        internal: bool = False, labels: Mapping[str, str] | None = None, options: Mapping[str, str] | None = None,
+    ) -> Network:  # fmt: skip
+        """Make a network, and its bridge. What is not given is chosen; `options` are docker's names (OPTIONS).
+
+        Raises Conflict for a name or a subnet that is taken, InvalidArgument.
+        """
+        if not names.valid(name) or name.startswith("container:") or len(name) > 64:
+            raise errors.InvalidArgument(f"{name!r} is no name for a network: letters, digits and `_.-`, two at least")
+        if driver not in DRIVERS:
+            raise errors.InvalidArgument(f"there is no network driver {driver!r}: {', '.join(DRIVERS)}")
+        wished = dict(options or {})
+        settings = settings_of(wished)
+        if ip_range:
+            low, high = ipam.bounds(ip_range)
+            first, last = ipam.bounds(subnet) if subnet else (1, 0)
+            if not first <= low <= high <= last:
+                raise errors.InvalidArgument(f"the range {ip_range} is not within --subnet {subnet or '(none given)'}")
+        files.make_directory(directory(self.root))
+        with files.locked(directory(self.root)):
+            if name in PREDEFINED or load(self.root, name):
+                raise errors.Conflict(f"network with name {name} already exists")
+            network = bridge.made(self.root, name, names.new_id(), subnet, gateway, settings.pop("mtu", 0))
+            network = network._replace(
+                created=timestamp(), driver=driver, ip_range=ip_range, internal=internal, labels=dict(labels or {}),
+                options=wished, **settings,
+            )  # fmt: skip
+            try:
+                steps.execute(setup(network), {})
+            except BaseException:
+                steps.execute(bridge.remove(network), {})
+                raise
+        return network
+
+    def remove(self, name: str) -> str:
+        """Remove a network that no running container is in. Returns its name. Raises NetworkNotFound, Conflict."""
+        if name in PREDEFINED:
+            raise errors.Conflict(f"{name} is a pre-defined network and cannot be removed")
+        network = self.find(name)
+        if network.name == "bridge":
+            raise errors.Conflict("bridge is a pre-defined network and cannot be removed")
+        files.make_directory(ipam.directory(network), 0o700)
+        with files.locked(directory(self.root)), files.locked(ipam.directory(network)):
+            users = ipam.leases(network)
+            if users:
+                known = {identifier: self.containers.read(identifier) for identifier in users}
+                words = [f"{record['name']} ({key[:12]})" if record else key[:12] for key, record in known.items()]
+                raise errors.Conflict(
+                    f"network {network.name} has active endpoints: {', '.join(sorted(words))}: stop or disconnect them"
+                )
+            steps.execute(bridge.remove(network), {})
+        return str(network.name)
+
+    def prune(self, chosen: Callable[[Network], bool] = bool) -> Names:
+        """Remove the chosen ones of the networks that no container, running or not, is in. Their names."""
+        used = {name for record in self.containers.records() for name in asked(record)}
+        gone = []
+        for network in self.list():
+            if network.name not in used and network.name != "bridge" and chosen(network):
+                try:
+                    gone.append(self.remove(network.name))
+                except (errors.Conflict, errors.NetworkNotFound):
+                    pass  # a container has come, or somebody else has removed it
+        return gone
+
+    # Plugging in and out
+
+    def connect(self, name: str, container: str, ip: str = "", mac: str = "", aliases: tuple[str, ...] = ()) -> None:
+        """One more network for a container: at once if it runs, else at its next start.
+
+        Raises NetworkNotFound, ContainerNotFound, Conflict, InvalidArgument.
+        """
+        network = self.find(name)
+        record = self.containers.find(container)
+        if not own(record["network"]) and record["network"] != "none":
+            raise errors.InvalidArgument(f"{record['name']} has no network of its own: it shares {record['network']}")
+        end = {"ip": ip, "mac": mac_address(mac), "aliases": list(aliases)}
+        with files.locked(directory(self.root)):
+            record = self.containers.find(record["id"])
+            there = asked(record)
+            if network.name in there:
+                raise errors.Conflict(f"endpoint with name {record['name']} already exists in network {network.name}")
+            if len(there) >= MOST:
+                raise errors.Conflict(f"{record['name']} is in {MOST} networks, which is the most")
+            mode = network.name if record["network"] == "none" else record["network"]
+            self.containers.change(record["id"], networks={**there, network.name: end}, network=mode)
+            if record["status"] in ("running", "paused"):
+                try:
+                    self._plug_in(record, network, end)
+                except BaseException:
+                    self._unplug(record, network)
+                    self.containers.change(record["id"], networks=there, network=record["network"])
+                    raise
+
+    def disconnect(self, name: str, container: str) -> None:
+        """One network less for a container, at once if it runs. Raises what `connect` raises."""
+        network = self.find(name)
+        with files.locked(directory(self.root)):
+            record = self.containers.find(container)
+            there = asked(record)
+            if network.name not in there:
+                raise errors.Conflict(f"container {record['id']} is not connected to network {network.name}")
+            if record["status"] in ("running", "paused"):
+                self._unplug(record, network)
+            rest = {other: end for other, end in there.items() if other != network.name}
+            mode = record["network"] if record["network"] in rest else next(iter(rest), "none")
+            self.containers.change(record["id"], networks=rest, network=mode)
+
+    def _plug_in(self, record: Record, network: Network, end: dict[str, Any]) -> None:
+        ends = record["ends"]
+        taken = {other["device"] for other in ends.values()}
+        device = next(name for name in (f"eth{number}" for number in range(MOST)) if name not in taken)
+        way_out = not network.internal and not any(self._leads_out(other) for other in ends)
+        plug = Plug(network, device, steps.ADDRESS, end["ip"], end["mac"], way_out)
+        values: steps.Values = {"pid": record["pid"]}
+        plan = [*setup(network), lease(plug, record["id"]), *plug_in(plug, record["id"])]
+        steps.execute(plan, values)
+        self._note_ends(record, {**ends, network.name: {"device": device, "address": values["address"]}})
+        announce(network, self.containers.find(record["id"]), values["address"])
+        with open(f"{self.containers.path(record['id'])}/hosts", "a") as file:
+            file.write(f"{values['address']}\t{record['hostname']}\n")
+
+    def _unplug(self, record: Record, network: Network) -> None:
+        ends = dict(record["ends"])
+        end = ends.pop(network.name, None)
+        device = end["device"] if end else self._device_of(record, network)
+        first = network.name == next(iter(asked(record)))
+        published = bool(record["ports"]) and first  # ports lead to eth0
+        dns.forget(network.name, record["id"])
+        if device:
+            steps.execute(bridge.detach(network, record["id"], published, device=device), {})
+        else:
+            ipam.release(network, record["id"])
+        if end is None:
+            return
+        self._note_ends(record, ends)
+        hosts = f"{self.containers.path(record['id'])}/hosts"
+        lines = files.read(hosts).decode(errors="replace").splitlines(keepends=True)
+        with open(hosts, "r+") as file:  # in place: it is bound into the container
+            file.writelines(line for line in lines if line.split("\t")[0] != end["address"])
+            file.truncate()
+        following = next((name for name in ends if self._leads_out(name)), "")
+        if self._leads_out(network.name) and following:
+            netlink.route_add("default", get(self.root, following).gateway, namespace=record["pid"])
+
+    def _leads_out(self, name: str) -> bool:
+        network = load(self.root, name)
+        return network is None or not network.internal
+
+    def _device_of(self, record: Record, network: Network) -> str:
+        """The end of a cable that was plugged in and not noted: the connect that did it failed on its way."""
+        found = netlink.link(network.device)
+        for number in range(MOST):
+            port = netlink.link(cable(record["id"], f"eth{number}"))
+            if found and port and port.master == found.ifindex:
+                return f"eth{number}"
+        return ""
+
+    def _note_ends(self, record: Record, ends: dict[str, Any]) -> None:
+        path = f"{self.containers.run_directory(record['id'])}/state.json"
+        state = json.loads(files.read(path))
+        files.write(path, json.dumps({**state, "ends": ends}).encode())
+
+
+DRIVERS = ("bridge",)
+
+# docker's names of options of the driver bridge (docker-network-create(1)), what each says of a Network, and its kind.
+OPTIONS = {
+    "com.docker.network.driver.mtu": ("mtu", int), "mtu": ("mtu", int),
+    "com.docker.network.bridge.name": ("device", str),
+    "com.docker.network.bridge.enable_icc": ("icc", bool),
+    "com.docker.network.bridge.enable_ip_masquerade": ("masquerade", bool),
+}  # fmt: skip
+
+
+def settings_of(options: Mapping[str, str]) -> dict[str, Any]:
+    """What options say. Raises InvalidArgument for an unknown one, or a value that it cannot have."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise errors.InvalidArgument(f"there is no option {name!r} of a bridge: {', '.join(OPTIONS)}")
+        field, kind = OPTIONS[name]
+        if kind is int and not value.isdecimal():
+            raise errors.InvalidArgument(f"{name}={value}: a number")
+        if kind is bool and value not in ("true", "false"):
+            raise errors.InvalidArgument(f"{name}={value}: true or false")
+        if field == "device" and (not names.valid(value) or len(value) > 15 or netlink.link(value)):
+            raise errors.InvalidArgument(f"{name}={value}: 15 letters, digits, `_.-` at most, no device that is there")
+        found[field] = value == "true" if kind is bool else kind(value)
+    return found
+
+
+def mac_address(text: str) -> str:
+    """A hardware address as the kernel writes it. Raises InvalidArgument for what is none, or a group's."""
+    parts = text.lower().replace("-", ":").split(":")
+    digits = frozenset("0123456789abcdef")
+    if text and not (len(parts) == 6 and all(len(part) == 2 and digits.issuperset(part) for part in parts)):
+        raise errors.InvalidArgument(f"{text} is no MAC address: write it like 02:42:ac:11:00:02")
+    if text and int(parts[0], 16) & 1:
+        raise errors.InvalidArgument(f"{text} is the address of a group, not of one device: make the first byte even")
+    return ":".join(parts) if text else ""
+
+
+def identity(root: str, network: Network) -> str:
+    """A network's 64 digits; those of a predefined one are this store's and its name's."""
+    if network.id:
+        return str(network.id)
+    return predefined_id(root, network.name)
+
+
+def predefined_id(root: str, name: str) -> str:
+    """The same for bridge, host and none."""
+    from .. import oci
+
+    return oci.digest(f"{root}\0{name}".encode())[7:]
+
+
+def timestamp() -> str:
+    """Now, as documents have it."""
+    from ..runtime import log
+
+    return log.timestamp()
+
+
+def attached(root: str) -> dict[str, dict[str, str]]:
+    """Every lease, by network: who has which address. For `system check`."""
+    found = {network.name: ipam.leases(network) for network in [bridge.default(root), *every(root)]}
+    place = f"{host.run_root()}/leases"
+    for name in os.listdir(place) if os.path.isdir(place) else []:
+        found.setdefault(name, ipam.leases(Network(name, "", "", "", 0)))
+    return found
