@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from .. import errors
 from ..engine import client, firewall
 from ..network import nat
 from . import UsageError, ps, table

@@ -28,7 +28,7 @@ from collections import namedtuple
 from .. import errors, files, host, steps, syscalls
 from ..image import blobs, store
 from ..kernel import cgroups, overlay
-from ..network import dns, foreign, nat
+from ..network import dns, foreign, ipam, nat
 from ..runtime import launch, log, monitor, session, spec, state
 from . import configure, events, keeper, names, networks, volumes
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     Records = list[Record]  # inside the class, `list` is its method
     Names = list[str]
     Users = list[removal.User]
+    Plugs = list[networks.Plug]
 
 
 class Start(namedtuple("Start", "record config plan options")):
