@@ -6,7 +6,7 @@ import json
 
 from ..engine import client, firewall
 from ..network import nat
-from . import UsageError, ps, table
+from . import Help, UsageError, flags, ps, table
 from .flags import Flag, parse
 
 FLAGS = [
@@ -23,8 +23,7 @@ USAGE = "firewall plan [-p PORT …] [-P IMAGE]"
 def main(arguments: list[str]) -> int:
     """firewall plan: looks, and changes nothing."""
     if arguments and arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0
+        raise Help(flags.usage(USAGE, FLAGS))
     if not arguments or arguments[0] != "plan":
         raise UsageError(USAGE)
     values, rest = parse(USAGE, FLAGS, arguments[1:], stop=True)

@@ -315,7 +315,7 @@ class Containers:
         for plug in plugs:
             attach += steps.about("bridge", networks.plug_in(plug, record["id"]))
         if plugs:
-            attach += steps.about("bridge", self.names_in(plugs, record))
+            attach += steps.about("engine", self.names_in(plugs, record))
             attach += steps.about("nat", nat.publish(record["id"], [nat.Port(**port) for port in record["ports"]]))
         yield from launch.plan(config, rootfs, record["stdin"], explain, attach)
 
