@@ -94,10 +94,14 @@ BROKEN = {
     "string-subclass": b"class Odd(Exception):\n    def __str__(self): return 7\nraise Odd()\n",
 }
 
-# What is run at import, before or after a whole solution. The points say what is left of it.
+# What is run at import, before a whole solution. The points say what is left of it: an attack may cost its author his
+# own points, one that does nothing costs nothing, and nobody gets a point that his functions have not earned.
 AT_IMPORT = {
+    # SystemExit at import: there is no function to call.
     "sys-exit": ("import sys; sys.exit(0)", NOTHING),
+    # The process ends before there is one.
     "os-exit": ("import os; os._exit(0)", NOTHING),
+    # The assertions are not in his process, and his functions are good ones.
     "patched-assert": ("import builtins; builtins.AssertionError = Exception", ALL),
     "patched-pytest": (
         """
@@ -107,7 +111,9 @@ AT_IMPORT = {
         """,
         ALL,
     ),
+    # Answers are json.dumps's in his process: all of them are None now, and lack the question's number.
     "patched-json": ("import json; json.dumps = lambda *_, **__: '{\"returned\": null}'", NOTHING),
+    # It never gets to its functions: the import does not come back in its five seconds. 256 processes are the cell's.
     "fork-bomb": (
         """
         import os
@@ -119,6 +125,9 @@ AT_IMPORT = {
         """,
         NOTHING,
     ),
+    # It fills its own /tmp, which is in memory and bounded, after the layers were laid there; then come good functions.
+    # Names, directories, whiteouts and mounts take no room in a tmpfs, data does. One test compares data that is
+    # written afterwards, to be copied up: its 2 points are lost, the other 11 have been earned.
     "full-disk": (
         """
         try:
@@ -128,14 +137,21 @@ AT_IMPORT = {
         except OSError:
             pass
         """,
-        ALL - 2,  # nothing can be copied up any more: that test is lost, and those that write nothing are not
+        ALL - 2,
     ),
+    # The import does not come back.
     "endless": ("while True: pass", NOTHING),
     "endless-output": ("while True: print('x' * 100_000)", NOTHING),
+    # Killed for memory at import, at the cell's 512 MB; the keeper is spared, and makes the next test's room.
     "memory": ("hog = []\nwhile True: hog.append(b'x' * (1 << 24))", NOTHING),
+    # He is process 1 of his pid namespace: -1 is everybody else in there, and there is nobody. Then good functions.
     "kill-all": ("import os, signal\ntry: os.kill(-1, signal.SIGKILL)\nexcept ProcessLookupError: pass", ALL),
+    # His parent is outside of his pid namespace, so getppid() is 0, and kill(0) is his own process group: process 1
+    # alone, which no SIGKILL from inside reaches (pid_namespaces(7)). So nothing has happened, and his points are his.
     "kill-parent": ("import os, signal\ntry: os.kill(os.getppid(), signal.SIGKILL)\nexcept OSError: pass", ALL),
+    # Without the pipes nobody hears of his functions.
     "closed": ("import os\nos.closerange(0, 256)", NOTHING),
+    # An answer of None for whatever is asked, and functions that are not there: the kernel shows nothing of them.
     "forged": (
         """
         import os
@@ -149,6 +165,7 @@ AT_IMPORT = {
         """,
         NOTHING,
     ),
+    # What is no answer of ours is passed over; then there are no functions.
     "deep-answer": (
         """
         import os
@@ -224,7 +241,9 @@ def hostile(reference: str, secret: list[str], package: str) -> Iterator[Student
         yield Student(f"evil-{name}", {path: text.encode()}, points)
     inside = reference.replace('    for name in ("upper"', '    os._exit(0)\n    for name in ("upper"')
     assert inside != reference
+    # It is stack() that ends the process; freeze() is a good one, and 3 points.
     yield Student("evil-exit-in-function", {path: inside.encode()}, 3)
+    # It looks around, finds nothing, and goes on to good functions.
     yield Student("evil-spy", {path: f"{spy(secret, package)}\n{reference}".encode()}, ALL)
     stub = without(reference, "stack", "freeze", "changes").encode()
     plugins = {"conftest.py": CHEAT, "06_overlay/conftest.py": CHEAT, "pytest.ini": b"[pytest]\naddopts = -p cheat\n"}
