@@ -26,7 +26,9 @@ from ..lab import Lab, every
 from .records import COUNTED, Entry, Graded, Records
 
 FIXED = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")  # Canvas, "Gradebook CSV format"
-DEFECT = "the test itself failed, which is a defect of the lab"  # plugin.hint's words
+# plugin.hint's words
+DEFECT = "the test itself failed, which is a defect of the lab"
+USELESS = "the test can do nothing with that"
 POSSIBLE = "    Points Possible"
 
 
@@ -75,7 +77,7 @@ def defects(graded: Sequence[Graded]) -> list[str]:
     found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for one in graded:
         for test in one.tests:
-            if test["outcome"] == "failed" and DEFECT in test["hint"]:
+            if test["outcome"] == "failed" and (DEFECT in test["hint"] or USELESS in test["hint"]):
                 found[one.lab, test["title"]].append(one.student)
     return [
         f"{lab}: the test {title!r} itself broke down, for {', '.join(students[:5])}"

@@ -88,7 +88,7 @@ def check(lab: Lab, file: str = "", arguments: tuple[str, ...] = ()) -> tuple[in
 
 def pytest(lab: Lab, file: str, results: str, *arguments: str) -> list[str]:
     """The command that runs a lab's tests on a file. To be run in `above(lab)` with `environment()`."""
-    command = [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", lab.directory]
+    command = [sys.executable, "-B", "-m", "pytest", "-qq", "-p", "no:cacheprovider", lab.directory]
     if importlib.util.find_spec("pytest_timeout"):  # a checkout's settings speak of it
         command += ["-p", "pytest_timeout"]
     return [*command, f"--lab-file={os.path.abspath(file)}", f"--results={results}", *arguments]

@@ -22,6 +22,7 @@ import functools
 import json
 import os
 import random
+import reprlib
 import secrets
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -201,7 +202,7 @@ def pytest_runtest_makereport(
     results = item.config.stash[RESULTS]
     if item.name in results and report.when == "teardown":
         return report  # what a room left when it was closed is no fault of the test's
-    points = mark.args[0]
+    points, keeper = mark.args[0], item.funcargs.get("keeper")
     results[item.name] = entry = {
         "test": item.name,
         "title": (item.function.__doc__ or item.name).strip().splitlines()[0],
@@ -209,7 +210,7 @@ def pytest_runtest_makereport(
         "points": points if report.passed else 0,
         "of": points,
         "outcome": "not gradable here" if report.skipped else report.outcome,
-        "hint": "" if report.passed else hint(report, call),
+        "hint": "" if report.passed else hint(report, call, keeper if isinstance(keeper, rooms.Keeper) else None),
         "seconds": round(call.duration, 3),
     }
     if item.config.option.results:
@@ -218,7 +219,12 @@ def pytest_runtest_makereport(
     return report
 
 
-def hint(report: pytest.TestReport, call: pytest.CallInfo[None]) -> str:
+# What a test raises that takes a value for a list, say, and has been given None.
+SURPRISED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+USELESS = "the test can do nothing with that"
+
+
+def hint(report: pytest.TestReport, call: pytest.CallInfo[None], keeper: rooms.Keeper | None) -> str:
     """Why a test failed or was left out: an assertion's own words, without what pytest adds to them."""
     if report.skipped and isinstance(report.longrepr, tuple):
         return str(report.longrepr[2]).removeprefix("Skipped: ")
@@ -227,14 +233,18 @@ def hint(report: pytest.TestReport, call: pytest.CallInfo[None]) -> str:
     said = str(error).partition("\nassert ")[0].strip()
     if isinstance(error, AssertionError | errors.MiniContainerError) and said and not said.startswith("assert "):
         return said
+    if isinstance(error, SURPRISED) and keeper and keeper.returned:
+        name, value = keeper.returned
+        return f"{name}() returned {reprlib.repr(value)}: {USELESS} ({type(error).__name__}: {said})"
     return f"the test itself failed, which is a defect of the lab: {type(error).__name__}: {said}"
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Points, and a hint for each failure."""
+    """Points, and a hint for each failure; in place of pytest's own list of them, which would come behind it."""
     results = list(config.stash[RESULTS].values())
     if not results:
         return
+    terminalreporter.reportchars = ""
     terminalreporter.section("points")
     for entry in results:
         sign = {"passed": "✓", "failed": "✗"}.get(entry["outcome"], "–")
@@ -245,4 +255,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         for line in entry.get("printed", "").splitlines()[-LINES:] if sign == "✗" else ():
             terminalreporter.write_line(f"        printed: {line}")
     gradable = [entry for entry in results if entry["outcome"] in ("passed", "failed")]
-    terminalreporter.write_line(f"{sum(e['points'] for e in gradable)} of {sum(e['of'] for e in gradable)} points")
+    seed = f" (--seed={config.option.seed} is the same again)" if any(e["outcome"] == "failed" for e in results) else ""
+    points, of = sum(e["points"] for e in gradable), sum(e["of"] for e in gradable)
+    terminalreporter.write_line(f"{points} of {of} points{seed}")

@@ -79,6 +79,7 @@ class Keeper:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         self.find = pid or (lambda: self.process.pid)
         self.waiting = b""
+        self.returned: tuple[str, Any] | None = None  # what the learner's function has returned last, for hints
 
     def ask(self, question: dict[str, Any], within: float) -> dict[str, Any]:
         """One question, one answer; Failed where the keeper itself has ended or is stuck."""
@@ -139,6 +140,7 @@ class Room:
         self.plain = plain
         self.uid = PLAIN_UID + os.getpid() % 500 if plain else uid
         wanted = {"uid": self.uid, "disk": DISK, "writable": list(writable), "plain": plain}
+        keeper.returned = None
         told = keeper.ask({"open": wanted}, within=60)
         if "opened" not in told:
             raise errors.Unsupported(f"no room can be made here: {told['broken']}")
@@ -178,6 +180,7 @@ class Room:
             raise Failed(f"{name}() is still the stub: it raises NotImplementedError")
         if outcome.raised:
             raise Failed(f"{name}() raised {outcome.raised}: {outcome.text}")
+        self.keeper.returned = name, outcome.returned
         return outcome.returned
 
     def attempt(self, name: str, *arguments: Any, within: float = PATIENCE) -> Outcome:

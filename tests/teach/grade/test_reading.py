@@ -140,10 +140,12 @@ def test_a_test_that_broke_down_is_named() -> None:
     """The instructor reads of it; the words are the plugin's own."""
     item = pytest.CallInfo.from_call(lambda: len(None), "call")  # type: ignore[arg-type]
     report = SimpleNamespace(skipped=False)
-    hint = plugin.hint(report, item)  # type: ignore[arg-type]
-    one = graded("ann")
-    one.tests[0]["hint"] = hint
-    assert outputs.defects([one]) == ["06_overlay: the test 'T' itself broke down, for ann: read the hints, and decide"]
+    returned = SimpleNamespace(returned=("changes", None))
+    for keeper in (None, returned):
+        one = graded("ann")
+        one.tests[0]["hint"] = plugin.hint(report, item, keeper)  # type: ignore[arg-type]
+        (said,) = outputs.defects([one])
+        assert said == "06_overlay: the test 'T' itself broke down, for ann: read the hints, and decide"
     assert outputs.defects([graded("bob")]) == []
 
 

@@ -42,6 +42,19 @@ def test_a_student_unpacks_and_checks(tmp_path: Path) -> None:
     assert "✓ 3/3  " in done.stdout
 
 
+@pytest.mark.needs("user-namespace")
+def test_a_check_ends_with_the_points(tmp_path: Path) -> None:
+    """And a value with which a test can do nothing is named; the seed makes the same inputs once more."""
+    reference = (CHECKOUT / "labs" / "solutions" / "16_measure.py").read_text()
+    source = reference.replace("def compare(", "def compare(*_): return None\n\n\ndef unused(")
+    assert source != reference
+    (tmp_path / "lab.py").write_text(source)
+    done = minicontainer("lab", "check", "16", str(tmp_path / "lab.py"), "--seed=abc", check=False)
+    assert done.returncode == 1
+    assert "hint: compare() returned None: the test can do nothing with that (TypeError: " in done.stdout
+    assert done.stdout.splitlines()[-1] == "15 of 19 points (--seed=abc is the same again)"
+
+
 def test_an_instructor_gets_everything(tmp_path: Path) -> None:
     (path,) = bundle.instructor(str(tmp_path), [labs.get("06")])
     with zipfile.ZipFile(path) as zipped:
