@@ -22,6 +22,10 @@ def test_each_lab_has_a_reference() -> None:
     assert [lab.name for lab in LABS if not Path(lab.solution).exists()] == []
 
 
+def test_each_lab_is_compared_with_the_package_or_says_why_not() -> None:
+    assert {lab.number for lab in LABS if not proof.package(lab)} == set(proof.NO_PACKAGE)
+
+
 @each
 def test_the_stub_is_the_generated_one(lab: labs.Lab) -> None:
     written = Path(lab.directory, "lab.py").read_text()
