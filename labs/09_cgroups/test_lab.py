@@ -144,11 +144,13 @@ def test_how_often_it_had_to_wait(room, cgroup, rng):
     eventually(lambda: part()[0] >= 5)
     os.kill(room.outside(worker), signal.SIGKILL)
     time.sleep(0.25)  # the period that it ended in
-    throttled, periods = part()
-    assert throttled >= 5, f"a process that never rests was throttled {throttled} times: is the limit in force?"
+    before = part()
     told = room.call("used", cgroup.version, cgroup.shown, name)["throttled"]
-    assert told == pytest.approx(throttled / periods, abs=0.02), (
-        f"throttled in {throttled} of {periods} periods; used says {told}"
+    after = part()  # a slow machine may have counted one more meanwhile
+    assert before[0] >= 5, f"a process that never rests was throttled {before[0]} times: is the limit in force?"
+    shares = [throttled / periods for throttled, periods in (before, after)]
+    assert min(shares) - 0.02 <= told <= max(shares) + 0.02, (
+        f"throttled in {after[0]} of {after[1]} periods; used says {told}"
     )
 
 
