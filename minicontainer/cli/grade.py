@@ -21,7 +21,9 @@ FLAGS = [
     flags.Flag("--labs", "labs", "text", "05,06: only these (default: all that there are)"),
     flags.Flag("--jobs -j", "jobs", "text", "so many at a time (default: as many as there are processors)"),
     flags.Flag("--limit", "limit", "text", f"seconds for one student in one lab (default: {work.LIMIT:g})"),
-    flags.Flag("--roster", "roster", "text", "Canvas's gradebook as CSV: canvas.csv is that with the points"),
+    flags.Flag(
+        "--roster", "roster", "text", "Canvas's gradebook as CSV, kept for later runs; canvas.csv is it with the points"
+    ),
     flags.Flag("--only", "only", "list", "grade this student anew, on the same inputs"),
     flags.Flag("--executor", "executor", "text", "local (default), or slurm: spread over its nodes by a job array"),
     flags.Flag("--task", "task", "text", "LIST: in a job array, grade what its element's line of LIST names"),
@@ -39,6 +41,8 @@ def main(arguments: list[str]) -> int:
     if "out" not in values:
         raise UsageError(f"usage: minicontainer {SYNOPSIS}: --out names the folder for results")
     kept = records.Records(values["out"])
+    if values.get("roster"):
+        outputs.read_roster(values["roster"])  # a wrong one is said before an hour of grading
     if values["override"]:
         override(kept, rest, values.get("reason", ""))
     elif values["merge"]:
@@ -58,6 +62,7 @@ def main(arguments: list[str]) -> int:
         if values.get("executor") != "slurm" and (lacking := cell.obstacle()):
             raise errors.Unsupported(lacking)
         found, left_out = submissions.every(rest[0])
+        kept.prepare()
         for sentence in left_out:
             print(f"left out: {sentence}", file=sys.stderr)
         executor = values.get("executor", "local")

@@ -17,6 +17,7 @@ What a run keeps, below --out. Everything in outputs is made anew from the rest 
     overrides.jsonl                     {"student", "lab", "points", "reason", "when"}
     merged/STUDENT.json                 tests graded elsewhere, [{"lab", "test", "points", "of", "outcome", "hint"}]
     secret                              what seeds are made from
+    roster.csv                          the gradebook that was named last, which canvas.csv is made from
     outputs: index.html  junit.xml  canvas.csv  nbgrader.csv  gradescope/STUDENT.json  feedback/STUDENT.md
 
 `outcome` is passed or failed, which count; "not gradable here", whose hint names what the host lacks; "not graded",

@@ -3,7 +3,7 @@
     junit.xml                 a suite for each student and lab, as pytest writes it; from the records, because pytest
                               writes its own only at its end, which a run that was cut short never reaches
     gradescope/STUDENT.json   Gradescope's results.json (autograder specifications): each test with points and hint
-    canvas.csv                the roster's gradebook with the labs' points, to be imported again
+    canvas.csv                the last roster's gradebook with the labs' points, to be imported again
     nbgrader.csv              the table that `nbgrader export` writes: what stands behind nbgrader reads that
     feedback/STUDENT.md       points and hints, for the student
 
@@ -49,8 +49,8 @@ def write(records: Records, labs: Sequence[Lab], roster: str = "") -> tuple[list
             )
     problems += defects(graded)
     out = records.out
-    files.write(f"{out}/junit.xml", junit(graded))
-    files.write(f"{out}/nbgrader.csv", nbgrader(graded).encode())
+    files.write(f"{out}/junit.xml", junit(graded), 0o600)
+    files.write(f"{out}/nbgrader.csv", nbgrader(graded).encode(), 0o600)
     for directory in ("gradescope", "feedback"):
         files.remove_tree(f"{out}/{directory}")
     for student, results in by_student(graded).items():
@@ -60,8 +60,8 @@ def write(records: Records, labs: Sequence[Lab], roster: str = "") -> tuple[list
         ):
             files.make_directory(f"{out}/{directory}", 0o700)
             files.write(f"{out}/{directory}/{student}.{ending}", content.encode(errors="backslashreplace"), 0o600)
-    if roster:
-        text, said = canvas(read_roster(roster), graded)
+    if gradebook := records.roster(roster):
+        text, said = canvas(read_roster(gradebook), graded)
         files.write(f"{out}/canvas.csv", text.encode(), 0o600)
         problems += said
     return graded, problems

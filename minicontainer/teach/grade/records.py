@@ -19,7 +19,7 @@ from ..lab import Lab, every
 Entry = dict[str, Any]  # a test's line, as the plugin writes it: test, title, lab, points, of, outcome, hint, seconds
 
 OURS = (
-    "results", "hosts", "merged", "slurm", "secret", "overrides.jsonl",
+    "results", "hosts", "merged", "slurm", "secret", "overrides.jsonl", "roster.csv",
     "index.html", "junit.xml", "canvas.csv", "nbgrader.csv", "gradescope", "feedback",
 )  # fmt: skip
 COUNTED = ("passed", "failed")
@@ -68,6 +68,17 @@ class Records:
     def __init__(self, out: str) -> None:
         self.out = os.path.abspath(out)
 
+    def prepare(self) -> None:
+        """The folder is its owner's alone: whoever can enter it finds names and points."""
+        files.make_directory(self.out, 0o700)
+
+    def roster(self, path: str) -> str:
+        """Keep a gradebook, so that each later run fills it in again; the path of the one that is kept, "" for none."""
+        kept = f"{self.out}/roster.csv"
+        if path:
+            files.write(kept, files.read(path), 0o600)
+        return kept if os.path.exists(kept) else ""
+
     def hand_over(self) -> None:
         """Who has become root by sudo owns what came of it, and can open it: sudo(8), SUDO_UID."""
         uid, gid = int(os.environ.get("SUDO_UID", "0")), int(os.environ.get("SUDO_GID", "0"))
@@ -100,7 +111,7 @@ class Records:
         """Drawn once; whoever is first to make the link has drawn it."""
         path = f"{self.out}/secret"
         if not os.path.exists(path):
-            files.make_directory(self.out, 0o700)
+            self.prepare()
             drawn = f"{path}.{secrets.token_hex(4)}"
             files.write(drawn, secrets.token_hex(16).encode(), 0o600)
             try:
@@ -200,6 +211,7 @@ class Records:
 
     def merge(self, student: str, tests: Iterable[Entry]) -> None:
         """Keep what another grader found of a student, for the tests that no host of ours could grade."""
+        self.prepare()
         files.make_directory(f"{self.out}/merged", 0o700)
         files.write(f"{self.out}/merged/{student}.json", json.dumps(list(tests), indent=1).encode())
 
@@ -269,8 +281,8 @@ def lines(path: str) -> list[dict[str, Any]]:
 
 
 def append(path: str, line: dict[str, Any]) -> None:
-    """A line more."""
-    with open(path, "a") as file:
+    """A line more, in a file that is its owner's alone."""
+    with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "a") as file:
         file.write(json.dumps(line) + "\n")
 
 

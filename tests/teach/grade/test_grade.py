@@ -245,6 +245,11 @@ def test_every_output_of_a_run(tmp_path: Path, root: Path) -> None:
     rows = list(csv.reader(io.StringIO((out / "canvas.csv").read_text())))
     assert rows[0] == next(csv.reader(io.StringIO(ROSTER)))
     assert [row[6] for row in rows[1:]] == ["13.00", "13", "", ""]
+    minicontainer("grade", "--out", str(out), "--override", "perfect", "06", "12", "--reason", "late")
+    assert [row[6] for row in csv.reader((out / "canvas.csv").open())][2] == "12", "the gradebook is remembered"
+    minicontainer("grade", "--out", str(out), "--override", "perfect", "06", "13", "--reason", "not late")
+    open_ones = [path.name for path in (out, *out.iterdir()) if path.is_file() and path.stat().st_mode & 0o077]
+    assert (open_ones, out.stat().st_mode & 0o077) == ([], 0), "names and points are for nobody else"
     assert [row[5] for row in rows[1:]] == ["10", "7", "8", ""]
     perfect = json.loads((out / "gradescope/perfect.json").read_text())
     assert perfect["score"] == sum(test["score"] for test in perfect["tests"]) == 13
