@@ -549,6 +549,7 @@ def config_diff_ids(config: "dict[str, Any]") -> list[str]:
     for key in ("Labels", "Volumes", "ExposedPorts"):
         if not isinstance(inner.get(key) or {}, dict):
             raise errors.InvalidImage(f"the config is malformed: {key} must be an object")
+    _check_healthcheck(inner.get("Healthcheck") or {})
     for key in ("architecture", "os", "variant", "created", "author", "docker_version"):
         if not isinstance(config.get(key) or "", str):
             raise errors.InvalidImage(f"the config is malformed: {key} must be a string")
@@ -559,6 +560,19 @@ def config_diff_ids(config: "dict[str, Any]") -> list[str]:
         if not _is_moment(entry.get("created") or ""):
             raise errors.InvalidImage("the config is malformed: `created` must be a time, 2024-01-31T12:00:00Z")
     return diff_ids
+
+
+def _check_healthcheck(wished: object) -> None:
+    """Raise InvalidImage for what is not like {"Test": ["CMD", …], "Interval": nanoseconds, …, "Retries": 3}."""
+    if not isinstance(wished, dict):
+        raise errors.InvalidImage("the config is malformed: Healthcheck must be an object")
+    test = wished.get("Test") or []
+    if not isinstance(test, list) or not all(isinstance(word, str) for word in test):
+        raise errors.InvalidImage("the config is malformed: Healthcheck.Test must be a list of strings")
+    for key in ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"):
+        value = wished.get(key) or 0
+        if not isinstance(value, int) or value < 0:
+            raise errors.InvalidImage(f"the config is malformed: Healthcheck.{key} must be a number, 0 or more")
 
 
 def _is_moment(text: object) -> bool:

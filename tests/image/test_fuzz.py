@@ -39,7 +39,7 @@ def fuzz(check: Callable[..., None], examples: int, many: bool, *strategies: st.
     """Call `check` with that many examples; twenty times as many where there is time."""
     settled = settings(
         max_examples=examples * 20 if many else examples, derandomize=IN_CI or not many,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck), deadline=None,
     )  # fmt: skip
     settled(given(*strategies)(check))()
 
