@@ -14,8 +14,13 @@ SIOCSIFNAME = 0x8923  # netdevice(7): a device's new name
 def install(lab):
     """From now on the cable, its addresses and its route are one step; published ports are the package's, as before."""
 
-    def attach(network, container_id, ports=None):
-        yield steps.call(wire, lab.wire, network, steps.PID, steps.ADDRESS, container_id, why="the learner's wire()")
+    original = bridge.attach
+
+    def attach(network, container_id, ports=None, device="eth0", address=steps.ADDRESS, **more):
+        if device != "eth0":  # a container's second network is the package's
+            yield from original(network, container_id, ports, device, address, **more)
+            return
+        yield steps.call(wire, lab.wire, network, steps.PID, address, container_id, why="the learner's wire()")
         if ports:
             yield from nat.publish(container_id, ports)
 
