@@ -136,9 +136,9 @@ def report(ours: float, theirs: float) -> bench.Report:
 def test_a_bar_is_held_missed_or_not_measured() -> None:
     held, unmeasured = report(0.1, 1.0).bars
     assert held.held
-    assert face.verdict(held).startswith("bar held: bridge: at most 0.20 of docker: 0.100")
+    assert face.verdict(held).startswith("bar held: bridge, ours: at most 0.20 of docker: 0.100")
     assert not unmeasured.held
-    assert face.verdict(unmeasured) == "bar not measured: bridge: at most 0.20 of podman: podman is not installed"
+    assert face.verdict(unmeasured) == "bar not measured: bridge, ours: at most 0.20 of podman: podman is not installed"
     missed = report(0.25, 1.0).bars[0]
     assert not missed.held
     assert "MISSED" in face.verdict(missed)
@@ -188,7 +188,7 @@ def test_an_engine_that_is_not_there_says_so() -> None:
 
 
 def test_there_is_no_such_bench() -> None:
-    with pytest.raises(errors.InvalidArgument, match="start, life, load"):
+    with pytest.raises(errors.InvalidArgument, match="start, life, images"):
         bench.run("unknown", 1, lambda text: None)
 
 
