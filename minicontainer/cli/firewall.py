@@ -35,9 +35,8 @@ def main(arguments: list[str]) -> int:
         if not rest:
             raise UsageError("-P publishes what an image exposes: which one?")
         config = here.images.store.get(rest[0]).config.get("config") or {}
-        given = {f"{port.container}/{port.protocol}" for port in ports}
         exposed = nat.parse_exposed(list(config.get("ExposedPorts") or {}))
-        ports += [nat.any_free(port) for port in exposed if port not in given]
+        ports += map(nat.any_free, nat.unpublished(exposed, ports))
     plan = here.firewall.plan(ports, values.get("firewall", ""), values.get("network", "bridge"))
     print(json.dumps(plan.document(), indent=4) if "format" in values else text(plan), end="\n")
     return 0

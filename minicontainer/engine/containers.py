@@ -28,7 +28,7 @@ from collections import namedtuple
 from .. import errors, files, host, steps, syscalls
 from ..image import blobs, store
 from ..kernel import cgroups, overlay
-from ..network import dns, foreign, ipam, nat
+from ..network import bridge, dns, foreign, ipam, nat
 from ..runtime import launch, log, monitor, session, spec, state
 from . import configure, events, keeper, names, networks, volumes
 
@@ -228,9 +228,8 @@ class Containers:
         """Publish all that image and user expose, where no -p says on which port. Those that were added: "80/tcp"."""
         if not networks.own(options["network_mode"]):
             return []
-        given = {f"{port.container}/{port.protocol}" for port in options["ports"]}
         exposed = nat.parse_exposed([*(image.get("ExposedPorts") or {}), *options["expose"]])
-        added = [port for port in exposed if port not in given]
+        added = nat.unpublished(exposed, options["ports"])
         options["ports"] = [*options["ports"], *map(nat.any_free, added)]
         return added
 
@@ -243,13 +242,13 @@ class Containers:
             if options["ports"]:
                 raise errors.InvalidArgument(f"ports can be published on a bridge only, not with --network {mode}")
             return
-        wished = {networks.get(self.root, name).name: end for name, end in {mode: {}, **wished}.items()}
-        for end in wished.values():
-            end["mac"] = networks.mac_address(end.get("mac", ""))
-        first = networks.get(self.root, mode)
+        wished = {mode: {}, **wished}
+        first, *_ = [networks.get(self.root, name) for name in wished]
         if options["ports"] and first.internal:
             raise errors.InvalidArgument(f"ports cannot be published on {mode}: it is internal, nobody may come in")
-        options["networks"] = wished
+        options["networks"] = {
+            name: {**end, "mac": networks.mac_address(end.get("mac", ""))} for name, end in wished.items()
+        }
 
     def hostname(self, options: dict[str, Any]) -> str:
         """The name asked for, or that of the machine or container whose network or uts namespace it is to share."""
@@ -293,7 +292,7 @@ class Containers:
                 if running is None:
                     raise errors.Conflict(f"container {name} is not running: its {kind} namespace cannot be shared")
                 result[kind] = running["pid"]
-            elif options[key] not in MODES.get(kind, (options[key],)):
+            elif kind in MODES and options[key] not in MODES[kind]:
                 raise errors.InvalidArgument(f"there is no {kind} mode {options[key]!r}: use host or container:NAME")
         return result
 
@@ -303,11 +302,11 @@ class Containers:
         rootfs = f"{directory}/rootfs"
         plugs = networks.plugs(self.root, record)
         for plug in plugs:
-            yield from steps.about("bridge", networks.setup(plug.network))
+            yield from steps.about("bridge", bridge.setup(plug.network))
             if record["firewall"] == "docker-user":
                 yield from steps.about("nat", foreign.admit(plug.network.device))
             yield networks.lease(plug, record["id"])._replace(concept="bridge")
-        yield from steps.about("engine", self.etc_files(directory, record))
+        yield from steps.about("engine", self.etc_files(directory, record, plugs))
         yield from steps.about("overlay", overlay.mount(self.root, layers, directory, record["remove"]))
         mounts = [volumes.Mount(**mount) for mount in record["mounts"]]
         yield from steps.about("mounts", volumes.prepare(self.volumes, mounts, rootfs))
@@ -350,7 +349,7 @@ class Containers:
         )
         yield steps.call(events.write, self.root, "create", record, why="for who follows `events`")
 
-    def etc_files(self, directory: str, record: Record) -> Iterator[steps.Step]:
+    def etc_files(self, directory: str, record: Record, plugs: Plugs) -> Iterator[steps.Step]:
         """/etc/hosts, hostname and resolv.conf: files of ours, bound over the image's."""
         mode, name = record["network"], record["hostname"]
         lines: list[Any] = [LOCALHOST]
@@ -362,8 +361,8 @@ class Containers:
             return
         if mode == "host" and os.path.exists("/etc/hosts"):
             lines = [files.read("/etc/hosts").decode(errors="replace")]
-        lines += [f"{address}\t{host_name}\n" for host_name, address in self.extra_hosts(record)]
-        for plug in networks.plugs(self.root, record):
+        lines += [f"{address}\t{host_name}\n" for host_name, address in self.extra_hosts(record, plugs)]
+        for plug in plugs:
             lines += [plug.symbol, f"\t{name}\n"]
         yield steps.write(f"{directory}/hosts", steps.Text(lines), why="its own name leads to its own address")
         yield steps.write(f"{directory}/hostname", f"{name}\n", why="programs read the name here too")
@@ -372,14 +371,12 @@ class Containers:
         why = "whom it asks for names: its network's resolver" if asks_us else "the host's servers, if it reaches them"
         yield steps.write(f"{directory}/resolv.conf", text, why=why)
 
-    def extra_hosts(self, record: Record) -> Iterator[tuple[str, str]]:
-        """(name, address) of --add-host."""
+    def extra_hosts(self, record: Record, plugs: Plugs) -> Iterator[tuple[str, str]]:
+        """(name, address) of --add-host. The host is reached by the first network, or as by the default one."""
         for name, address in map(extra_host, record["dns"]["hosts"]):
-            yield name, self.host_gateway(record) if address == HOST_GATEWAY else address
-
-    def host_gateway(self, record: Record) -> str:
-        """The host, as the container reaches it: by its first network, or as the default one would."""
-        return str(networks.get(self.root, next(iter(networks.asked(record)), "bridge")).gateway)
+            if address == HOST_GATEWAY:
+                address = (plugs[0].network if plugs else bridge.default(self.root)).gateway
+            yield name, address
 
     # Taking down
 

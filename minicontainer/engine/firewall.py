@@ -22,10 +22,6 @@ class Firewall:
         self.containers = containers
         self.root = containers.root
 
-    def networks(self) -> list[Network]:
-        """Those that have been set up."""
-        return every(self.root)
-
     def running(self) -> list[Record]:
         """The containers that run and publish ports."""
         return [record for record in self.containers.records() if record["status"] in RUNNING and record["ports"]]
@@ -36,7 +32,7 @@ class Firewall:
         What is there stays, so nobody's connection is cut; the table comes back in one transaction. For IPv6 there is
         nothing to put back: what comes by it is relayed by the monitor.
         """
-        known, running = self.networks(), self.running()
+        known, running = every(self.root), self.running()
         if not known:
             return []
         ports = [

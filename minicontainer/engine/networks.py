@@ -90,11 +90,6 @@ def ends(record: Record, values: steps.Values) -> dict[str, dict[str, str]]:
     }
 
 
-def setup(network: Network) -> steps.Plan:
-    """What its containers share, where it is not there yet."""
-    return bridge.setup(network)
-
-
 def plug_in(plug: Plug, identifier: str) -> steps.Plan:
     """One more cable of a container, process steps.PID, whose address is leased."""
     return bridge.attach(
@@ -175,7 +170,7 @@ class Networks:
                 options=wished, **settings,
             )  # fmt: skip
             try:
-                steps.execute(setup(network), {})
+                steps.execute(bridge.setup(network), {})
             except BaseException:
                 steps.execute(bridge.remove(network), {})
                 raise
@@ -262,7 +257,7 @@ class Networks:
         way_out = not network.internal and not any(self._leads_out(other) for other in ends)
         plug = Plug(network, device, steps.ADDRESS, end["ip"], end["mac"], way_out)
         values: steps.Values = {"pid": record["pid"]}
-        plan = [*setup(network), lease(plug, record["id"]), *plug_in(plug, record["id"])]
+        plan = [*bridge.setup(network), lease(plug, record["id"]), *plug_in(plug, record["id"])]
         steps.execute(plan, values)
         self._note_ends(record, {**ends, network.name: {"device": device, "address": values["address"]}})
         announce(network, self.containers.find(record["id"]), values["address"])
@@ -371,10 +366,8 @@ def timestamp() -> str:
     return log.timestamp()
 
 
-def attached(root: str) -> dict[str, dict[str, str]]:
-    """Every lease, by network: who has which address. For `system check`."""
-    found = {network.name: ipam.leases(network) for network in [bridge.default(root), *every(root)]}
+def attached() -> dict[str, dict[str, str]]:
+    """Every lease, by network, of networks that have gone, too: who has which address. For `system check`."""
     place = f"{host.run_root()}/leases"
-    for name in os.listdir(place) if os.path.isdir(place) else []:
-        found.setdefault(name, ipam.leases(Network(name, "", "", "", 0)))
-    return found
+    names = {"bridge", *(os.listdir(place) if os.path.isdir(place) else [])}
+    return {name: ipam.leases(Network(name, "", "", "", 0)) for name in sorted(names)}

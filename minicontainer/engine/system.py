@@ -57,7 +57,7 @@ class System:
                 ended: dict[str, Any] = {}
                 if record:
                     ended |= {key: record[key] for key in ("status", "exit_code", "finished") if key in record}
-                steps.execute(self.containers.teardown(record or nobody(self.root, identifier), whole, ended), {})
+                steps.execute(self.containers.teardown(record or nobody(identifier), whole, ended), {})
             by = "start" if record is None or "started" not in record else "monitor"
             return f"container {identifier[:12]} was left by a {by} that was killed"
         finally:
@@ -71,7 +71,7 @@ class System:
             if identifier not in known and not os.path.exists(self.containers.path(identifier)):
                 problems.append(f"{where} belongs to container {identifier[:12]}, which does not exist")
                 if repair:
-                    steps.execute(self.containers.teardown(nobody(self.root, identifier), remove=True), {})
+                    steps.execute(self.containers.teardown(nobody(identifier), remove=True), {})
         names = f"{self.containers.directory}/names"
         for name in os.listdir(names) if os.path.isdir(names) else []:
             identifier = os.readlink(f"{names}/{name}")
@@ -85,7 +85,7 @@ class System:
         """Every whole id that the kernel or /run knows, and where."""
         found = {
             identifier: f"the lease of {address} in network {name}"
-            for name, leases in networks.attached(self.root).items()
+            for name, leases in networks.attached().items()
             for identifier, address in leases.items()
         }
         for name in dns.networks():
@@ -190,10 +190,10 @@ WantedBy=multi-user.target
 """
 
 
-def nobody(root: str, identifier: str) -> containers.Record:
+def nobody(identifier: str) -> containers.Record:
     """A record for an id that has none: enough for teardown."""
     path = f"{cgroups.parent(f'minicontainer{host.suffix()}')}/{identifier}"
-    everywhere: dict[str, Any] = {name: {} for name in networks.attached(root)}
+    everywhere: dict[str, Any] = {name: {} for name in networks.attached()}
     return {
         "id": identifier, "name": "", "network": "bridge", "networks": everywhere, "ports": [""], "anonymous": [],
         "cgroup": path,

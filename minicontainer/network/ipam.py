@@ -47,11 +47,6 @@ def lease(network: Network, container_id: str, wanted: str = "") -> str:
         return address
 
 
-def leased(network: Network, container_id: str) -> str:
-    """The container's address, or the empty string."""
-    return _target(f"{directory(network)}/{container_id}")
-
-
 def release(network: Network, container_id: str) -> None:
     """Give the container's address back; nothing happens if it has none."""
     place = directory(network)

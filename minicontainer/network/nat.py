@@ -495,6 +495,12 @@ def parse_exposed(texts: list[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def unpublished(exposed: list[str], ports: list[Port]) -> list[str]:
+    """Those of the exposed ports ("80/tcp") that none of `ports` publishes."""
+    given = {f"{port.container}/{port.protocol}" for port in ports}
+    return [port for port in exposed if port not in given]
+
+
 def any_free(exposed: str) -> Port:
     """A port that is exposed ("80/tcp"), published on any that is free."""
     number, _, protocol = exposed.partition("/")
