@@ -12,6 +12,7 @@ from . import Help, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
+    from collections.abc import Container
     from typing import Any
 
 
@@ -75,6 +76,16 @@ def parse(
                 take(command, table, spelling, letters.removeprefix("=") if letters else None, words, values)
                 letters = ""
     return values, rest
+
+
+def verb_of(arguments: list[str], known: Container[str], usage: str) -> str:
+    """The word after `volume` or `network`: one of the `known`, or docker's longer word for it. For a --help, Help."""
+    verb = {"list": "ls", "remove": "rm"}.get(arguments[0], arguments[0]) if arguments else ""
+    if verb in ("-h", "--help"):
+        raise Help(usage)
+    if verb not in known:
+        raise UsageError(usage)
+    return verb
 
 
 def find(command: str, table: dict[str, Flag], spelling: str, word: str) -> Flag:

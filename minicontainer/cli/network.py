@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from .. import errors
 from ..engine import client, networks
 from ..network import Network
 from . import UsageError, flags, pruning, table
-from .flags import Flag, parse
+from .each import one_by_one
+from .flags import Flag, parse, verb_of
 from .run import pair
 
 FLAGS = {
@@ -47,12 +47,7 @@ WORDS = {"create": "NETWORK", "connect": "NETWORK CONTAINER", "disconnect": "NET
 
 def main(arguments: list[str]) -> int:
     """docker-network(1)."""
-    verb = {"list": "ls", "remove": "rm"}.get(arguments[0], arguments[0]) if arguments else ""
-    if verb in ("-h", "--help"):
-        print(USAGE)
-        return 0
-    if verb not in FLAGS:
-        raise UsageError(USAGE)
+    verb = verb_of(arguments, FLAGS, USAGE)
     values, names = parse(f"network {verb} {WORDS.get(verb, '')}".rstrip(), FLAGS[verb], arguments[1:])
     needed = len(WORDS.get(verb, "").split())
     if (len(names) < 1) if verb == "rm" else (len(names) != needed):
@@ -94,18 +89,16 @@ def disconnect(found: networks.Networks, names: list[str], values: dict[str, Any
 
 def rm(found: networks.Networks, names: list[str], values: dict[str, Any]) -> int:
     """docker-network-rm(1)."""
-    code = 0
-    for name in names:
+
+    def remove(name: str) -> str | None:
         try:
-            print(found.remove(name))
-        except errors.NetworkNotFound as error:
+            return found.remove(name)
+        except errors.NetworkNotFound:
             if not values["force"]:
-                print(f"minicontainer: {error}", file=sys.stderr)
-                code = 1
-        except errors.MiniContainerError as error:
-            print(f"minicontainer: {error}", file=sys.stderr)
-            code = 1
-    return code
+                raise
+            return None
+
+    return one_by_one(names, remove)
 
 
 def prune(found: networks.Networks, names: list[str], values: dict[str, Any]) -> int:

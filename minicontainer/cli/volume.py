@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from .. import errors
 from ..engine import client
 from . import UsageError, flags, table
-from .flags import Flag, parse
+from .each import one_by_one
+from .flags import Flag, parse, verb_of
 
 FLAGS = {
     "create": [
@@ -28,12 +27,7 @@ USAGE = "volume create | ls | inspect | rm"
 
 def main(arguments: list[str]) -> int:
     """docker-volume(1)."""
-    verb = {"list": "ls", "remove": "rm"}.get(arguments[0], arguments[0]) if arguments else ""
-    if verb in ("-h", "--help"):
-        print(USAGE)
-        return 0
-    if verb not in FLAGS:
-        raise UsageError(USAGE)
+    verb = verb_of(arguments, FLAGS, USAGE)
     values, names = parse(f"volume {verb}", FLAGS[verb], arguments[1:])
     engine = client.Client()
     volumes = engine.volumes
@@ -48,15 +42,12 @@ def main(arguments: list[str]) -> int:
         return 0
     if not names:
         raise UsageError(f"volume {verb} needs a name; `minicontainer volume ls` lists them")
-    code = 0
-    for name in names:
-        try:
-            volumes.remove(name, engine.containers.using_volume(name))
-            print(name)
-        except errors.MiniContainerError as error:
-            print(f"minicontainer: {error}", file=sys.stderr)
-            code = 1
-    return code
+
+    def remove(name: str) -> str:
+        volumes.remove(name, engine.containers.using_volume(name))
+        return name
+
+    return one_by_one(names, remove)
 
 
 def listing(engine: client.Client, values: dict[str, Any]) -> str:
