@@ -446,6 +446,14 @@ def test_whom_the_token_is_for(room, rng, registry):
 # ---------------------------------------------------------------------------------------------------------------- copy
 
 
+def to_copy(rng, registry):
+    """An index of two machines in one repository, tagged stable, and another to copy it to: (source, target, digest of
+    the index, the images)."""
+    source, target = rng.sample([f"{one}/{two}" for one in WORDS[:6] for two in WORDS[6:]], 2)
+    digest, images = registry.index(rng, source, "stable", rng.sample(("amd64", "arm64", "riscv64"), 2))
+    return source, target, digest, images
+
+
 def same(registry, source, target, tag, digest, images):
     """Why the target does not mean what the source does; "" if it does."""
     kind, content = registry.manifests.get((target, tag), ("", b""))
@@ -460,8 +468,7 @@ def same(registry, source, target, tag, digest, images):
 @pytest.mark.points(3)
 def test_taken_over(room, rng, registry):
     """copy has the registry take everything over, and the tag means the index with the same bytes."""
-    source, target = rng.sample([f"{one}/{two}" for one in WORDS[:6] for two in WORDS[6:]], 2)
-    digest, images = registry.index(rng, source, "stable", rng.sample(("amd64", "arm64", "riscv64"), 2))
+    source, target, digest, images = to_copy(rng, registry)
     told = room.call("copy", registry.address, source, target, "stable")
     assert told == digest, f"copy says {told}; {source}:stable is {digest}"
     wrong = same(registry, source, target, "stable", digest, images)
@@ -477,8 +484,7 @@ def test_taken_over(room, rng, registry):
 def test_what_is_not_taken_over(room, rng, registry):
     """Where it says 202 to a mount, the blob is fetched and sent; no refusal because of something that is not there."""
     registry.mounts = False
-    source, target = rng.sample([f"{one}/{two}" for one in WORDS[:6] for two in WORDS[6:]], 2)
-    digest, images = registry.index(rng, source, "stable", rng.sample(("amd64", "arm64", "riscv64"), 2))
+    source, target, digest, images = to_copy(rng, registry)
     told = room.call("copy", registry.address, source, target, "stable")
     assert told == digest, f"copy says {told}; {source}:stable is {digest}"
     wrong = same(registry, source, target, "stable", digest, images)
@@ -493,8 +499,7 @@ def test_what_is_not_taken_over(room, rng, registry):
 def test_nothing_is_sent_twice(room, rng, registry):
     """What the target has is left alone; what two of the images share is sent once. A single image is copied, too."""
     registry.mounts = False
-    source, target = rng.sample([f"{one}/{two}" for one in WORDS[:6] for two in WORDS[6:]], 2)
-    digest, images = registry.index(rng, source, "stable", rng.sample(("amd64", "arm64", "riscv64"), 2))
+    source, target, digest, images = to_copy(rng, registry)
     one, other = images.values()
     registry.keep(target, registry.blobs[source, one[1]], registry.blobs[source, other[3]])
     room.call("copy", registry.address, source, target, "stable")
