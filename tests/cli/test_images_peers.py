@@ -3,6 +3,7 @@
 Normalised as in test_life_peers.py, and nothing else.
 """
 
+import itertools
 import re
 import subprocess
 import sys
@@ -255,14 +256,15 @@ def test_events_of_images_are_the_same(sides: tuple[list[str], Path]) -> None:
 
 
 def shown(events: str) -> list[str]:
-    """The events without their times. What a prune removes comes in docker's order of the day; bytes are its own."""
+    """The events without their times. What one save or prune names comes in docker's order of the day; bytes vary."""
     lines = [re.sub(r"reclaimed=\d+", "reclaimed=", line.partition(" ")[2]) for line in events.splitlines()]
     at = [place for place, line in enumerate(lines) if " prune " in line]
     for begin, end in zip([0, *at], at, strict=False):
         others = (place for place in range(end, begin, -1) if not re.search(" (untag|delete) ", lines[place - 1]))
         first = next(others, begin)
         lines[first:end] = sorted(lines[first:end])
-    return lines
+    runs = (list(run) for _, run in itertools.groupby(lines, lambda line: line.split()[:2]))
+    return [line for run in runs for line in (sorted(run) if run[0].startswith("image save ") else run)]
 
 
 @pytest.mark.needs("skopeo")
