@@ -207,6 +207,7 @@ class Containers:
         self.complete_networks(options)
         defaults = image.get("config") or {}
         options["publish_all"] = self.complete_ports(options, defaults) if options["publish_all_ports"] else None
+        self.check_ports(options)
         taken = {os.path.normpath(mount.target) for mount in options["mounts"]}
         options["mounts"] = list(options["mounts"])  # the caller's stays as it is
         for target in defaults.get("Volumes") or {}:
@@ -233,19 +234,24 @@ class Containers:
         options["ports"] = [*options["ports"], *map(nat.any_free, added)]
         return added
 
+    def check_ports(self, options: dict[str, Any]) -> None:
+        """Raise InvalidArgument where ports, by -p or by -P, cannot be published: nobody would come to them."""
+        mode = options["network_mode"]
+        if options["ports"] and not networks.own(mode):
+            raise errors.InvalidArgument(f"ports can be published on a bridge only, not with --network {mode}")
+        if options["ports"] and networks.get(self.root, mode).internal:
+            raise errors.InvalidArgument(f"ports cannot be published on {mode}: it is internal, nobody may come in")
+
     def complete_networks(self, options: dict[str, Any]) -> None:
         """Which networks, by name, and what is asked for in each. Raises NetworkNotFound, InvalidArgument."""
         mode, wished = options["network_mode"], options["networks"]
         if not networks.own(mode):
             if wished:
                 raise errors.InvalidArgument(f"with --network {mode} there is no address, alias or network to choose")
-            if options["ports"]:
-                raise errors.InvalidArgument(f"ports can be published on a bridge only, not with --network {mode}")
             return
         wished = {mode: {}, **wished}
-        first, *_ = [networks.get(self.root, name) for name in wished]
-        if options["ports"] and first.internal:
-            raise errors.InvalidArgument(f"ports cannot be published on {mode}: it is internal, nobody may come in")
+        for name in wished:
+            networks.get(self.root, name)
         options["networks"] = {
             name: {**end, "mac": networks.mac_address(end.get("mac", ""))} for name, end in wished.items()
         }
@@ -367,9 +373,13 @@ class Containers:
         yield steps.write(f"{directory}/hosts", steps.Text(lines), why="its own name leads to its own address")
         yield steps.write(f"{directory}/hostname", f"{name}\n", why="programs read the name here too")
         asks_us = networks.own(mode)
-        text = resolver_settings(resolv_conf(keep_loopback=mode == "host"), record["dns"], asks_us)
+        text = self.resolver_settings(record, asks_us)
         why = "whom it asks for names: its network's resolver" if asks_us else "the host's servers, if it reaches them"
         yield steps.write(f"{directory}/resolv.conf", text, why=why)
+
+    def resolver_settings(self, record: Record, asks_us: bool) -> str:
+        """Its resolv.conf(5); with `asks_us`, that of a container in a network."""
+        return resolver_settings(resolv_conf(record["network"] == "host"), record["dns"], asks_us)
 
     def extra_hosts(self, record: Record, plugs: Plugs) -> Iterator[tuple[str, str]]:
         """(name, address) of --add-host. The host is reached by the first network, or as by the default one."""
@@ -444,6 +454,7 @@ class Containers:
             "pid": pid,
             "start_time": state.start_time(pid),
             "ends": networks.ends(record, values),
+            "asks": "questions" in values,
             "started": now,
             "ports": [port._asdict() for port in nat.bound(record["id"])],
         }

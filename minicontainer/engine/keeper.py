@@ -50,6 +50,7 @@ class Keeper:
         self.stop_signal = int(signal.SIGTERM)
         self.attached = False  # whoever asked for the start gets its output: told to who follows `events`
         self.watcher = 0  # the pid of who looks after its health, our child; 0 where nobody does
+        stage.answering = self.answer
         self.leaving = False  # the machine goes down, or our service: end it, and let it come back another time
 
     def begin(self, engine: containers.Containers, planned: containers.Start) -> None:
@@ -80,6 +81,13 @@ class Keeper:
             from . import health
 
             self.watcher = health.begin(engine, record)
+
+    def answer(self, udp: int, tcp: int) -> bool:
+        """It was in no network, and has been plugged into one: its questions come here. False if it asks already."""
+        if self.questions:
+            return False
+        self.questions = questions.Questions(self.identifier, self.stage.guests, udp, tcp)
+        return True
 
     def tell_attached(self, engine: containers.Containers, record: dict[str, Any]) -> None:
         """Note once, before the start, that somebody is attached."""

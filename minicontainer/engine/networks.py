@@ -259,10 +259,32 @@ class Networks:
         values: steps.Values = {"pid": record["pid"]}
         plan = [*bridge.setup(network), lease(plug, record["id"]), *plug_in(plug, record["id"])]
         steps.execute(plan, values)
-        self._note_ends(record, {**ends, network.name: {"device": device, "address": values["address"]}})
+        self._note(record, ends={**ends, network.name: {"device": device, "address": values["address"]}})
         announce(network, self.containers.find(record["id"]), values["address"])
+        if not record.get("asks"):
+            self._listen(record)
         with open(f"{self.containers.path(record['id'])}/hosts", "a") as file:
             file.write(f"{values['address']}\t{record['hostname']}\n")
+
+    def _listen(self, record: Record) -> None:
+        """One that began in no network asks for names from now on: its monitor gets the sockets, as by a start."""
+        from ..runtime import channel, session
+
+        sockets = dns.listen(record["pid"])
+        try:
+            opened = session.connect(self.containers.run_directory(record["id"]))
+            try:
+                channel.send(opened.end, {"questions": True}, *sockets)
+                opened.until("taken", patience=PATIENCE)
+            finally:
+                opened.close()
+        finally:
+            for descriptor in sockets:
+                os.close(descriptor)
+        with open(f"{self.containers.path(record['id'])}/resolv.conf", "r+") as file:  # in place, as hosts
+            file.write(self.containers.resolver_settings(record, asks_us=True))
+            file.truncate()
+        self._note(record, asks=True)
 
     def _unplug(self, record: Record, network: Network) -> None:
         ends = dict(record["ends"])
@@ -277,7 +299,7 @@ class Networks:
             ipam.release(network, record["id"])
         if end is None:
             return
-        self._note_ends(record, ends)
+        self._note(record, ends=ends)
         hosts = f"{self.containers.path(record['id'])}/hosts"
         lines = files.read(hosts).decode(errors="replace").splitlines(keepends=True)
         with open(hosts, "r+") as file:  # in place: it is bound into the container
@@ -300,12 +322,13 @@ class Networks:
                 return f"eth{number}"
         return ""
 
-    def _note_ends(self, record: Record, ends: dict[str, Any]) -> None:
+    def _note(self, record: Record, **fields: Any) -> None:
         path = f"{self.containers.run_directory(record['id'])}/state.json"
         state = json.loads(files.read(path))
-        files.write(path, json.dumps({**state, "ends": ends}).encode())
+        files.write(path, json.dumps({**state, **fields}).encode())
 
 
+PATIENCE = 10.0  # seconds that a monitor has to take what it is given
 DRIVERS = ("bridge",)
 
 # docker's names of options of the driver bridge (docker-network-create(1)), what each says of a Network, and its kind.

@@ -9,6 +9,8 @@ A client is a socket of sequenced packets (unix(7)): the one that asked for the 
     {"follow": true}       tell me, by a packet `!`, that the log has grown: maybe once for several times
     {"signal": n, "stop": bool}   send it a signal; with `stop`, do not restart it. Answered {"signalled": bool}
     {"resize": [rows, columns]}   its terminal
+    {"questions": true}    beside it, the two sockets of network/dns.py, where the container asks for names from now on.
+                           Answered {"taken": bool}
     {"close": 1 or 2}      nobody reads this output any more: let it meet a broken pipe
     {"started": pid}       the answer to `attach`, and again after each restart; beside it, a pidfd
     {"ended": code}        its command has ended, and is going to be restarted
@@ -91,6 +93,7 @@ class Stage:
         self.stopping = False  # somebody asked for its end: no restart
         self.typed = b""  # input that the container has not taken yet
         self.guests: dict[int, Callable[[], None]] = {}  # other descriptors, and what to call when one is readable
+        self.answering: Callable[[int, int], bool] | None = None  # takes the sockets of {"questions"}, if it says so
 
     # Before a start
 
@@ -281,8 +284,10 @@ class Stage:
 
     def hear(self, client: Client) -> None:
         """One packet from a client."""
-        packet = client.end.recv(LARGEST)
-        if not packet:
+        packet, beside, _, _ = client.end.recvmsg(LARGEST, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC)
+        if beside:
+            self.receive(client, packet, beside[0][2])
+        elif not packet:
             self.leave(client)
         elif packet[:1] == b"0":
             if self.input >= 0 and client.gives:
@@ -292,6 +297,17 @@ class Stage:
             from . import channel
 
             self.obey(client, channel.parse(packet))
+
+    def receive(self, client: Client, packet: bytes, content: bytes) -> None:
+        """A packet with descriptors: whoever answers takes them, or nobody does."""
+        from . import channel
+
+        given = memoryview(content).cast("i").tolist()
+        wanted = packet[:1] == b"{" and "questions" in channel.parse(packet) and len(given) == 2 and self.process >= 0
+        taken = bool(wanted and self.answering and self.answering(*given))
+        for descriptor in () if taken else given:
+            os.close(descriptor)
+        client.send(channel.packet({"taken": taken}))
 
     def obey(self, client: Client, asked: dict[str, Any]) -> None:
         """Do what a client asks for."""

@@ -224,8 +224,10 @@ def test_an_internal_network_has_no_way_out_whatever_routes_a_container_makes() 
         assert inside.reaches(sibling.addresses["closed"])
         assert not inside.reaches(outside.addresses["open"])
         assert not outside.reaches(sibling.addresses["closed"])
-    done = minicontainer("run", "--rm", "--network", "closed", "-p", "48091:80", "plain", "true", check=False)
-    assert done.returncode == 125 and "internal" in done.stderr
+    for words in (["-p", "48091:80"], ["-P", "--expose", "80"]):
+        done = minicontainer("run", "--rm", "--network", "closed", *words, "plain", "true", check=False)
+        assert done.returncode == 125 and "internal" in done.stderr
+    minicontainer("run", "--rm", "--network", "closed", "-P", "plain", "true")  # it exposes none
 
 
 def test_without_icc_siblings_do_not_hear_one_another() -> None:
@@ -262,6 +264,21 @@ def test_a_running_container_is_plugged_in_and_out() -> None:
     minicontainer("restart", "-t", "0", "ann")
     a.look()
     assert list(a.addresses) == ["two"] and [link["ifname"] for link in a.ip("link")] == ["lo", "eth0"]
+
+
+def test_one_begun_without_a_network_asks_for_names_once_it_is_in_one() -> None:
+    create("net")
+    web, db = End("web", "--network", "none"), End("db", "--network", "net")
+    for _ in range(2):
+        minicontainer("network", "connect", "net", "web")
+        assert "nameserver 127.0.0.11\n" in minicontainer("exec", "web", "cat", "/etc/resolv.conf").stdout
+        found = minicontainer("exec", "web", "busybox", "nslookup", "db").stdout
+        assert f"Address: {db.addresses['net']}" in found
+        minicontainer("network", "disconnect", "net", "web")
+    minicontainer("network", "connect", "net", "web")
+    minicontainer("restart", "-t", "0", "web")
+    assert f"Address: {db.addresses['net']}" in minicontainer("exec", "web", "busybox", "nslookup", "db").stdout
+    assert web.look()["HostConfig"]["NetworkMode"] == "net"
 
 
 def test_two_networks_from_the_start_and_one_way_out() -> None:
