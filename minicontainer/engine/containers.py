@@ -684,7 +684,7 @@ class Containers:
                 if record["config"].get("Healthcheck"):
                     from . import health
 
-                    record["health"] = (health.read(self, identifier) or {}).get("Status", "")
+                    record["health"] = (health.read(self, record) or {}).get("Status", "")
                 return record
             if record == before:  # else its monitor may have noted something since, and ended
                 break

@@ -69,10 +69,8 @@ def container(engine: containers.Containers, record: containers.Record, size: bo
 
 def state(engine: containers.Containers, record: containers.Record) -> Document:
     """How it is now; how healthy, if somebody looks after that."""
-    checked = health.read(engine, record["id"]) if health.command(record) else None
+    checked = health.read(engine, record)
     running = record["status"] in containers.LIVE
-    if checked and not running:
-        checked["Status"] = "unhealthy"  # docker's word for one that has stopped, however it was
     again = record["status"] == "restarting"
     return {
         "Status": containers.word(record),

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import errors
 from ..network import Network, ipam
-from . import containers, networks
+from . import containers, health, networks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def by_health(engine: containers.Containers, values: list[str]) -> Test:
         if value not in HEALTH:
             known = ", ".join(HEALTH)
             raise errors.InvalidArgument(f"Unrecognised filter value for health: {value}; known are {known}")
-    return lambda record: (record.get("health") or "none") in values
+    return lambda record: (health.read(engine, record) or {"Status": "none"})["Status"] in values
 
 
 def by_id(engine: containers.Containers, values: list[str]) -> Test:

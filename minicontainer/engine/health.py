@@ -68,13 +68,15 @@ def write(engine: containers.Containers, identifier: str, health: dict[str, Any]
     files.write(f"{engine.path(identifier)}/{NAME}", json.dumps(health).encode())
 
 
-def read(engine: containers.Containers, identifier: str) -> dict[str, Any] | None:
-    """How it is, or was last; None if nobody ever looked."""
+def read(engine: containers.Containers, record: containers.Record) -> dict[str, Any] | None:
+    """How it is; None where nobody looks, or ever did. One that has stopped is unhealthy, in docker's words."""
+    if not command(record):
+        return None
     try:
-        found: dict[str, Any] = json.loads(files.read(f"{engine.path(identifier)}/{NAME}"))
+        found: dict[str, Any] = json.loads(files.read(f"{engine.path(record['id'])}/{NAME}"))
     except FileNotFoundError:
         return None
-    return found
+    return found if record["status"] in containers.LIVE else {**found, "Status": "unhealthy"}
 
 
 def watch(identifier: str, root: str, parent: str) -> None:

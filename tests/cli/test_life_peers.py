@@ -203,6 +203,7 @@ def health_of(engine: list[str]) -> list[Any]:
         told.append(typed(engine, ["ps", "--format", "{{.Names}}", "--filter", f"health={status}"]))
     subprocess.run([*engine, "stop", "-t", "0", "web"], check=True)
     told += [shown(engine, "web"), health(engine, "web")["Status"]]
+    told.append(typed(engine, ["ps", "-a", "--format", "{{.Names}}", "--filter", "health=unhealthy"]))
     changes = ["events", "--since", began, "--until", str(time.time()), "-f", "event=health_status"]
     told.append([line.split(" ", 1)[1] for line in typed(engine, changes)[1].splitlines()])
     # Whether it was found unhealthy before anybody made it well is a matter of time.
