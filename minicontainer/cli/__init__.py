@@ -37,7 +37,7 @@ COMMANDS = {
     "rename": ("rename", "call a container otherwise"),
     "rm": ("rm", "remove containers"),
     "container": ("container", "prune: remove all containers that do not run"),
-    "inspect": ("inspect", "all that is known of a container, image or volume, as JSON"),
+    "inspect": ("inspect", "all that is known of a container, image, volume or network, as JSON; --graph: drawn"),
     "images": ("images", "list images"),
     "pull": ("pull", "fetch an image from a registry"),
     "push": ("push", "send an image to a registry"),

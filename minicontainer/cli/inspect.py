@@ -1,4 +1,4 @@
-"""`inspect`: all that is known of containers, images, volumes and networks, whole or by a template."""
+"""`inspect`: all that is known of containers, images, volumes and networks, whole, by a template, or as a picture."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ FLAGS = [
     Flag("-f --format", "format", "text", "json, or a template: '{{.State.Pid}}', '{{json .Mounts}}'"),
     Flag("--type", "type", "text", "container, image, network or volume"),
     Flag("-s --size", "size", "bool", "also what a container's own files take"),
+    Flag("--graph", "graph", "bool", "a picture of how containers, or all of a network, are wired; none named: of all"),
+    Flag("-o --output", "output", "text", "FILE.svg, .png or .pdf: the picture there, not as text"),
 ]
 
 # What docker's client knows to be maps, and lists that may be null: a template shows them otherwise than structures.
@@ -37,6 +39,10 @@ IMAGE_CONFIG: dict[str, Any] = {
 def main(arguments: list[str]) -> int:
     """docker-inspect(1)."""
     values, names = parse("inspect NAME …", FLAGS, arguments)
+    if values["graph"]:
+        return draw(names, values)
+    if values.get("output"):
+        raise UsageError("-o is where --graph draws to")
     if not names:
         raise UsageError('"minicontainer inspect" needs a name or an id')
     engine = client.Client()
@@ -75,6 +81,35 @@ def main(arguments: list[str]) -> int:
     for sentence in missing + failed:
         print(f"minicontainer: {sentence}", file=sys.stderr)
     return 1 if missing or failed else 0
+
+
+def draw(names: list[str], values: dict[str, Any]) -> int:
+    """The network of containers as the kernel has it, as text or as a picture in a file."""
+    from ..engine import graph
+    from ..teach import wiring
+
+    path = values.get("output", "")
+    if values.get("format") or values["size"] or values.get("type", "container") not in ("container", "network"):
+        raise UsageError("--graph draws containers, or a network's: it goes with -o FILE alone")
+    if path and not path.lower().endswith((".svg", ".png", ".pdf")):
+        raise UsageError(f"-o {path}: it draws .svg, .png or .pdf")
+    found = graph.gathered(client.Client().containers, names, values.get("type", ""))
+    if path:
+        from ..teach import plot
+
+        plot.save(wiring.picture(found), path)
+    else:
+        print(wiring.text(found, plain=not sayable(wiring.BROKEN + "╬")))
+    return 0
+
+
+def sayable(letters: str) -> bool:
+    """Whether standard output has these letters: in the locale C it has none but ASCII's."""
+    try:
+        letters.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write(found: list[dict[str, Any]], form: str, nodes: list[Any]) -> list[str]:

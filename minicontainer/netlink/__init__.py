@@ -8,7 +8,7 @@ conntrack.py   nfnetlink: what `conntrack -D` does
 Offers, each as one call that returns when the kernel has answered:
     link_add link_set link_delete link_wait address_add route_add
     nft, one transaction a call, and the expressions that rules are made of; nft_text, the same in words
-    link links chains rules elements element, what is there
+    link links addresses routes namespace_number chains rules elements element, what is there
     conntrack_delete
 Callers name devices, never numbers; `namespace` is the pid of a process in the network namespace meant, 0 for ours.
 
@@ -58,7 +58,21 @@ from .nftables import (
     port_becomes,
     rules,
 )
-from .route import Link, address_add, link, link_add, link_delete, link_set, link_wait, links, route_add
+from .route import (
+    Link,
+    Route,
+    address_add,
+    addresses,
+    link,
+    link_add,
+    link_delete,
+    link_set,
+    link_wait,
+    links,
+    namespace_number,
+    route_add,
+    routes,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

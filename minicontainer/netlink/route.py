@@ -16,16 +16,19 @@ from . import codec
 from .codec import attribute, attributes, nested, number, string, text
 
 MESSAGES = {
-    "RTM_NEWLINK": 16, "RTM_DELLINK": 17, "RTM_GETLINK": 18, "RTM_SETLINK": 19, "RTM_NEWADDR": 20, "RTM_NEWROUTE": 24,
+    "RTM_NEWLINK": 16, "RTM_DELLINK": 17, "RTM_GETLINK": 18, "RTM_SETLINK": 19, "RTM_NEWADDR": 20, "RTM_GETADDR": 22,
+    "RTM_NEWROUTE": 24, "RTM_GETROUTE": 26, "RTM_GETNSID": 90,
 }  # fmt: skip
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 10, 16
-IFLA_LINKINFO, IFLA_NET_NS_PID = 18, 19
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 5, 10, 16
+IFLA_LINKINFO, IFLA_NET_NS_PID, IFLA_LINK_NETNSID = 18, 19, 37
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL = 1, 2
-RTA_DST, RTA_GATEWAY = 1, 5
-RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 4, 0, 1
+RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
+RTM_F_CLONED = 0x200
+NETNSA_NSID, NETNSA_PID = 1, 2
+RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 254, 4, 0, 253, 1
 IFF_UP = 1
 IF_OPER_UP = 6
 
@@ -120,10 +123,12 @@ def link_delete(name: str) -> None:
             raise
 
 
-class Link(namedtuple("Link", "ifindex name up kind master mtu mac works")):
+class Link(namedtuple("Link", "ifindex name up kind master mtu mac works other other_namespace")):
     """A network device. `master` is the index of the bridge that it is a port of, or 0.
 
-    `up` is what was asked for, `works` whether packets pass (RFC 2863's ifOperStatus; not every kind has one).
+    `up` is what was asked for, `works` whether packets pass (RFC 2863's ifOperStatus; not every kind has one). `other`
+    is the index of a veth's other end, or of the device that a macvlan stands on, or 0; that is in the namespace which
+    this one knows by the number `other_namespace`, in this one itself if that is -1.
     """
 
     ifindex: int
@@ -134,6 +139,8 @@ class Link(namedtuple("Link", "ifindex name up kind master mtu mac works")):
     mtu: int
     mac: str
     works: bool
+    other: int
+    other_namespace: int
 
 
 def link(name: str, namespace: int = 0) -> Link | None:
@@ -165,6 +172,8 @@ def _link(body: bytes) -> Link:
         int.from_bytes(found.get(IFLA_MTU, b""), "little"),
         found.get(IFLA_ADDRESS, b"").hex(":"),
         found.get(IFLA_OPERSTATE) == bytes((IF_OPER_UP,)),
+        int.from_bytes(found.get(IFLA_LINK, b""), "little"),
+        int.from_bytes(found.get(IFLA_LINK_NETNSID, b"\xff"), "little", signed=True),
     )
 
 
@@ -211,6 +220,52 @@ def route_add(destination: str, gateway: str, namespace: int = 0) -> None:
     )
     body += (attribute(RTA_DST, target) if target else b"") + attribute(RTA_GATEWAY, through)
     _ask("RTM_NEWROUTE", codec.NLM_F_CREATE | codec.NLM_F_REPLACE, body, (destination, gateway), namespace)
+
+
+class Route(namedtuple("Route", "destination gateway device")):
+    """A route of the main table: to `destination` ("default", "10.0.0.0/8") through `gateway` ("": it is right there).
+
+    `device` is the index of the device that it leaves by.
+    """
+
+    destination: str
+    gateway: str
+    device: int
+
+
+def addresses(namespace: int = 0) -> list[tuple[int, str]]:
+    """RTM_GETADDR: (index of its device, "172.30.0.2/16") of all but IPv6's link-local ones, which every device has."""
+    found = []
+    for _, body in _ask("RTM_GETADDR", codec.NLM_F_DUMP, bytes(8), (), namespace):
+        family, length, _, scope, index = struct.unpack_from("=BBBBI", body)
+        parts = dict(attributes(body, 8))
+        if not (family == socket.AF_INET6 and scope == RT_SCOPE_LINK):
+            packed = parts.get(IFA_LOCAL) or parts[IFA_ADDRESS]
+            found.append((index, f"{socket.inet_ntop(family, packed)}/{length}"))
+    return found
+
+
+def routes(namespace: int = 0) -> list[Route]:
+    """RTM_GETROUTE: the main table's routes to somewhere, but for IPv6's link-local and multicast ones."""
+    found = []
+    for _, body in _ask("RTM_GETROUTE", codec.NLM_F_DUMP, bytes(12), (), namespace):
+        family, length, _, _, table, _, _, kind, flags = struct.unpack_from("=BBBBBBBBI", body)
+        parts = dict(attributes(body, 12))
+        if table != RT_TABLE_MAIN or kind != RTN_UNICAST or flags & RTM_F_CLONED or RTA_OIF not in parts:
+            continue
+        target = f"{socket.inet_ntop(family, parts[RTA_DST])}/{length}" if length else "default"
+        through = socket.inet_ntop(family, parts[RTA_GATEWAY]) if RTA_GATEWAY in parts else ""
+        if not target.startswith(("fe80:", "ff00:")):
+            found.append(Route(target, through, int.from_bytes(parts[RTA_OIF], "little")))
+    return found
+
+
+def namespace_number(process: int, namespace: int = 0) -> int:
+    """RTM_GETNSID: the number by which `namespace` knows that of `process`; -1 if it has none for it."""
+    body = bytes(4) + number(NETNSA_PID, process)
+    for _, answer in _ask("RTM_GETNSID", 0, body, (process,), namespace):
+        return int.from_bytes(dict(attributes(answer, 4))[NETNSA_NSID], "little", signed=True)
+    return -1
 
 
 def _subnet(given: str) -> tuple[int, bytes, int]:
