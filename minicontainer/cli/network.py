@@ -71,7 +71,7 @@ def create(found: networks.Networks, names: list[str], values: dict[str, Any]) -
     """docker-network-create(1)."""
     options = dict(pair("--opt", text) for text in values.pop("options"))
     labels = dict(pair("--label", text, empty=True) for text in values.pop("labels"))
-    print(found.create(names[0], labels=labels, options=options, **values).id)
+    print(found.make(names[0], labels=labels, options=options, **values).id)
     return 0
 
 
@@ -118,7 +118,7 @@ def ls(found: networks.Networks, names: list[str], values: dict[str, Any]) -> in
 
     predefined = [Network(name, "", "", "", 0, driver=name.replace("none", "null")) for name in ("host", "none")]
     wanted = filters.of_networks(found.root, flags.filters(values["filters"]))
-    shown = [network for network in sorted([*found.list(), *predefined]) if wanted(network)]
+    shown = [network for network in sorted([*found.known(), *predefined]) if wanted(network)]
     width = 64 if values["no_trunc"] else 12
     if values["quiet"]:
         print("".join(f"{networks.identity(found.root, network)[:width]}\n" for network in shown), end="")

@@ -24,10 +24,13 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from . import network as nouns
     from .containers import Containers, Record
 
     List = list[Network]  # inside the class, `list` is its method
+    Nouns = list[nouns.Network]
     Names = list[str]
+    Filters = dict[str, list[str]]
 
 PREDEFINED = ("bridge", "host", "none")
 
@@ -126,13 +129,50 @@ class Networks:
         self.containers = containers
         self.root = containers.root
 
-    def list(self) -> List:
+    # By docker-py's names
+
+    def create(
+        self, name: str, driver: str = "bridge", ipam: Mapping[str, Any] | None = None, **given: Any
+    ) -> nouns.Network:
+        """Make a network; `given` are `make`'s: internal, labels, options …
+
+        `ipam` is docker's: {"Config": [{"Subnet": "10.20.0.0/24", "Gateway": "10.20.0.1", "IPRange": "10.20.0.8/29"}]}.
+        """
+        from . import network as nouns
+
+        words = {"Subnet": "subnet", "Gateway": "gateway", "IPRange": "ip_range"}
+        pools = list((ipam or {}).get("Config") or [])
+        unknown = sorted({key for pool in pools for key, value in pool.items() if value and key not in words})
+        if len(pools) > 1 or unknown:
+            raise errors.InvalidArgument(
+                f"ipam: one Config of Subnet, Gateway and IPRange{', not '.join(['', *unknown])}"
+            )
+        asked_for = {words[key]: value for pool in pools for key, value in pool.items() if value}
+        return nouns.Network(self, self.make(name, driver, **asked_for, **given))
+
+    def get(self, name: str) -> nouns.Network:
+        """A network by name, id or any unique prefix of its id. Raises NetworkNotFound, InvalidArgument."""
+        from . import network as nouns
+
+        return nouns.Network(self, self.find(name))
+
+    def list(self, names: Names | None = None, ids: Names | None = None, filters: Filters | None = None) -> Nouns:
+        """The networks of these names or beginnings of ids, or all but host and none. `filters`: filters.py."""
+        from . import filters as filtering, network as nouns  # isort: skip
+
+        wished = {**({"name": names} if names else {}), **({"id": ids} if ids else {}), **(filters or {})}
+        wanted = filtering.of_networks(self.root, wished)
+        return [nouns.Network(self, network) for network in self.known() if wanted(network)]
+
+    # By ours
+
+    def known(self) -> List:
         """All of them but host and none, by name; the default one as well, which is made by its first container."""
         return sorted([bridge.default(self.root), *(each for each in every(self.root) if each.name != "bridge")])
 
     def find(self, name: str) -> Network:
         """A network by name, id, or any unique prefix of its id. Raises NetworkNotFound, InvalidArgument."""
-        known = self.list()
+        known = self.known()
         found = [network for network in known if network.name == name]
         found = found or [network for network in known if name and identity(self.root, network).startswith(name)]
         if len(found) > 1:
@@ -141,7 +181,7 @@ class Networks:
             raise errors.NetworkNotFound(f"network {name} not found")
         return found[0]
 
-    def create(
+    def make(
         self, name: str, driver: str = "bridge", subnet: str = "", gateway: str = "", ip_range: str = "",
         internal: bool = False, labels: Mapping[str, str] | None = None, options: Mapping[str, str] | None = None,
     ) -> Network:  # fmt: skip
@@ -199,7 +239,7 @@ class Networks:
         """Remove the chosen ones of the networks that no container, running or not, is in. Their names."""
         used = {name for record in self.containers.records() for name in asked(record)}
         gone = []
-        for network in self.list():
+        for network in self.known():
             if network.name not in used and network.name != "bridge" and chosen(network):
                 try:
                     gone.append(self.remove(network.name))

@@ -32,7 +32,7 @@ def nothing_stays(shop: Shop) -> Iterator[None]:
     assert {name for name in os.listdir("/sys/class/net") if name.endswith(shop.suffix)} - before <= {
         f"mc0{shop.suffix}"
     }
-    assert set(os.listdir(shop.root / "networks")) <= {"bridge.json"}
+    assert {path.name for path in shop.root.glob("networks/*")} <= {"bridge.json"}
 
 
 class End:
