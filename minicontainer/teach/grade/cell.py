@@ -56,9 +56,11 @@ def obstacle() -> str:
         "unshare --map-auto -Ur minicontainer grade …; `minicontainer lab check NN` needs neither"
     )
     if not host.privileged() or not cgroups.usable():
+        fact = host.user_namespaces_fact()
+        first = "" if fact.state == "ok" else f"; for the latter first {fact.mend}, for {fact.said}"
         return (
             "grading for marks holds each submission to limits of memory and processes, so it needs root, or a cgroup "
-            f"of your own: {mend}"
+            f"of your own: {mend}{first}"
         )
     if keeping.owner(rooms.PLAIN_UID) != rooms.PLAIN_UID:
         return (
