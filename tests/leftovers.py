@@ -50,6 +50,8 @@ def find(root: Path, suffix: str) -> list[str]:
         ["nft", "list", "table", "ip", f"minicontainer{suffix}"], capture_output=True, text=True
     )  # fmt: skip
     found += [f"rule {line.strip()}" for line in table.stdout.splitlines() if " : 1" in line]
+    table = subprocess.run(["nft", "list", "table", "bridge", f"minicontainer{suffix}"], capture_output=True, text=True)
+    found += [f"sender {line.strip()}" for line in table.stdout.splitlines() if "comment" in line]
     return found
 
 

@@ -13,4 +13,4 @@ def wire(segments):
         netlink.link_set(network.device, up=True)
         for pid, address in segment["containers"]:
             values = {"pid": pid, "address": address.partition("/")[0]}
-            steps.execute(bridge.attach(network, f"{pid:064}"[::-1]), values)
+            steps.execute(bridge.attach(network, f"{pid:064}"[::-1], guarded=False), values)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from .. import errors, host, netlink, syscalls
 from ..host import Fact
 from ..kernel import cgroups, idmap
-from ..network import foreign, nat
+from ..network import foreign, nat, spoofing
 from .flags import Flag, parse
 
 FLAGS = [Flag("--json", "json", "bool", "the same as JSON")]
@@ -159,8 +159,12 @@ def network() -> Iterator[Fact]:
     def firewall() -> None:
         netlink.nft(*nat.table_commands())
 
+    def senders() -> None:
+        netlink.nft(*spoofing.table_commands())
+
     yield tried("bridge, veth", bridge_and_cable, "can be made", ["bridge", "veth"])
     yield tried("nf_tables", firewall, "NAT and maps work", ["nf_tables", "nft_chain_nat", "nft_masq", "nft_fib_inet"])
+    yield tried("forged addresses", senders, "dropped: nf_tables has the family bridge", ["nf_tables"], "warn")
     yield host.forwarding_fact()
     yield from foreign_firewalls()
     for kind in ("macvlan", "ipvlan"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from .. import errors
 from ..engine import client, networks
-from ..network import Network
+from ..network import Network, spoofing
 from . import UsageError, flags, pruning, table
 from .each import one_by_one
 from .flags import Flag, parse, verb_of
@@ -72,6 +73,8 @@ def create(found: networks.Networks, names: list[str], values: dict[str, Any]) -
     options = dict(pair("--opt", text) for text in values.pop("options"))
     labels = dict(pair("--label", text, empty=True) for text in values.pop("labels"))
     print(found.make(names[0], labels=labels, options=options, **values).id)
+    if spoofing.lacking():
+        print(f"minicontainer: warning: {spoofing.lacking()}", file=sys.stderr)
     return 0
 
 

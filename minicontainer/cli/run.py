@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from .. import errors, host
+from .. import errors, host, netlink
 from ..engine import client, networks, volumes
-from ..network import foreign, nat
+from ..network import foreign, nat, spoofing
 from . import UsageError, attached
 from .flags import Flag, environment, number, parse, size
 
@@ -353,14 +353,16 @@ def ulimit(text: str) -> tuple[str, tuple[int, int]]:
 
 
 def warnings(options: dict[str, Any]) -> list[str]:
-    """What will not work as asked for, though the container will start: a foreign firewall in the way."""
+    """What will not work as asked for, though the container will start: a foreign firewall in the way; a kernel."""
     mode = options["network_mode"]
-    if not networks.own(mode) or options.get("firewall") == "ignore":
+    if not networks.own(mode):
         return []
-    if foreign.outside(options["ports"]):
-        return []  # then there is none: it would have been refused
-    found = foreign.drops(networks.get(host.root(), mode).device)
-    return [str(drop) for drop in found if options.get("firewall") != "docker-user" or not drop.passes_user]
+    device = networks.get(host.root(), mode).device
+    said = [] if netlink.link(device) else [each for each in [spoofing.lacking()] if each]  # once: with the network
+    if options.get("firewall") == "ignore" or foreign.outside(options["ports"]):
+        return said  # with ports from outside there is no such firewall: it would have been refused
+    found = foreign.drops(device)
+    return said + [str(drop) for drop in found if options.get("firewall") != "docker-user" or not drop.passes_user]
 
 
 def note_id(path: str, identifier: str) -> None:

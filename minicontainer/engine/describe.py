@@ -14,7 +14,7 @@ from typing import Any
 from .. import errors, files, netlink, oci
 from ..image import blobs
 from ..kernel import capabilities
-from ..network import Network
+from ..network import Network, spoofing
 from . import configure, containers, health, networks
 from . import container as nouns
 
@@ -362,12 +362,21 @@ def of_network(engine: containers.Containers, name: str, found: Network | None) 
         "Options": {
             "com.docker.network.bridge.name": found.device,
             "com.docker.network.driver.mtu": str(found.mtu),
+            "minicontainer.forged_addresses": forged_addresses(),
             **found.options,
         }
         if found
         else {},
         "Labels": found.labels if found else {},
     }
+
+
+def forged_addresses() -> str:
+    """What becomes of packets that a container sends from addresses that are not its own."""
+    try:
+        return spoofing.lacking() or "dropped"
+    except errors.KernelError as error:
+        return f"only root may ask the kernel ({error.strerror})"
 
 
 def image(engine: containers.Containers, name: str) -> Document:

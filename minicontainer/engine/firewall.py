@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 
 from .. import errors, netlink, steps
-from ..network import Network, bridge, every, foreign, nat
+from ..network import Network, bridge, every, foreign, nat, spoofing
 from . import networks
 
 TYPE_CHECKING = False
@@ -23,12 +23,13 @@ class Firewall:
         self.root = containers.root
 
     def running(self) -> list[Record]:
-        """The containers that run and publish ports."""
-        return [record for record in self.containers.records() if record["status"] in RUNNING and record["ports"]]
+        """The containers that run."""
+        return [record for record in self.containers.records() if record["status"] in RUNNING]
 
     def reload(self) -> list[str]:
-        """Put back what `nft flush ruleset` or a reboot took: table, networks, bridges, ports. The containers' ids.
+        """Put back what `nft flush ruleset` or a reboot took: tables, networks, bridges, ports, addresses.
 
+        Returns the ids of the containers that publish ports.
         What is there stays, so nobody's connection is cut; the table comes back in one transaction. For IPv6 there is
         nothing to put back: what comes by it is relayed by the monitor.
         """
@@ -38,8 +39,9 @@ class Firewall:
         ports = [
             (each["id"], next(iter(each["ends"].values()))["address"], [nat.Port(**port) for port in each["ports"]])
             for each in running
+            if each["ports"]
         ]
-        nat.restore(known, ports)
+        nat.restore(known, ports, [end for each in running for end in networks.cables(each)])
         for network in known:
             steps.execute(bridge.setup(network), {})
         if any(each["firewall"] == "docker-user" for each in running):
@@ -49,7 +51,8 @@ class Firewall:
         for record in running:
             if record["id"] not in still:  # it has ended meanwhile, and taken down what was not there
                 nat.withdraw(record["id"])
-        return [record["id"] for record in running if record["id"] in still]
+                spoofing.forget(record["id"])
+        return [record["id"] for record in running if record["ports"] and record["id"] in still]
 
     def plan(self, ports: list[nat.Port], way: str = "", network_name: str = "bridge") -> Plan:
         """What publishing the ports would do, and what would come of it. `way` is run's --firewall. Changes nothing."""

@@ -5,8 +5,8 @@
 
 A record's `networks` says where the container's cables go, in the order of eth0, eth1 and on, and what was asked for
 there: {"backend": {"ip": "", "mac": "", "aliases": []}}. Its state's `ends` says what it has got, while it runs:
-{"backend": {"device": "eth0", "address": "172.29.0.2"}}. What is asked for is written before anything is done, and what
-is taken away is taken before that is written: a teardown always knows of it.
+{"backend": {"device": "eth0", "address": "172.29.0.2", "mac": "32:f2:a0:12:34:56"}}. What is asked for is written
+before anything is done, and what is taken away is taken before that is written: a teardown always knows of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 from collections import namedtuple
 
 from .. import errors, files, host, netlink, steps
-from ..network import MOST, Network, bridge, cable, directory, dns, every, ipam, load
+from ..network import MOST, Network, bridge, cable, directory, dns, every, hardware_address, ipam, load, spoofing
 from . import names
 
 TYPE_CHECKING = False
@@ -88,9 +88,22 @@ def ends(record: Record, values: steps.Values) -> dict[str, dict[str, str]]:
     """What it has got by a start, by network."""
     addresses = [values["address" if not number else f"address_{number}"] for number in range(len(asked(record)))]
     return {
-        name: {"device": f"eth{number}", "address": address}
+        name: end_of(record, name, f"eth{number}", address)
         for number, (name, address) in enumerate(zip(asked(record), addresses, strict=True))
     }
+
+
+def end_of(record: Record, name: str, device: str, address: str) -> dict[str, str]:
+    """What it has got in one network."""
+    mac = asked(record)[name].get("mac") or hardware_address(record["id"], device)
+    return {"device": device, "address": address, "mac": mac}
+
+
+def cables(record: Record) -> list[spoofing.Cable]:
+    """The cables of a container that runs, and the addresses that it has there."""
+    identifier = record["id"]
+    ends = [end for end in record.get("ends", {}).values() if "mac" in end]  # an earlier version noted none
+    return [(identifier, cable(identifier, end["device"]), end["mac"], end["address"]) for end in ends]
 
 
 def plug_in(plug: Plug, identifier: str) -> steps.Plan:
@@ -299,7 +312,8 @@ class Networks:
         values: steps.Values = {"pid": record["pid"]}
         plan = [*bridge.setup(network), lease(plug, record["id"]), *plug_in(plug, record["id"])]
         steps.execute(plan, values)
-        self._note(record, ends={**ends, network.name: {"device": device, "address": values["address"]}})
+        found = end_of(self.containers.find(record["id"]), network.name, device, values["address"])
+        self._note(record, ends={**ends, network.name: found})
         announce(network, self.containers.find(record["id"]), values["address"])
         if not record.get("asks"):
             self._listen(record)

@@ -12,7 +12,7 @@ import sys
 
 from .. import errors, files, host, netlink, steps
 from ..kernel import cgroups
-from ..network import bridge, dns, every, nat
+from ..network import bridge, dns, every, nat, spoofing
 from . import containers, networks
 
 TYPE_CHECKING = False
@@ -91,6 +91,7 @@ class System:
         for name in dns.networks():
             found |= dict.fromkeys(dns.announced(name), f"a name in network {name}")
         if netlink.link(bridge.default(self.root).device):
+            found |= dict.fromkeys(spoofing.owners(), "an address in the firewall's table bridge")
             found |= {identifier: f"port {port.host}" for identifier, port in nat.published()}
         for directory in cgroup_directories():
             for name in os.listdir(directory):

@@ -8,7 +8,7 @@ conntrack.py   nfnetlink: what `conntrack -D` does
 Offers, each as one call that returns when the kernel has answered:
     link_add link_set link_delete link_wait address_add route_add
     nft, one transaction a call, and the expressions that rules are made of; nft_text, the same in words
-    link links addresses routes namespace_number chains rules elements element, what is there
+    link links addresses routes namespace_number chains rules elements element has_table, what is there
     conntrack_delete
 Callers name devices, never numbers; `namespace` is the pid of a process in the network namespace meant, 0 for ours.
 
@@ -47,6 +47,7 @@ from .nftables import (
     drop,
     element,
     elements,
+    has_table,
     ifname_in,
     ifname_is,
     ifname_is_not,
@@ -56,7 +57,9 @@ from .nftables import (
     nft,
     nft_text,
     port_becomes,
+    protocol_is,
     rules,
+    sender_not_among,
 )
 from .route import (
     Link,

@@ -1,4 +1,4 @@
-"""nfnetlink, nf_tables: what `nft` does, in one transaction a call; tables of our own are of the family inet.
+"""nfnetlink, nf_tables: what `nft` does, in one transaction a call.
 
 A transaction is a tuple of commands, and a command a plain tuple that begins with nft(8)'s own words for it:
     ("add table", table)    ("flush table", table)    ("delete table", table)
@@ -7,7 +7,7 @@ A transaction is a tuple of commands, and a command a plain tuple that begins wi
     ("add rule", table, chain, Expression, ...)
     ("add element", Set, key, data, comment)    ("create element", ...)    ("delete element", Set, key)
     ("insert rule", family, table, chain, comment, Expression, ...)    ("delete rule", family, table, chain, handle)
-The last two are for other people's chains, whose family is "ip", "ip6" or "inet".
+The last two are for other people's chains. A table is of the family inet, unless its name says more: "bridge mine".
 
 Sources: linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h. Numbers in attributes are in network byte order here.
 """
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 NFNL_SUBSYS_NFTABLES = 10
-NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 = 0, 1, 2, 10
-FAMILIES = {"inet": NFPROTO_INET, "ip": NFPROTO_IPV4, "ip6": NFPROTO_IPV6}
-NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE = 0, 2
+NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_BRIDGE, NFPROTO_IPV6 = 0, 1, 2, 7, 10
+FAMILIES = {"inet": NFPROTO_INET, "ip": NFPROTO_IPV4, "bridge": NFPROTO_BRIDGE, "ip6": NFPROTO_IPV6}
+NFT_MSG_NEWTABLE, NFT_MSG_GETTABLE, NFT_MSG_DELTABLE = 0, 1, 2
 NFT_MSG_NEWCHAIN, NFT_MSG_GETCHAIN = 3, 4
 NFT_MSG_NEWRULE, NFT_MSG_GETRULE, NFT_MSG_DELRULE = 6, 7, 8
 NFT_MSG_NEWSET = 9
@@ -68,6 +68,7 @@ _NAMES = {6: "tcp", 17: "udp"}
 TYPES: dict[str, tuple[int, int, Callable[[Any], bytes], Callable[[bytes], Any]]] = {
     "ipv4_addr": (7, 4, socket.inet_aton, socket.inet_ntoa),
     "ipv4_subnet": (7, 4, socket.inet_aton, socket.inet_ntoa),
+    "ether_addr": (9, 6, lambda mac: bytes.fromhex(mac.replace(":", "")), lambda mac: mac.hex(":")),
     "inet_proto": (12, 1, lambda name: bytes((PROTOCOLS[name],)), lambda code: _NAMES.get(code[0], str(code[0]))),
     "inet_service": (13, 2, lambda port: struct.pack(">H", port), lambda port: int.from_bytes(port, "big")),
     "ifname": (41, 16, str.encode, text),
@@ -75,7 +76,7 @@ TYPES: dict[str, tuple[int, int, Callable[[Any], bytes], Callable[[bytes], Any]]
 
 
 class Set(namedtuple("Set", "table name key data", defaults=((),))):
-    """A named set of the inet table `table`, or a map if it has `data`. Keys and data are lists of TYPES."""
+    """A named set of `table`, or a map if it has `data`. Keys and data are lists of TYPES."""
 
     table: str
     name: str
@@ -123,9 +124,10 @@ class Expression:
 # Commands
 
 
-def nft(*commands: Command, namespace: int = 0) -> None:
+def nft(*commands: Command, namespace: int = 0, check: bool = False) -> None:
     """All commands in one transaction: the kernel does them all, or none.
 
+    With `check` it looks whether it could, and does none: a transaction without an end, as `nft --check` sends.
     Raises KernelError for the first that it refused; Conflict, naming the holder, where "create element" found one.
     """
     channel = codec.open_socket(codec.NETFILTER, namespace)
@@ -134,9 +136,11 @@ def nft(*commands: Command, namespace: int = 0) -> None:
         message, flags, body = _encode(command)
         if sequence == len(commands):
             flags |= codec.NLM_F_ACK
-        family = FAMILIES[command[1]] if command[0] in ("insert rule", "delete rule") else NFPROTO_INET
-        parts.append(codec.message(NFNL_SUBSYS_NFTABLES << 8 | message, flags, _header(family) + body, sequence))
-    parts.append(codec.message(NFNL_MSG_BATCH_END, 0, _header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES), len(commands) + 1))
+        kind = NFNL_SUBSYS_NFTABLES << 8 | message
+        parts.append(codec.message(kind, flags, _header(FAMILIES[_place(command)[0]]) + body, sequence))
+    if not check:
+        end = _header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES)
+        parts.append(codec.message(NFNL_MSG_BATCH_END, 0, end, len(commands) + 1))
     batch = b"".join(parts)
     if len(batch) > _ROOM:  # the kernel takes a message whole; CAP_NET_ADMIN may have more room than net.core.wmem_max
         try:
@@ -165,6 +169,20 @@ def nft(*commands: Command, namespace: int = 0) -> None:
         raise _refusal(commands[min(max(sequence, 1), len(commands)) - 1], code, words)
 
 
+def _place(command: Command) -> tuple[str, str]:
+    """The family and the name of the table that a command is about."""
+    verb, where = command[:2]
+    if verb in ("insert rule", "delete rule"):
+        return where, command[2]
+    return _table(where.table if isinstance(where, Set) else where)
+
+
+def _table(table: str) -> tuple[str, str]:
+    """Family and name."""
+    family, _, name = table.rpartition(" ")
+    return family or "inet", name
+
+
 def _refusal(command: Command, code: int, words: str) -> Exception:
     if code == errno.EEXIST and command[0] == "create element":
         holder = element(command[1], command[2])
@@ -173,22 +191,25 @@ def _refusal(command: Command, code: int, words: str) -> Exception:
         return errors.Conflict(f"{key} is already taken{whose} in the firewall's {command[1].name}")
     if code == errno.EOPNOTSUPP or (code == errno.ENOENT and command[0] == "add rule"):
         words = words or "the kernel lacks a part: modprobe -a nf_tables nft_chain_nat nft_ct nft_masq nft_fib_inet"
+    if code == errno.ENOENT and command[0] in ("add element", "create element"):
+        words = words or "its table is not there any more: `network reload` puts it back"
     return errors.KernelError(code, "nft", (nft_text(command),), words)
 
 
 def nft_text(command: Command) -> str:
     """The command as a line for nft(8). Symbols in it stand there by their names."""
     verb, *words = command
+    place = " ".join(_place(command))
     if verb in ("add element", "create element", "delete element"):
         owner, key, data, comment = (*words, (), "")[:4]
         fields = zip(owner.key, key, strict=True)
         inside = " . ".join(f'"{part}"' if kind == "ifname" else str(part) for kind, part in fields)
         inside += f' comment "{comment}"' if comment else ""
         inside += " : " + " . ".join(map(str, data)) if data else ""
-        return f"{verb} inet {owner.table} {owner.name} {{ {inside} }}"
+        return f"{verb} {place} {owner.name} {{ {inside} }}"
     if verb == "add rule":
-        table, chain, *expressions = words
-        return f"add rule inet {table} {chain} " + " ".join(expression.text for expression in expressions)
+        _, chain, *expressions = words
+        return f"add rule {place} {chain} " + " ".join(expression.text for expression in expressions)
     if verb == "insert rule":
         family, table, chain, comment, *expressions = words
         inside = " ".join(expression.text for expression in expressions)
@@ -196,43 +217,44 @@ def nft_text(command: Command) -> str:
     if verb == "delete rule":
         return "delete rule {} {} {} handle {}".format(*words)
     if verb == "add chain":
-        table, name, *base = words
+        _, name, *base = words
         hook = " {{ type {} hook {} priority {}; policy accept; }}".format(*base) if base else ""
-        return f"add chain inet {table} {name}{hook}"
+        return f"add chain {place} {name}{hook}"
     if verb == "add set":
         owner = words[0]
         kind = "map" if owner.data else "set"
         types = " : ".join(" . ".join(types) for types in (owner.key, owner.data) if types)
         types = types.replace("ipv4_subnet", "ipv4_addr; flags interval")
-        return f"add {kind} inet {owner.table} {owner.name} {{ type {types}; }}"
-    return f"{verb} inet {words[0]}"
+        return f"add {kind} {place} {owner.name} {{ type {types}; }}"
+    return f"{verb} {place}"
 
 
 def _encode(command: Command) -> tuple[int, int, bytes]:
     """(message, flags, attributes) of one command."""
     verb, *words = command
+    own = _place(command)[1]
     if verb in ("add element", "create element", "delete element"):
         body = _whose(words[0]) + nested(NFTA_SET_ELEM_LIST_ELEMENTS, _element(*words))
         if verb == "delete element":
             return NFT_MSG_DELSETELEM, 0, body
         return NFT_MSG_NEWSETELEM, NLM_F_CREATE | (NLM_F_EXCL if verb == "create element" else 0), body
     if verb == "add rule":
-        table, chain, *expressions = words
-        body = string(NFTA_RULE_TABLE, table) + string(NFTA_RULE_CHAIN, chain)
+        _, chain, *expressions = words
+        body = string(NFTA_RULE_TABLE, own) + string(NFTA_RULE_CHAIN, chain)
         body += nested(NFTA_RULE_EXPRESSIONS, *[expression.code for expression in expressions])
         return NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, body
     if verb == "insert rule":
-        _, table, chain, comment, *expressions = words
-        body = string(NFTA_RULE_TABLE, table) + string(NFTA_RULE_CHAIN, chain)
+        _, _, chain, comment, *expressions = words
+        body = string(NFTA_RULE_TABLE, own) + string(NFTA_RULE_CHAIN, chain)
         body += nested(NFTA_RULE_EXPRESSIONS, *[expression.code for expression in expressions])
         return NFT_MSG_NEWRULE, NLM_F_CREATE, body + attribute(NFTA_RULE_USERDATA, _comment(comment))
     if verb == "delete rule":
-        _, table, chain, handle = words
-        body = string(NFTA_RULE_TABLE, table) + string(NFTA_RULE_CHAIN, chain)
+        _, _, chain, handle = words
+        body = string(NFTA_RULE_TABLE, own) + string(NFTA_RULE_CHAIN, chain)
         return NFT_MSG_DELRULE, 0, body + attribute(NFTA_RULE_HANDLE, struct.pack(">Q", handle))
     if verb == "add chain":
-        table, name, *base = words
-        body = string(NFTA_CHAIN_TABLE, table) + string(NFTA_CHAIN_NAME, name)
+        _, name, *base = words
+        body = string(NFTA_CHAIN_TABLE, own) + string(NFTA_CHAIN_NAME, name)
         if base:
             kind, hook, priority = base
             at = _number(NFTA_HOOK_HOOKNUM, HOOKS[hook]) + _number(NFTA_HOOK_PRIORITY, priority)
@@ -241,11 +263,11 @@ def _encode(command: Command) -> tuple[int, int, bytes]:
     if verb == "add set":
         return NFT_MSG_NEWSET, NLM_F_CREATE, _set(words[0])
     if verb == "flush table":  # its rules; what is in its sets stays
-        return NFT_MSG_DELRULE, 0, string(NFTA_RULE_TABLE, words[0])
+        return NFT_MSG_DELRULE, 0, string(NFTA_RULE_TABLE, own)
     if verb == "add table":
-        return NFT_MSG_NEWTABLE, NLM_F_CREATE, string(NFTA_TABLE_NAME, words[0])
+        return NFT_MSG_NEWTABLE, NLM_F_CREATE, string(NFTA_TABLE_NAME, own)
     if verb == "delete table":
-        return NFT_MSG_DELTABLE, 0, string(NFTA_TABLE_NAME, words[0])
+        return NFT_MSG_DELTABLE, 0, string(NFTA_TABLE_NAME, own)
     raise errors.InvalidArgument(f"nft: no command {verb!r}")
 
 
@@ -266,7 +288,7 @@ def _value(kind: int, value: bytes) -> bytes:
 
 
 def _set(owner: Set) -> bytes:
-    body = string(NFTA_SET_TABLE, owner.table) + string(NFTA_SET_NAME, owner.name)
+    body = string(NFTA_SET_TABLE, _table(owner.table)[1]) + string(NFTA_SET_NAME, owner.name)
     body += _number(NFTA_SET_KEY_TYPE, _type(owner.key)) + _number(NFTA_SET_KEY_LEN, _width(owner.key))
     flags = (NFT_SET_MAP if owner.data else 0) | (NFT_SET_INTERVAL if owner.key == ("ipv4_subnet",) else 0)
     body += _number(NFTA_SET_ID, 1) + _number(NFTA_SET_FLAGS, flags)
@@ -290,11 +312,16 @@ def _type(kinds: tuple[str, ...]) -> int:
 def _width(kinds: tuple[str, ...]) -> int:
     if len(kinds) == 1:
         return TYPES[kinds[0]][1]
-    return sum(max(TYPES[kind][1], 4) for kind in kinds)
+    return sum(map(_room, kinds))
+
+
+def _room(kind: str) -> int:
+    """The bytes of registers that a part of a concatenation takes."""
+    return -(-TYPES[kind][1] // 4) * 4
 
 
 def _whose(owner: Set) -> bytes:
-    return string(NFTA_SET_ELEM_LIST_TABLE, owner.table) + string(NFTA_SET_ELEM_LIST_SET, owner.name)
+    return string(NFTA_SET_ELEM_LIST_TABLE, _table(owner.table)[1]) + string(NFTA_SET_ELEM_LIST_SET, owner.name)
 
 
 def _element(owner: Set, key: Sequence[Any], data: Sequence[Any] = (), comment: str = "") -> bytes:
@@ -328,8 +355,7 @@ def _interval(subnet: str) -> bytes:
 def _pack(kinds: tuple[str, ...], values: Sequence[Any]) -> bytes:
     packed = b""
     for kind, value in zip(kinds, values, strict=True):
-        _, width, pack, _ = TYPES[kind]
-        packed += pack(value).ljust(max(width, 4), b"\0")
+        packed += TYPES[kind][2](value).ljust(_room(kind), b"\0")
     return packed[: _width(kinds)]
 
 
@@ -338,11 +364,23 @@ def _unpack(kinds: tuple[str, ...], data: bytes) -> tuple[Any, ...]:
     for kind in kinds:
         _, width, _, unpack = TYPES[kind]
         values.append(unpack(data[:width]))
-        data = data[max(width, 4) :]
+        data = data[_room(kind) :]
     return tuple(values)
 
 
 # What is there
+
+
+def has_table(table: str) -> bool:
+    """Whether there is a table of that name."""
+    family, name = _table(table)
+    try:
+        _ask(NFT_MSG_GETTABLE, 0, FAMILIES[family], string(NFTA_TABLE_NAME, name), "NFT_MSG_GETTABLE", (table,))
+    except errors.KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+    return True
 
 
 def element(owner: Set, key: Sequence[Any]) -> Element | None:
@@ -360,7 +398,8 @@ def _elements(
     owner: Set, flags: int, body: bytes, arguments: tuple[object, ...], comment: str = ""
 ) -> Iterator[Element]:
     try:
-        answers = _ask(NFT_MSG_GETSETELEM, flags, NFPROTO_INET, body, "NFT_MSG_GETSETELEM", arguments)
+        family = FAMILIES[_table(owner.table)[0]]
+        answers = _ask(NFT_MSG_GETSETELEM, flags, family, body, "NFT_MSG_GETSETELEM", arguments)
     except errors.KernelError as error:
         if error.errno != errno.ENOENT:
             raise
@@ -441,7 +480,7 @@ def _compare(value: bytes, unequal: bool = False) -> bytes:
 
 
 def _payload(base: int, offset: int, length: int, register: int = _REG_1) -> bytes:
-    """Bytes of the packet; base 1 is the network header, 2 the transport header."""
+    """Bytes of the packet; base 0 is the link-layer header, 1 the network header, 2 the transport header."""
     return _expression("payload", _number(1, register), _number(2, base), _number(3, offset), _number(4, length))
 
 
@@ -474,6 +513,38 @@ def ifname_in(direction: str, name: str, inverted: bool = False) -> Expression:
 def ifname_pair_in(name: str) -> Expression:
     """`iifname . oifname @name`."""
     return Expression(f"iifname . oifname @{name}", _meta(6, _REG_1) + _meta(7, _REG_2) + _lookup(name))
+
+
+# What a frame says of its sender: base, offset and length; in ARP (RFC 826) the protocol's sender is an IPv4 address.
+_SENDER = {
+    "ether saddr": (0, 6, 6), "ip saddr": (1, 12, 4), "arp saddr ether": (1, 8, 6), "arp saddr ip": (1, 14, 4),
+}  # fmt: skip
+_ETHER_TYPES = {"ip": 0x0800, "arp": 0x0806, "8021q": 0x8100, "8021ad": 0x88A8}  # linux/if_ether.h
+
+
+def protocol_is(name: str) -> Expression:
+    """`meta protocol arp`: what a frame carries, after one tag of a VLAN's that it may have (NFT_META_PROTOCOL = 1)."""
+    return Expression(f"meta protocol {name}", _meta(1) + _compare(struct.pack(">H", _ETHER_TYPES[name])))
+
+
+def sender_not_among(name: str, *fields: str, nobody: str = "") -> Expression:
+    """`iifname . ether saddr . ip saddr != @name`: who sends by this device is not in the set.
+
+    With `nobody`, an address that the last field may have as well: `ip saddr != 0.0.0.0` before. A field of ip or arp
+    is looked for in such frames only, which nft(8) sees to, and leaves out when it prints.
+    """
+    text, code, register = " . ".join(("iifname", *fields)), b"", _REG32 + 4
+    last = fields[-1]
+    if not last.startswith("ether"):
+        code += protocol_is(last.partition(" ")[0]).code
+    if nobody:
+        text = f"{last} != {nobody} {text}"
+        code += _payload(*_SENDER[last]) + _compare(socket.inet_aton(nobody), unequal=True)
+    code += _meta(6)
+    for field in fields:
+        code += _payload(*_SENDER[field], register)
+        register += -(-_SENDER[field][2] // 4)
+    return Expression(f"{text} != @{name}", code + _lookup(name, inverted=True))
 
 
 def ifname_is(direction: str, device: str) -> Expression:

@@ -3,6 +3,7 @@
     bridge   the switch: a bridge on the host, a veth pair for each container
     ipam     the addresses: who leases which
     nat      the firewall: out through masquerade, in through published ports
+    spoofing     … and within: nobody speaks with another's address
     foreign  other people's firewalls, which may drop what ours lets pass
     relay    published ports by IPv6, where a container has IPv4 alone
 
@@ -89,6 +90,17 @@ def cable(container_id: str, device: str = "eth0") -> str:
     """
     number = int(device.removeprefix("eth"))
     return f"veth{container_id[:11]}" if number == 0 else f"veth{container_id[:10]}{chr(ord('f') + number)}"
+
+
+def hardware_address(container_id: str, device: str = "eth0") -> str:
+    """The MAC of a container's end of a cable, as random as its id: whoever knows the container knows it.
+
+    Eleven digits of the id, from another place for each device, and a 2 that says "locally administered, and one
+    device's" (IEEE 802, the lowest bits of the first byte).
+    """
+    place = 2 * int(device.removeprefix("eth"))
+    digits = f"{container_id[place]}2{container_id[place + 1 : place + 11]}"
+    return ":".join(digits[pair : pair + 2] for pair in range(0, 12, 2))
 
 
 MOST = 21  # networks that a container can be in: eth0, and a letter of g to z for each other

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 
 from .. import errors, files, host, netlink, steps, syscalls
-from . import Network, cable, directory, dns, every, foreign, ipam, load, nat, text
+from . import Network, cable, directory, dns, every, foreign, hardware_address, ipam, load, nat, spoofing, text
 
 FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 
@@ -86,7 +86,11 @@ def setup(network: Network) -> steps.Plan:
     if not forwarding:
         yield steps.call(remember_forwarding, why="`system reset` leaves ip_forward as it was")
         yield steps.put(FORWARDING, "1", why="the host becomes the containers' router")
-    yield steps.nft(*nat.table_commands(), *nat.network_commands(network), why="the firewall, in one table")
+    guard = [] if spoofing.lacking() else spoofing.table_commands()
+    yield steps.nft(
+        *nat.table_commands(), *nat.network_commands(network), *guard,
+        why="the firewall: a table for what passes the host, one for what passes the switch",
+    )  # fmt: skip
     yield steps.link_set(network.device, up=True, why="last: a bridge that is up is complete")
 
 
@@ -103,6 +107,7 @@ def remove(network: Network) -> steps.Plan:
 def teardown(network: Network) -> steps.Plan:
     """The host as it was before the first `setup`. Owed: no other network is there any more."""
     yield steps.nft(*nat.removal_commands(), why="our table, with all that is in it")
+    yield steps.call(spoofing.remove, why="and the one that looks at senders")
     yield from remove(network)
     yield steps.call(restore_forwarding, why="as it was before the first container")
 
@@ -115,14 +120,20 @@ def attach(
     address: steps.Symbol = steps.ADDRESS,
     mac: str = "",
     way_out: bool = True,
+    guarded: bool = True,
 ) -> steps.Plan:
     """The container gets its eth0 with a leased address, a way out, and its published ports.
 
-    It may be another `device`, with a symbol of its own for its address. Without `mac` the kernel draws one.
+    It may be another `device`, with a symbol of its own for its address. `guarded`: it cannot forge that.
     """
     length = network.subnet.partition("/")[2]
     there = steps.PID
     end = cable(container_id, device)
+    mac = mac or hardware_address(container_id, device)
+    if guarded:
+        yield steps.call(
+            spoofing.admit, container_id, end, mac, address, why="what comes by this cable bears these addresses"
+        )
     yield steps.link_add(
         end, "veth", peer=device, namespace=there, master=network.device, mtu=network.mtu, up=True, peer_mac=mac,
         why=f"a cable: one end in the switch, the other inside, called {device}",
@@ -157,6 +168,8 @@ def detach(
         yield from nat.unpublish(container_id)
     if unplug:
         yield steps.link_delete(cable(container_id, device), why="with it goes the end inside")
+    ends = [cable(container_id, device)] if unplug else []
+    yield steps.call(spoofing.forget, container_id, *ends, why="nobody speaks for its addresses")
     yield steps.call(ipam.release, network, container_id, why="the address may be leased again")
 
 

@@ -1,7 +1,7 @@
 """The firewall: out through masquerade, in through published ports, and nothing else.
 
-One table of our own, and never a foreign rule touched. Its rules never change; networks and ports are elements of its
-sets and maps, so a packet meets as many rules with a thousand ports as with one:
+One table of our own (the switch has another, in spoofing.py), and never a foreign rule touched. Its rules never change;
+networks and ports are elements of its sets and maps, so a packet meets as many rules with a thousand ports as with one:
 
     set bridges      the devices of our networks
     set internal     those of them that nothing leaves or enters
@@ -24,7 +24,7 @@ from collections import namedtuple
 
 from .. import errors, host, netlink, steps
 from ..netlink import conntrack
-from . import Network, cable
+from . import Network, cable, spoofing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,8 +154,9 @@ def table_commands() -> list[netlink.Command]:
     ]
 
 
-# The version of the rules above, in the comment of a network's element: another one, and `setup` replaces them.
-LAYOUT = "rules 2"
+# The version of the rules above and of those in spoofing.py, in the comment of a network's element: another one, and
+# `setup` replaces them.
+LAYOUT = "rules 3"
 
 
 def network_commands(network: Network) -> list[netlink.Command]:
@@ -243,12 +244,17 @@ def port_commands(
     return commands
 
 
-def restore(networks: list[Network], ports: Iterable[tuple[str, str, list[Port]]]) -> None:
-    """The table as it should be, in one transaction: what is missing comes back, what is there stays.
+def restore(
+    networks: list[Network], ports: Iterable[tuple[str, str, list[Port]]], cables: Iterable[spoofing.Cable]
+) -> None:
+    """Both tables as they should be, in one transaction: what is missing comes back, what is there stays.
 
-    `ports` are those of the running containers, as they were bound: (container id, its address, ports).
+    `ports` are those of the running containers, as they were bound: (container id, its address, ports). `cables` are
+    all that are plugged in.
     """
     commands = table_commands()
+    if not spoofing.lacking():
+        commands += spoofing.table_commands() + spoofing.cable_commands(cables)
     for network in networks:
         commands += network_commands(network)
     udp = []

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from .. import netlink, steps
 from ..kernel import capabilities, cgroups
-from ..network import foreign, ipam, nat
+from ..network import foreign, ipam, nat, spoofing
 
 TOOLS = "/proc/self/fd/9"
 
@@ -344,12 +344,17 @@ free_port() {
 }
 """,
     "withdraw": """\
-# withdraw TABLE: delete all elements of its maps that bear the container's id as a comment
+# withdraw map|set FAMILY TABLE NAME…: delete all elements that bear the container's id as a comment
 withdraw() {
-    for map in ports ports_at; do
-        nft list map inet "$1" "$map" 2>/dev/null | tr -d '\\n\\t' | sed 's/.*elements = {//; s/}.*//' | tr ',' '\\n' |
-            sed -n 's/^ *\\(.*\\) comment "'"$id"'" .*/\\1/p' |
-            while read -r element || [ -n "$element" ]; do nft delete element inet "$1" "$map" "{ $element }"; done
+    kind=$1 family=$2 table=$3
+    shift 3
+    for name; do
+        nft list "$kind" "$family" "$table" "$name" 2>/dev/null |
+            tr -d '\\n\\t' | sed 's/.*elements = {//; s/}.*//' | tr ',' '\\n' |
+            sed -n 's/^ *\\(.*\\) comment "'"$id"'".*/\\1/p' |
+            while read -r element || [ -n "$element" ]; do
+                nft delete element "$family" "$table" "$name" "{ $element }"
+            done
     done
 }
 """,
@@ -637,7 +642,16 @@ def remember_forwarding(sheet: Sheet) -> None:
 
 def withdraw(sheet: Sheet, identifier: str) -> None:
     sheet.use("withdraw")
-    sheet.add(f"withdraw {sheet.word(nat.table())}")
+    sheet.add(f"withdraw map inet {sheet.word(nat.table())} ports ports_at")
+
+
+def admit(sheet: Sheet, *cable: Any) -> None:
+    nft(sheet, *spoofing.cable_commands([cable]))
+
+
+def forget(sheet: Sheet, identifier: str, cable: str = "") -> None:
+    sheet.use("withdraw")
+    sheet.add(f"withdraw set {spoofing.table()} cables macs addresses")
 
 
 def expel(sheet: Sheet, device: str) -> None:
@@ -885,6 +899,9 @@ CALLS: dict[str, Callable[..., None]] = {
     "nat.reserve": none("sockets that keep these ports from other programs"),
     "nat.reserve_any": reserve_any,
     "nat.withdraw": withdraw,
+    "spoofing.admit": admit,
+    "spoofing.forget": forget,
+    "spoofing.remove": lambda sheet: sheet.add(f"nft delete table {spoofing.table()} 2>/dev/null || :"),
     "foreign.expel": expel,
     "nat.forget": none("the network's elements in the firewall's sets (network rm)"),
     "conntrack.conntrack_delete": conntrack_delete,

@@ -1,0 +1,158 @@
+"""Nobody speaks with another's address: what comes out of a container's cable bears the container's own.
+
+A switch believes what it is told. With CAP_NET_RAW, which containers have by default (as docker's do), a program writes
+whole frames: from a neighbour's address, or an ARP answer that says "I am the gateway". So a second table of ours, of
+the family bridge, looks at each frame that comes in by a port of our bridges, before the switch learns from it:
+
+    set cables       the host's ends of the containers' cables
+    set macs         cable, hardware address
+    set addresses    cable, hardware address, IPv4 address
+
+A frame from another's hardware address is dropped, whatever is in it; so is an IPv4 packet from another's address, and
+an ARP message that says where any other address is. Who claims none may speak: 0.0.0.0 is what asks DHCP for an address
+(RFC 2131, section 4.1), and whether one is free (RFC 5227). That holds for what a container forwards for others, too.
+
+An element's comment is the id of the container that it belongs to. A kernel may lack the family, by its configuration
+(CONFIG_NF_TABLES_BRIDGE): then networks work, containers can forge, and `lacking` says so to who makes a network,
+inspects one or asks the doctor.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from .. import errors, host, netlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    Cable = tuple[str, str, str, str]  # id of the container, host's end, hardware address, IPv4 address
+
+
+ABSENT = (errno.ENOENT, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)  # what kernels say of a family that they have not
+
+
+def table() -> str:
+    """This store's table, with its family."""
+    return f"bridge minicontainer{host.suffix()}"
+
+
+def cables() -> netlink.Set:
+    """The ports that are looked at; others', on our bridges or elsewhere, are theirs."""
+    return netlink.Set(table(), "cables", ("ifname",))
+
+
+def macs() -> netlink.Set:
+    """Which hardware address is whose."""
+    return netlink.Set(table(), "macs", ("ifname", "ether_addr"))
+
+
+def addresses() -> netlink.Set:
+    """Which IPv4 address is whose."""
+    return netlink.Set(table(), "addresses", ("ifname", "ether_addr", "ipv4_addr"))
+
+
+def table_commands() -> list[netlink.Command]:
+    """The table but for its elements, which may be done again. Its version is that of nat.LAYOUT."""
+    own = table()
+    n = netlink
+
+    def rule(*expressions: netlink.Expression) -> netlink.Command:
+        return ("add rule", own, "prerouting", *expressions)
+
+    return [
+        ("add table", own),
+        ("flush table", own),
+        ("add set", cables()),
+        ("add set", macs()),
+        ("add set", addresses()),
+        ("add chain", own, "prerouting", "filter", "prerouting", -300),
+        rule(n.ifname_in("iifname", "cables", inverted=True), n.accept()),
+        rule(n.sender_not_among("macs", "ether saddr"), n.drop()),
+        # A tag of a VLAN is taken off before; in a second one, whatever is inside could not be seen.
+        rule(n.protocol_is("8021q"), n.drop()),
+        rule(n.protocol_is("8021ad"), n.drop()),
+        rule(n.sender_not_among("addresses", "ether saddr", "ip saddr", nobody="0.0.0.0"), n.drop()),
+        # ARP says it once more, inside: there the neighbours read it.
+        rule(n.sender_not_among("macs", "arp saddr ether"), n.drop()),
+        rule(n.sender_not_among("addresses", "arp saddr ether", "arp saddr ip", nobody="0.0.0.0"), n.drop()),
+    ]
+
+
+def lacking() -> str:
+    """Why containers can forge addresses on this machine: the kernel's word. Empty if they cannot."""
+    if not _known:
+        _known.append("" if netlink.has_table(table()) else _tried())
+    return _known[0]
+
+
+_known: list[str] = []  # an answer that holds while this kernel runs
+
+
+def _tried() -> str:
+    """Ten milliseconds: the kernel makes it all, and takes it back."""
+    try:
+        netlink.nft(*table_commands(), check=True)
+    except errors.KernelError as error:
+        if error.errno not in ABSENT:
+            raise
+        return (
+            "a container can forge its address in a network: this kernel's nf_tables has no family bridge "
+            f"(CONFIG_NF_TABLES_BRIDGE; {error.strerror})"
+        )
+    return ""
+
+
+def cable_commands(found: Iterable[Cable]) -> list[netlink.Command]:
+    """The elements of cables."""
+    commands: list[netlink.Command] = []
+    for container_id, cable, mac, address in found:
+        commands += [
+            ("add element", cables(), (cable,), (), container_id),
+            ("add element", macs(), (cable, mac), (), container_id),
+            ("add element", addresses(), (cable, mac, address), (), container_id),
+        ]
+    return commands
+
+
+def admit(container_id: str, cable: str, mac: str, address: str) -> None:
+    """From now on the cable speaks for these addresses alone. Owed: the table, where the kernel can have it."""
+    try:
+        netlink.nft(*cable_commands([(container_id, cable, mac, address)]))
+    except errors.KernelError as error:
+        if error.errno not in ABSENT or not lacking():
+            raise
+
+
+def forget(container_id: str, cable: str = "") -> None:
+    """The container has no such cable any more, or none at all; nothing happens if it never had one."""
+    commands: list[netlink.Command] = []
+    for element in netlink.elements(addresses(), container_id):
+        end, mac, _ = element.key
+        if cable in ("", end):
+            commands += [
+                ("delete element", cables(), (end,)),
+                ("delete element", macs(), (end, mac)),
+                ("delete element", addresses(), element.key),
+            ]
+    if commands:
+        try:
+            netlink.nft(*commands)
+        except errors.KernelError as error:
+            if error.errno != errno.ENOENT:  # somebody else is taking the same container down
+                raise
+
+
+def owners() -> set[str]:
+    """The ids of all containers that an element is there of."""
+    return {element.comment for element in netlink.elements(addresses())}
+
+
+def remove() -> None:
+    """The table is gone afterwards."""
+    try:
+        netlink.nft(("delete table", table()))
+    except errors.KernelError as error:
+        if error.errno not in ABSENT:
+            raise
