@@ -208,7 +208,7 @@ def plugged(root: str, host: Space, spaces: list[Space]) -> list[Switch]:
     ours = {network.device: network for network in networks_of(root, spaces)}
     ends = [device.far.link for each in spaces for device in each.devices if device.far and each is not host]
     masters = [device_at(host, end.master) for end in ends if end.master]
-    names = {device.link.name: None for device in masters if device} | dict.fromkeys(ours)
+    names = dict.fromkeys([*ours, *(device.link.name for device in masters if device)])
     return [switch(host, name, ours.get(name), {end.ifindex for end in ends}) for name in names]
 
 
