@@ -25,6 +25,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -106,6 +107,14 @@ def is_cgroup2() -> bool:
     return False
 
 
+def ipv6() -> bool:
+    """Whether loopback has its address of IPv6."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
 def is_systemd() -> bool:
     """Whether systemd is process 1: sd_booted(3)."""
     return os.path.isdir("/run/systemd/system")
@@ -140,6 +149,7 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "veth": (lambda: link_kind("veth", "peer", "name", "probe1"), "the kernel's veth (modprobe veth)"),
     "macvlan": (lambda: link_kind("macvlan"), "the kernel's macvlan (modprobe macvlan)"),
     "ipvlan": (lambda: link_kind("ipvlan"), "the kernel's ipvlan (modprobe ipvlan)"),
+    "ipv6": (ipv6, "IPv6, ::1 at least: sysctl net.ipv6.conf.lo.disable_ipv6=0"),
     "nftables": (nftables, "nf_tables with NAT in the kernel, and the nftables package for the tests' own look at it"),
     "cgroup1": (lambda: not is_cgroup2() and cgroup1_controller("memory"), "a host with cgroup v1"),
     "cgroup2": (is_cgroup2, "a host with pure cgroup v2 (./dev vm has it)"),

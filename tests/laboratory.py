@@ -130,20 +130,23 @@ class Laboratory:
 
 def answer_all(protocol: str, port: int, name: str, ready: Callable[[], Any]) -> None:
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-    with socket.socket(socket.AF_INET, kind) as server:
+    both = socket.has_dualstack_ipv6()
+    with socket.socket(socket.AF_INET6 if both else socket.AF_INET, kind) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("0.0.0.0", port))
+        if both:
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        server.bind(("::" if both else "0.0.0.0", port))
         if protocol == "tcp":
             server.listen()
         ready()
         while True:
             if protocol == "tcp":
-                client, (address, _) = server.accept()
-                client.sendall(f"{name} {address}".encode())
+                client, (address, *_) = server.accept()
+                client.sendall(f"{name} {address.removeprefix('::ffff:')}".encode())
                 client.close()
             else:
-                _, (address, back) = server.recvfrom(100)
-                server.sendto(f"{name} {address}".encode(), (address, back))
+                _, sender = server.recvfrom(100)
+                server.sendto(f"{name} {sender[0].removeprefix('::ffff:')}".encode(), sender)
 
 
 def ask(protocol: str, address: str, port: int) -> str | None:

@@ -16,9 +16,10 @@ from .run import pair
 FLAGS = {
     "create": [
         Flag("-d --driver", "driver", "text", "bridge"),
-        Flag("--subnet", "subnet", "text", "the addresses behind it: 172.29.0.0/16 (default: one that nobody has)"),
-        Flag("--gateway", "gateway", "text", "the host's own address in it (default: the first)"),
-        Flag("--ip-range", "ip_range", "text", "the part of the subnet that addresses are taken from"),
+        Flag("--subnet", "subnet", "list", "the addresses behind it: 172.29.0.0/16 (default: one that nobody has)"),
+        Flag("--gateway", "gateway", "list", "the host's own address in it (default: the first)"),
+        Flag("--ip-range", "ip_range", "list", "the part of the subnet that addresses are taken from"),
+        Flag("--ipv6", "ipv6", "bool", "addresses of IPv6, too; --subnet fd00:1::/64, or one of this store's own"),
         Flag("--internal", "internal", "bool", "no way out of it, and none in"),
         Flag("--label", "labels", "list", "NAME=VALUE"),
         Flag("-o --opt", "options", "list", f"NAME=VALUE: {', '.join(networks.OPTIONS)}"),
@@ -31,6 +32,7 @@ FLAGS = {
     ],
     "connect": [
         Flag("--ip", "ip", "text", "the address that it is to have there"),
+        Flag("--ip6", "ip6", "text", "its address of IPv6 there"),
         Flag("--alias", "aliases", "list", "one more name of the container in that network"),
     ],
     "disconnect": [Flag("-f --force", "force", "bool", "as it is without: nothing can hold it back")],
@@ -72,6 +74,13 @@ def create(found: networks.Networks, names: list[str], values: dict[str, Any]) -
     """docker-network-create(1)."""
     options = dict(pair("--opt", text) for text in values.pop("options"))
     labels = dict(pair("--label", text, empty=True) for text in values.pop("labels"))
+    for name in ("subnet", "gateway", "ip_range"):
+        given = values.pop(name)
+        for key, six in ((name, False), (f"{name}6", True)):
+            texts = [text for text in given if (":" in text) == six]
+            if len(texts) > 1:
+                raise errors.InvalidArgument("bridge driver doesn't support multiple subnets: one of each family")
+            values[key] = "".join(texts)
     print(found.make(names[0], labels=labels, options=options, **values).id)
     if spoofing.lacking():
         print(f"minicontainer: warning: {spoofing.lacking()}", file=sys.stderr)
@@ -80,7 +89,8 @@ def create(found: networks.Networks, names: list[str], values: dict[str, Any]) -
 
 def connect(found: networks.Networks, names: list[str], values: dict[str, Any]) -> int:
     """docker-network-connect(1)."""
-    found.connect(names[0], names[1], ip=values.get("ip", ""), aliases=tuple(values["aliases"]))
+    addresses = {name: values.get(name, "") for name in ("ip", "ip6")}
+    found.connect(names[0], names[1], aliases=tuple(values["aliases"]), **addresses)
     return 0
 
 
@@ -132,7 +142,7 @@ def ls(found: networks.Networks, names: list[str], values: dict[str, Any]) -> in
         "Driver": table.Column("DRIVER", lambda network: network.driver),
         "Scope": table.Column("SCOPE", lambda network: "local"),
         "CreatedAt": table.Column("CREATED AT", lambda network: network.created),
-        "IPv6": table.Column("IPV6", lambda network: "false"),
+        "IPv6": table.Column("IPV6", lambda network: str(bool(network.subnet6)).lower()),
         "Internal": table.Column("INTERNAL", lambda network: str(network.internal).lower()),
         "Labels": table.Column(
             "LABELS", lambda network: ",".join(f"{k}={v}" for k, v in sorted(network.labels.items()))

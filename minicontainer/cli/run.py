@@ -26,6 +26,7 @@ FLAGS = [
     Flag("--network --net", "networks", "list", "bridge (default), none, host, container:NAME; or a network's name"),
     Flag("--network-alias --net-alias", "aliases", "list", "one more name of it in its network"),
     Flag("--ip", "ip", "text", "its address there (default: one that is free)"),
+    Flag("--ip6", "ip6", "text", "its address of IPv6 there, where the network has them"),
     Flag("--mac-address", "mac", "text", "its hardware address there"),
     Flag("-p --publish", "ports", "list", "[ip:]host:container[/udp]: reach a port of it from outside"),
     Flag("-P --publish-all", "publish_all_ports", "bool", "publish every exposed port, each on one that is free"),
@@ -255,7 +256,7 @@ def engine_options(values: dict[str, Any]) -> dict[str, Any]:
 def endpoints(options: dict[str, Any]) -> None:
     """`--network` and what goes with it, which is asked for in the first one: network_mode and networks."""
     given = [{"default": "bridge"}.get(name, name) for name in options.pop("networks")]
-    asked = {name: options.pop(name, "") for name in ("ip", "mac")}
+    asked = {name: options.pop(name, "") for name in ("ip", "ip6", "mac")}
     asked["aliases"] = options.pop("aliases")
     options["network_mode"] = first = given[0] if given else "bridge"
     for name in given[1:]:
@@ -357,11 +358,16 @@ def warnings(options: dict[str, Any]) -> list[str]:
     mode = options["network_mode"]
     if not networks.own(mode):
         return []
-    device = networks.get(host.root(), mode).device
-    said = [] if netlink.link(device) else [each for each in [spoofing.lacking()] if each]  # once: with the network
-    if options.get("firewall") == "ignore" or foreign.outside(options["ports"]):
-        return said  # with ports from outside there is no such firewall: it would have been refused
-    found = foreign.drops(device)
+    network = networks.get(host.root(), mode)
+    said = [] if netlink.link(network.device) else [each for each in [spoofing.lacking()] if each]  # once, at its birth
+    if options.get("firewall") == "ignore":
+        return said
+    found = [
+        drop
+        for family in foreign.families(network)
+        if not foreign.outside(options["ports"], family)  # else there is none: it would have been refused
+        for drop in foreign.drops(network.device, family)
+    ]
     return said + [str(drop) for drop in found if options.get("firewall") != "docker-user" or not drop.passes_user]
 
 

@@ -223,7 +223,8 @@ class Containers:
     def check_firewall(self, network: str, ports: list[nat.Port], way: str) -> None:
         """Raise Unsupported where somebody else's firewall would keep everybody from the published ports."""
         if (ports or way) and networks.own(network):
-            foreign.check(networks.get(self.root, network).device, ports, way)
+            found = networks.get(self.root, network)
+            foreign.check(found.device, ports, way, foreign.families(found))
 
     def complete_ports(self, options: dict[str, Any], image: dict[str, Any]) -> Names:
         """Publish all that image and user expose, where no -p says on which port. Those that were added: "80/tcp"."""
@@ -310,8 +311,8 @@ class Containers:
         for plug in plugs:
             yield from steps.about("bridge", bridge.setup(plug.network))
             if record["firewall"] == "docker-user":
-                yield from steps.about("nat", foreign.admit(plug.network.device))
-            yield networks.lease(plug, record["id"])._replace(concept="bridge")
+                yield from steps.about("nat", foreign.admit(plug.network.device, foreign.families(plug.network)))
+            yield from steps.about("bridge", networks.leases(plug, record["id"]))
         yield from steps.about("engine", self.etc_files(directory, record, plugs))
         yield from steps.about("overlay", overlay.mount(self.root, layers, directory, record["remove"]))
         mounts = [volumes.Mount(**mount) for mount in record["mounts"]]
@@ -321,20 +322,22 @@ class Containers:
             attach += steps.about("bridge", networks.plug_in(plug, record["id"]))
         if plugs:
             attach += steps.about("engine", self.names_in(plugs, record))
-            attach += steps.about("nat", nat.publish(record["id"], [nat.Port(**port) for port in record["ports"]]))
+            ports = [nat.Port(**port) for port in record["ports"]]
+            attach += steps.about("nat", nat.publish(record["id"], ports, plugs[0].symbol6))
         yield from launch.plan(config, rootfs, record["stdin"], explain, attach)
 
     def names_in(self, plugs: Plugs, record: Record) -> Iterator[steps.Step]:
         """Its names in its networks, and where its questions about others' come."""
         yield steps.call(dns.listen, steps.PID, why="where it asks for names, inside", result="questions")
         for plug in plugs:
-            yield steps.call(networks.announce, plug.network, record, plug.symbol, why="its names lead to its address")
+            addresses = [plug.symbol, *([plug.symbol6] if plug.symbol6 else [])]
+            yield steps.call(networks.announce, plug.network, record, *addresses, why="its names lead to its address")
 
     def follow(self, record: Record) -> None:
         """A container has another name: if it runs, its networks know it by that from now on."""
         running = self.running(record["id"])
         for network, end in (running or {}).get("ends", {}).items():
-            networks.announce(networks.get(self.root, network), record, end["address"])
+            networks.announce(networks.get(self.root, network), record, end["address"], end.get("address6", ""))
 
     def creation(self, record: Record, config: dict[str, Any]) -> Iterator[steps.Step]:
         """Open the journal: from here on, whatever happens can be taken down again."""
@@ -370,6 +373,7 @@ class Containers:
         lines += [f"{address}\t{host_name}\n" for host_name, address in self.extra_hosts(record, plugs)]
         for plug in plugs:
             lines += [plug.symbol, f"\t{name}\n"]
+            lines += [plug.symbol6, f"\t{name}\n"] if plug.symbol6 else []
         yield steps.write(f"{directory}/hosts", steps.Text(lines), why="its own name leads to its own address")
         yield steps.write(f"{directory}/hostname", f"{name}\n", why="programs read the name here too")
         asks_us = networks.own(mode)

@@ -286,14 +286,19 @@ def endpoint(engine: containers.Containers, record: containers.Record, name: str
         "IPPrefixLen": int(network.subnet.partition("/")[2]),
         "MacAddress": cable.mac if cable else "",
     }
+    if "address6" in end:
+        found["GlobalIPv6Address"] = end["address6"]
+        found["GlobalIPv6PrefixLen"] = int(network.subnet6.partition("/")[2])
+        found["IPv6Gateway"] = "" if network.internal else network.gateway6
     return {**endpoint_of_none(), **found}
 
 
 def in_network(engine: containers.Containers, record: containers.Record, name: str, end: Document) -> Document:
     """The same as an entry of Networks, with what was asked for there."""
     wished = networks.asked(record).get(name, {})
+    addresses = {"IPv4Address": wished.get("ip"), "IPv6Address": wished.get("ip6")}
     return {
-        "IPAMConfig": {"IPv4Address": wished["ip"]} if wished.get("ip") else None,
+        "IPAMConfig": {key: address for key, address in addresses.items() if address} or None,
         "Links": None,
         "Aliases": wished.get("aliases") or None,
         "MacAddress": end["MacAddress"],
@@ -331,10 +336,9 @@ def of_network(engine: containers.Containers, name: str, found: Network | None) 
         if record["status"] in ("running", "paused")
         and (name in networks.asked(record) if found else record["network"] == name)
     ]
-    length = found.subnet.partition("/")[2] if found else ""
-    pool = {"Subnet": found.subnet, "Gateway": found.gateway} if found else {}
-    if found and found.ip_range:
-        pool = {"Subnet": found.subnet, "IPRange": found.ip_range, "Gateway": found.gateway}
+    pools = [pool(found.subnet, found.ip_range, found.gateway)] if found else []
+    if found and found.subnet6:
+        pools.append(pool(found.subnet6, found.ip_range6, found.gateway6))
     ends = {record["id"]: endpoint(engine, record, name) if found else endpoint_of_none() for record in members}
     return {
         "Name": name,
@@ -342,8 +346,8 @@ def of_network(engine: containers.Containers, name: str, found: Network | None) 
         "Created": (found.created if found else "") or NEVER,
         "Scope": "local",
         "Driver": found.driver if found else "null" if name == "none" else "host",
-        "EnableIPv6": False,
-        "IPAM": {"Driver": "default", "Options": {} if found and found.id else None, "Config": [pool] if pool else []},
+        "EnableIPv6": bool(found and found.subnet6),
+        "IPAM": {"Driver": "default", "Options": {} if found and found.id else None, "Config": pools},
         "Internal": bool(found and found.internal),
         "Attachable": False,
         "Ingress": False,
@@ -354,8 +358,8 @@ def of_network(engine: containers.Containers, name: str, found: Network | None) 
                 "Name": record["name"],
                 "EndpointID": record["id"],
                 "MacAddress": ends[record["id"]]["MacAddress"],
-                "IPv4Address": f"{ends[record['id']]['IPAddress']}/{length}" if found else "",
-                "IPv6Address": "",
+                "IPv4Address": with_length(ends[record["id"]], "IPAddress", "IPPrefixLen"),
+                "IPv6Address": with_length(ends[record["id"]], "GlobalIPv6Address", "GlobalIPv6PrefixLen"),
             }
             for record in members
         },
@@ -377,6 +381,16 @@ def forged_addresses() -> str:
         return spoofing.lacking() or "dropped"
     except errors.KernelError as error:
         return f"only root may ask the kernel ({error.strerror})"
+
+
+def pool(subnet: str, ip_range: str, gateway: str) -> Document:
+    """Where a network's addresses come from."""
+    return {"Subnet": subnet, **({"IPRange": ip_range} if ip_range else {}), "Gateway": gateway}
+
+
+def with_length(end: Document, address: str, length: str) -> str:
+    """`172.29.0.2/16`, of an endpoint that has one."""
+    return f"{end[address]}/{end[length]}" if end[address] else ""
 
 
 def image(engine: containers.Containers, name: str) -> Document:

@@ -30,23 +30,24 @@ class Firewall:
         """Put back what `nft flush ruleset` or a reboot took: tables, networks, bridges, ports, addresses.
 
         Returns the ids of the containers that publish ports.
-        What is there stays, so nobody's connection is cut; the table comes back in one transaction. For IPv6 there is
-        nothing to put back: what comes by it is relayed by the monitor.
+        What is there stays, so nobody's connection is cut; the table comes back in one transaction. What the monitors
+        relay needs nothing of it.
         """
         known, running = every(self.root), self.running()
         if not known:
             return []
-        ports = [
-            (each["id"], next(iter(each["ends"].values()))["address"], [nat.Port(**port) for port in each["ports"]])
-            for each in running
-            if each["ports"]
-        ]
+        ports = []
+        for each in running:
+            if each["ports"]:
+                end = next(iter(each["ends"].values()))
+                bound = [nat.Port(**port) for port in each["ports"]]
+                ports.append((each["id"], end["address"], end.get("address6", ""), bound))
         nat.restore(known, ports, [end for each in running for end in networks.cables(each)])
         for network in known:
             steps.execute(bridge.setup(network), {})
         if any(each["firewall"] == "docker-user" for each in running):
             for network in known:
-                steps.execute(foreign.admit(network.device), {})
+                steps.execute(foreign.admit(network.device, foreign.families(network)), {})
         still = {record["id"] for record in self.running()}
         for record in running:
             if record["id"] not in still:  # it has ended meanwhile, and taken down what was not there
@@ -61,8 +62,8 @@ class Firewall:
         network = networks.get(self.root, network_name)
         planned = [*bridge.setup(network)]
         if way == "docker-user":
-            planned += foreign.admit(network.device)
-        planned += nat.publish("$container", ports)
+            planned += foreign.admit(network.device, foreign.families(network))
+        planned += nat.publish("$container", ports, steps.Symbol("address6") if network.subnet6 else None)
         rules = [netlink.nft_text(command) for step in planned if step.verb == "nft" for command in step.arguments]
         return Plan(network, ports, way, rules)
 
@@ -83,16 +84,20 @@ class Plan:
         self.network = network
         self.ports = ports
         self.rules = rules
-        found = foreign.drops(network.device)
-        self.drops = [drop for drop in found if not (way == "docker-user" and drop.passes_user)]
+        by_family = [
+            [drop for drop in foreign.drops(network.device, family) if not (way == "docker-user" and drop.passes_user)]
+            for family in foreign.families(network)
+        ]
+        self.drops = by_family[0]
+        self.drops6 = by_family[1] if network.subnet6 else []
         self.closed = {
             port: foreign.closed(port.protocol, port.host)
             for port in ports
-            if port.host and port.address != "::1" and (":" in port.address or not port.address)
+            if port.host and nat.leads6(port) and not network.subnet6  # what is not led there is relayed
         }
         self.refusal = ""  # what `run` would say
         try:
-            foreign.check(network.device, ports, way)
+            foreign.check(network.device, ports, way, foreign.families(network))
         except errors.Unsupported as error:
             self.refusal = str(error)
 
@@ -104,15 +109,20 @@ class Plan:
         drop, closed = next(iter(self.drops), None), next(iter(self.closed.get(port, [])), None)
         own, gateway = "seen with its own address", f"seen as the gateway, {self.network.gateway}"
         relayed = f"relayed by the monitor, {gateway}"
+        drop6: object = closed
+        own6, inside = relayed, ""
+        if self.network.subnet6:
+            drop6, own6 = next(iter(self.drops6), None), own
+            inside = "of those that have such an address; the container itself, too"
         return [
             _way("the LAN", "IPv4", public[0], drop, own),
-            _way("the LAN", "IPv6", public[1], closed, relayed),
+            _way("the LAN", "IPv6", public[1], drop6, own6),
             _way("localhost", "IPv4", four or loopback[0], None, gateway),
             _way("localhost", "IPv6", six or loopback[1], None, relayed),
             _way("the host's own address", "IPv4", public[0], None, own),
-            _way("the host's own address", "IPv6", public[1], None, relayed),
+            _way("the host's own address", "IPv6", public[1], None, own6),
             _way("containers, by that address", "IPv4", public[0], drop, "of any network; the container itself, too"),
-            _way("containers, by that address", "IPv6", False, None, ""),
+            _way("containers, by that address", "IPv6", bool(inside) and public[1], drop6, inside),
         ]
 
     def others(self) -> list[tuple[str, bool, str, str]]:
@@ -120,6 +130,7 @@ class Plan:
         device = self.network.device
         obstacles: list[foreign.Drop | foreign.Closed] = [
             *self.drops,
+            *self.drops6,
             *(each for several in self.closed.values() for each in several),
         ]
         found = [(each.owner, True, str(each).partition("; to allow it: ")[0], each.mend) for each in obstacles]

@@ -4,9 +4,10 @@
     leases/<name>/           in /run: who has which address of it
 
 A record's `networks` says where the container's cables go, in the order of eth0, eth1 and on, and what was asked for
-there: {"backend": {"ip": "", "mac": "", "aliases": []}}. Its state's `ends` says what it has got, while it runs:
-{"backend": {"device": "eth0", "address": "172.29.0.2", "mac": "32:f2:a0:12:34:56"}}. What is asked for is written
-before anything is done, and what is taken away is taken before that is written: a teardown always knows of it.
+there: {"backend": {"ip": "", "ip6": "", "mac": "", "aliases": []}}. Its state's `ends` says what it has got, while it
+runs: {"backend": {"device": "eth0", "address": "172.29.0.2", "mac": "32:f2:a0:12:34:56"}}, with "address6" where the
+network has IPv6. What is asked for is written before anything is done, and what is taken away is taken before that is
+written: a teardown always knows of it.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
 PREDEFINED = ("bridge", "host", "none")
 
 
-class Plug(namedtuple("Plug", "network device symbol wanted mac way_out")):
+class Plug(namedtuple("Plug", "network device symbol wanted mac way_out symbol6 wanted6 way_out6")):
     """One of a container's cables: the end inside is `device`, and `symbol` stands for its address.
 
     `wanted` is the address asked for, if any, `mac` the hardware address; the way to everything else is the first's
-    that has one.
+    that has one. The same for IPv6: `symbol6` is None where the network has none.
     """
 
     network: Network
@@ -48,6 +49,9 @@ class Plug(namedtuple("Plug", "network device symbol wanted mac way_out")):
     wanted: str
     mac: str
     way_out: bool
+    symbol6: steps.Symbol | None
+    wanted6: str
+    way_out6: bool
 
 
 # What a start needs
@@ -80,23 +84,38 @@ def plugs(root: str, record: Record) -> list[Plug]:
         network = get(root, name)
         symbol = steps.Symbol(f"address_{number}") if number else steps.ADDRESS
         way_out = not network.internal and not any(other.way_out for other in found)
-        found.append(Plug(network, f"eth{number}", symbol, end.get("ip", ""), end.get("mac", ""), way_out))
+        way_out6 = bool(network.subnet6) and not network.internal and not any(other.way_out6 for other in found)
+        found.append(plug(network, f"eth{number}", symbol, end, way_out, way_out6))
     return found
+
+
+def plug(
+    network: Network, device: str, symbol: steps.Symbol, end: Mapping[str, Any], way_out: bool, way_out6: bool
+) -> Plug:
+    """One cable, with what is asked for there. Raises InvalidArgument for an address of IPv6 where there is none."""
+    ip, ip6, mac = (end.get(name, "") for name in ("ip", "ip6", "mac"))
+    if ip6 and not network.subnet6:
+        raise errors.InvalidArgument(
+            f"{ip6} is no address for a container of {network.name}, which has no IPv6: network create --ipv6"
+        )
+    symbol6 = steps.Symbol(symbol.name.replace("address", "address6")) if network.subnet6 else None
+    return Plug(network, device, symbol, ip, mac, way_out, symbol6, ip6, way_out6)
 
 
 def ends(record: Record, values: steps.Values) -> dict[str, dict[str, str]]:
     """What it has got by a start, by network."""
-    addresses = [values["address" if not number else f"address_{number}"] for number in range(len(asked(record)))]
-    return {
-        name: end_of(record, name, f"eth{number}", address)
-        for number, (name, address) in enumerate(zip(asked(record), addresses, strict=True))
-    }
+    found = {}
+    for number, name in enumerate(asked(record)):
+        mark = f"_{number}" if number else ""
+        six = values.get(f"address6{mark}", "")
+        found[name] = end_of(record, name, f"eth{number}", values[f"address{mark}"], six)
+    return found
 
 
-def end_of(record: Record, name: str, device: str, address: str) -> dict[str, str]:
+def end_of(record: Record, name: str, device: str, address: str, address6: str = "") -> dict[str, str]:
     """What it has got in one network."""
     mac = asked(record)[name].get("mac") or hardware_address(record["id"], device)
-    return {"device": device, "address": address, "mac": mac}
+    return {"device": device, "address": address, "mac": mac, **({"address6": address6} if address6 else {})}
 
 
 def cables(record: Record) -> list[spoofing.Cable]:
@@ -109,22 +128,28 @@ def cables(record: Record) -> list[spoofing.Cable]:
 def plug_in(plug: Plug, identifier: str) -> steps.Plan:
     """One more cable of a container, process steps.PID, whose address is leased."""
     return bridge.attach(
-        plug.network, identifier, device=plug.device, address=plug.symbol, mac=plug.mac, way_out=plug.way_out
-    )
+        plug.network, identifier, device=plug.device, address=plug.symbol, mac=plug.mac, way_out=plug.way_out,
+        address6=plug.symbol6, way_out6=plug.way_out6,
+    )  # fmt: skip
 
 
-def lease(plug: Plug, identifier: str) -> steps.Step:
-    """Its address."""
-    words = [plug.network, identifier] + ([plug.wanted] if plug.wanted else [])
-    why = "the address that was asked for" if plug.wanted else "an address that nobody else has"
-    return steps.call(ipam.lease, *words, why=why, result=plug.symbol.name)
+def leases(plug: Plug, identifier: str) -> steps.Plan:
+    """Its address, or both."""
+    asked_for, free = "the address that was asked for", "an address that nobody else has"
+    wanted = [plug.wanted] if plug.wanted else []
+    why = asked_for if wanted else free
+    yield steps.call(ipam.lease, plug.network, identifier, *wanted, why=why, result=plug.symbol.name)
+    if plug.symbol6:
+        wanted = [plug.wanted6] if plug.wanted6 else []
+        why = asked_for if wanted else free
+        yield steps.call(ipam.lease6, plug.network, identifier, *wanted, why=why, result=plug.symbol6.name)
 
 
-def announce(network: Network, record: Record, address: str) -> None:
+def announce(network: Network, record: Record, address: str, address6: str = "") -> None:
     """Say what a container is called in a network: its name, the beginning of its id, its host name, its aliases."""
     called = [record["name"], record["id"][:12], record["hostname"], *asked(record)[network.name].get("aliases", [])]
     servers = [dns.NOBODY] if network.internal else record["dns"]["servers"]
-    dns.announce(network.name, record["id"], address, called, servers)
+    dns.announce(network.name, record["id"], address, called, servers, address6)
 
 
 def unplug(root: str, record: Record) -> steps.Plan:
@@ -145,23 +170,28 @@ class Networks:
     # By docker-py's names
 
     def create(
-        self, name: str, driver: str = "bridge", ipam: Mapping[str, Any] | None = None, **given: Any
-    ) -> nouns.Network:
+        self, name: str, driver: str = "bridge", ipam: Mapping[str, Any] | None = None, enable_ipv6: bool = False,
+        **given: Any,
+    ) -> nouns.Network:  # fmt: skip
         """Make a network; `given` are `make`'s: internal, labels, options …
 
-        `ipam` is docker's: {"Config": [{"Subnet": "10.20.0.0/24", "Gateway": "10.20.0.1", "IPRange": "10.20.0.8/29"}]}.
+        `ipam` is docker's: {"Config": [{"Subnet": "10.20.0.0/24", "Gateway": "10.20.0.1", "IPRange": "10.20.0.8/29"}]};
+        with `enable_ipv6` perhaps one more of that.
         """
         from . import network as nouns
 
         words = {"Subnet": "subnet", "Gateway": "gateway", "IPRange": "ip_range"}
         pools = list((ipam or {}).get("Config") or [])
         unknown = sorted({key for pool in pools for key, value in pool.items() if value and key not in words})
-        if len(pools) > 1 or unknown:
+        by_family = {"6" if ":" in (pool.get("Subnet") or "") else "": pool for pool in pools}
+        if len(pools) > len(by_family) or unknown:
             raise errors.InvalidArgument(
-                f"ipam: one Config of Subnet, Gateway and IPRange{', not '.join(['', *unknown])}"
+                f"ipam: one Config of Subnet, Gateway and IPRange for each family{', not '.join(['', *unknown])}"
             )
-        asked_for = {words[key]: value for pool in pools for key, value in pool.items() if value}
-        return nouns.Network(self, self.make(name, driver, **asked_for, **given))
+        asked_for = {
+            words[key] + mark: value for mark, pool in by_family.items() for key, value in pool.items() if value
+        }
+        return nouns.Network(self, self.make(name, driver, **asked_for, ipv6=enable_ipv6, **given))
 
     def get(self, name: str) -> nouns.Network:
         """A network by name, id or any unique prefix of its id. Raises NetworkNotFound, InvalidArgument."""
@@ -197,10 +227,11 @@ class Networks:
     def make(
         self, name: str, driver: str = "bridge", subnet: str = "", gateway: str = "", ip_range: str = "",
         internal: bool = False, labels: Mapping[str, str] | None = None, options: Mapping[str, str] | None = None,
+        ipv6: bool = False, subnet6: str = "", gateway6: str = "", ip_range6: str = "",
     ) -> Network:  # fmt: skip
         """Make a network, and its bridge. What is not given is chosen; `options` are docker's names (OPTIONS).
 
-        Raises Conflict for a name or a subnet that is taken, InvalidArgument.
+        With `ipv6` it has a subnet of that, too. Raises Conflict for a name or a subnet that is taken, InvalidArgument.
         """
         if not names.valid(name) or name.startswith("container:") or len(name) > 64:
             raise errors.InvalidArgument(f"{name!r} is no name for a network: letters, digits and `_.-`, two at least")
@@ -208,11 +239,13 @@ class Networks:
             raise errors.InvalidArgument(f"there is no network driver {driver!r}: {', '.join(DRIVERS)}")
         wished = dict(options or {})
         settings = settings_of(wished)
-        if ip_range:
-            low, high = ipam.bounds(ip_range)
-            first, last = ipam.bounds(subnet) if subnet else (1, 0)
-            if not first <= low <= high <= last:
-                raise errors.InvalidArgument(f"the range {ip_range} is not within --subnet {subnet or '(none given)'}")
+        for given, whole in ((ip_range, subnet), (ip_range6, subnet6)):
+            low, high = ipam.bounds(given) if given else (1, 0)
+            first, last = ipam.bounds(whole) if whole else (1, 0)
+            if given and not first <= low <= high <= last:
+                raise errors.InvalidArgument(f"the range {given} is not within --subnet {whole or '(none given)'}")
+        if (subnet6 or gateway6) and not ipv6:
+            raise errors.InvalidArgument(f"{subnet6 or gateway6} is of IPv6: say --ipv6, too")
         files.make_directory(directory(self.root))
         with files.locked(directory(self.root)):
             if name in PREDEFINED or load(self.root, name):
@@ -222,6 +255,8 @@ class Networks:
                 created=timestamp(), driver=driver, ip_range=ip_range, internal=internal, labels=dict(labels or {}),
                 options=wished, **settings,
             )  # fmt: skip
+            if ipv6:
+                network = bridge.made6(self.root, network, subnet6, gateway6, ip_range6)
             try:
                 steps.execute(bridge.setup(network), {})
             except BaseException:
@@ -262,7 +297,9 @@ class Networks:
 
     # Plugging in and out
 
-    def connect(self, name: str, container: str, ip: str = "", mac: str = "", aliases: tuple[str, ...] = ()) -> None:
+    def connect(
+        self, name: str, container: str, ip: str = "", mac: str = "", aliases: tuple[str, ...] = (), ip6: str = ""
+    ) -> None:
         """One more network for a container: at once if it runs, else at its next start.
 
         Raises NetworkNotFound, ContainerNotFound, Conflict, InvalidArgument.
@@ -271,7 +308,7 @@ class Networks:
         record = self.containers.find(container)
         if not own(record["network"]) and record["network"] != "none":
             raise errors.InvalidArgument(f"{record['name']} has no network of its own: it shares {record['network']}")
-        end = {"ip": ip, "mac": mac_address(mac), "aliases": list(aliases)}
+        end = {"ip": ip, "ip6": ip6, "mac": mac_address(mac), "aliases": list(aliases)}
         with files.locked(directory(self.root)):
             record = self.containers.find(record["id"])
             there = asked(record)
@@ -308,17 +345,19 @@ class Networks:
         taken = {other["device"] for other in ends.values()}
         device = next(name for name in (f"eth{number}" for number in range(MOST)) if name not in taken)
         way_out = not network.internal and not any(self._leads_out(other) for other in ends)
-        plug = Plug(network, device, steps.ADDRESS, end["ip"], end["mac"], way_out)
+        way_out6 = self._leads_out(network.name, True) and not any(self._leads_out(other, True) for other in ends)
+        wired = plug(network, device, steps.ADDRESS, end, way_out, way_out6)
         values: steps.Values = {"pid": record["pid"]}
-        plan = [*bridge.setup(network), lease(plug, record["id"]), *plug_in(plug, record["id"])]
+        plan = [*bridge.setup(network), *leases(wired, record["id"]), *plug_in(wired, record["id"])]
         steps.execute(plan, values)
-        found = end_of(self.containers.find(record["id"]), network.name, device, values["address"])
+        address6 = values.get("address6", "")
+        found = end_of(self.containers.find(record["id"]), network.name, device, values["address"], address6)
         self._note(record, ends={**ends, network.name: found})
-        announce(network, self.containers.find(record["id"]), values["address"])
+        announce(network, self.containers.find(record["id"]), values["address"], address6)
         if not record.get("asks"):
             self._listen(record)
         with open(f"{self.containers.path(record['id'])}/hosts", "a") as file:
-            file.write(f"{values['address']}\t{record['hostname']}\n")
+            file.write("".join(f"{each}\t{record['hostname']}\n" for each in (values["address"], address6) if each))
 
     def _listen(self, record: Record) -> None:
         """One that began in no network asks for names from now on: its monitor gets the sockets, as by a start."""
@@ -357,15 +396,19 @@ class Networks:
         hosts = f"{self.containers.path(record['id'])}/hosts"
         lines = files.read(hosts).decode(errors="replace").splitlines(keepends=True)
         with open(hosts, "r+") as file:  # in place: it is bound into the container
-            file.writelines(line for line in lines if line.split("\t")[0] != end["address"])
+            file.writelines(line for line in lines if line.split("\t")[0] not in end.values())
             file.truncate()
-        following = next((name for name in ends if self._leads_out(name)), "")
-        if self._leads_out(network.name) and following:
-            netlink.route_add("default", get(self.root, following).gateway, namespace=record["pid"])
+        for six in (False, True):
+            following = next((name for name in ends if self._leads_out(name, six)), "")
+            if self._leads_out(network.name, six) and following:
+                found = get(self.root, following)
+                netlink.route_add("default", found.gateway6 if six else found.gateway, namespace=record["pid"])
 
-    def _leads_out(self, name: str) -> bool:
+    def _leads_out(self, name: str, six: bool = False) -> bool:
         network = load(self.root, name)
-        return network is None or not network.internal
+        if network is None:
+            return not six
+        return not network.internal and (bool(network.subnet6) or not six)
 
     def _device_of(self, record: Record, network: Network) -> str:
         """The end of a cable that was plugged in and not noted: the connect that did it failed on its way."""

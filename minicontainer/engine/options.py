@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         # What it can reach
         network: str  # the same as network_mode
         network_mode: str  # bridge, none, host, container:NAME, or a network's name
-        networks: Mapping[str, Mapping[str, Any]]  # {"backend": {"ip": "172.29.0.9", "mac": "", "aliases": ["db"]}}
+        networks: Mapping[str, Mapping[str, Any]]  # {"backend": {"ip": "172.29.0.9", "ip6": "", "aliases": ["db"]}}
         ports: Mapping[str | int, Place] | list[nat.Port]  # {"80/tcp": 8080}
         publish_all_ports: bool  # those that the image exposes, each on any that is free
         firewall: str  # "docker-user", "ignore": what about other people's rules that drop (network/foreign.py)

@@ -5,14 +5,13 @@ Sources: linux/netfilter/nfnetlink_conntrack.h.
 
 from __future__ import annotations
 
-import _socket as socket
 import errno
 import struct
 
 from .. import errors
 from . import codec
 from .codec import attribute, attributes, nested
-from .nftables import PROTOCOLS
+from .nftables import FAMILIES, PROTOCOLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,8 +26,10 @@ CTA_FILTER_ORIG_FLAGS = 1
 _FILTER_PROTO_NUM, _FILTER_PROTO_DST_PORT = 1 << 3, 1 << 5  # net/netfilter/nf_conntrack_netlink.c, CTA_FILTER_F_*
 
 
-def conntrack_delete(protocol: str, ports: Sequence[int]) -> int:
-    """Forget the IPv4 connections whose first packet went to one of the ports; returns how many there were.
+def conntrack_delete(protocol: str, ports: Sequence[int], family: str = "ip") -> int:
+    """Forget the connections whose first packet went to one of the ports; returns how many there were.
+
+    By IPv4, or with `family` "ip6" by IPv6.
 
     A UDP "connection" lives for as long as its client goes on sending, to wherever its first packet was sent: without
     this, a port that changes hands would go on serving its old clients from the old container, or from nowhere.
@@ -42,14 +43,14 @@ def conntrack_delete(protocol: str, ports: Sequence[int]) -> int:
     wanted = nested(CTA_TUPLE_ORIG, nested(CTA_TUPLE_PROTO, proto))
     wanted += nested(CTA_FILTER, attribute(CTA_FILTER_ORIG_FLAGS, struct.pack("=I", flags)))
     gone = 0
-    for _, body in _ask(IPCTNL_MSG_CT_GET, codec.NLM_F_DUMP, wanted, "IPCTNL_MSG_CT_GET", (protocol, *ports)):
+    for _, body in _ask(family, IPCTNL_MSG_CT_GET, codec.NLM_F_DUMP, wanted, "IPCTNL_MSG_CT_GET", (protocol, *ports)):
         original = dict(attributes(body, 4)).get(CTA_TUPLE_ORIG, b"")
         parts = dict(attributes(dict(attributes(original)).get(CTA_TUPLE_PROTO, b"")))
         if parts.get(CTA_PROTO_NUM) != code or parts.get(CTA_PROTO_DST_PORT) not in packed:
             continue
         target = nested(CTA_TUPLE_ORIG, original)
         try:
-            _ask(IPCTNL_MSG_CT_DELETE, 0, target, "IPCTNL_MSG_CT_DELETE", (protocol, *ports))
+            _ask(family, IPCTNL_MSG_CT_DELETE, 0, target, "IPCTNL_MSG_CT_DELETE", (protocol, *ports))
             gone += 1
         except errors.KernelError as error:
             if error.errno != errno.ENOENT:  # it ended by itself meanwhile
@@ -57,6 +58,8 @@ def conntrack_delete(protocol: str, ports: Sequence[int]) -> int:
     return gone
 
 
-def _ask(message: int, flags: int, body: bytes, call: str, arguments: tuple[object, ...]) -> list[codec.Message]:
-    header = struct.pack(">BBH", socket.AF_INET, 0, 0)  # struct nfgenmsg: family, version, resource
+def _ask(
+    family: str, message: int, flags: int, body: bytes, call: str, arguments: tuple[object, ...]
+) -> list[codec.Message]:
+    header = struct.pack(">BBH", FAMILIES[family], 0, 0)  # struct nfgenmsg: family, version, resource
     return codec.ask(codec.NETFILTER, NFNL_SUBSYS_CTNETLINK << 8 | message, flags, header + body, call, arguments)

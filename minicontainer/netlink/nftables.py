@@ -62,17 +62,31 @@ HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 
 PROTOCOLS = {"tcp": 6, "udp": 17}
 _NAMES = {6: "tcp", 17: "udp"}
 
+
 # What nft(8) calls the type of a key: its number there (src/datatype.c, TYPE_*), its width in bytes, how to pack and to
 # unpack it. The kernel only needs the width; the number is what lets `nft list` print the key as a person would.
-# A set of ipv4_subnet (our word) is one of ipv4_addr with "flags interval".
+# A set of ipv4_subnet or ipv6_subnet (our words) is one of ipv4_addr or ipv6_addr with "flags interval".
+def _packed6(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6, address)
+
+
+def _written6(packed: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET6, packed)
+
+
 TYPES: dict[str, tuple[int, int, Callable[[Any], bytes], Callable[[bytes], Any]]] = {
     "ipv4_addr": (7, 4, socket.inet_aton, socket.inet_ntoa),
     "ipv4_subnet": (7, 4, socket.inet_aton, socket.inet_ntoa),
+    "ipv6_addr": (8, 16, _packed6, _written6),
+    "ipv6_subnet": (8, 16, _packed6, _written6),
     "ether_addr": (9, 6, lambda mac: bytes.fromhex(mac.replace(":", "")), lambda mac: mac.hex(":")),
     "inet_proto": (12, 1, lambda name: bytes((PROTOCOLS[name],)), lambda code: _NAMES.get(code[0], str(code[0]))),
     "inet_service": (13, 2, lambda port: struct.pack(">H", port), lambda port: int.from_bytes(port, "big")),
     "ifname": (41, 16, str.encode, text),
 }
+
+
+_INTERVALS = ("ipv4_subnet", "ipv6_subnet")
 
 
 class Set(namedtuple("Set", "table name key data", defaults=((),))):
@@ -224,7 +238,8 @@ def nft_text(command: Command) -> str:
         owner = words[0]
         kind = "map" if owner.data else "set"
         types = " : ".join(" . ".join(types) for types in (owner.key, owner.data) if types)
-        types = types.replace("ipv4_subnet", "ipv4_addr; flags interval")
+        for subnets in _INTERVALS:
+            types = types.replace(subnets, f"{subnets[:4]}_addr; flags interval")
         return f"add {kind} {place} {owner.name} {{ type {types}; }}"
     return f"{verb} {place}"
 
@@ -290,7 +305,7 @@ def _value(kind: int, value: bytes) -> bytes:
 def _set(owner: Set) -> bytes:
     body = string(NFTA_SET_TABLE, _table(owner.table)[1]) + string(NFTA_SET_NAME, owner.name)
     body += _number(NFTA_SET_KEY_TYPE, _type(owner.key)) + _number(NFTA_SET_KEY_LEN, _width(owner.key))
-    flags = (NFT_SET_MAP if owner.data else 0) | (NFT_SET_INTERVAL if owner.key == ("ipv4_subnet",) else 0)
+    flags = (NFT_SET_MAP if owner.data else 0) | (NFT_SET_INTERVAL if owner.key[0] in _INTERVALS else 0)
     body += _number(NFTA_SET_ID, 1) + _number(NFTA_SET_FLAGS, flags)
     if owner.key == ("ifname",):
         # libnftnl's user data: type 0 (byte order of the key), length 4, 1 (the host's). A name is a string to
@@ -325,8 +340,8 @@ def _whose(owner: Set) -> bytes:
 
 
 def _element(owner: Set, key: Sequence[Any], data: Sequence[Any] = (), comment: str = "") -> bytes:
-    if owner.key == ("ipv4_subnet",):
-        return _interval(key[0])
+    if owner.key[0] in _INTERVALS:
+        return _interval(key[0], TYPES[owner.key[0]])
     parts = _value(NFTA_SET_ELEM_KEY, _pack(owner.key, key))
     if data:
         parts += _value(NFTA_SET_ELEM_DATA, _pack(owner.data, data))
@@ -341,14 +356,16 @@ def _comment(said: str) -> bytes:
     return bytes((0, len(encoded))) + encoded
 
 
-def _interval(subnet: str) -> bytes:
+def _interval(subnet: str, kind: tuple[int, int, Callable[[Any], bytes], Callable[[bytes], Any]]) -> bytes:
     """A subnet in a set of intervals: the element that begins it, and the one that begins what is no more in it."""
     address, _, prefix = subnet.partition("/")
-    end = int.from_bytes(socket.inet_aton(address), "big") + (1 << 32 - int(prefix))
-    first = nested(NFTA_LIST_ELEM, _value(NFTA_SET_ELEM_KEY, socket.inet_aton(address)))
-    if end > 0xFFFFFFFF:
+    _, width, pack, _ = kind
+    end = int.from_bytes(pack(address), "big") + (1 << 8 * width - int(prefix))
+    first = nested(NFTA_LIST_ELEM, _value(NFTA_SET_ELEM_KEY, pack(address)))
+    if end >> 8 * width:
         return first
-    beyond = _value(NFTA_SET_ELEM_KEY, struct.pack(">I", end)) + _number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END)
+    after = _value(NFTA_SET_ELEM_KEY, end.to_bytes(width, "big"))
+    beyond = after + _number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END)
     return first + nested(NFTA_LIST_ELEM, beyond)
 
 
@@ -504,6 +521,15 @@ def _ipv4() -> bytes:
     return _meta(15) + _compare(bytes((NFPROTO_IPV4,)))
 
 
+def _ipv6() -> bytes:
+    return _meta(15) + _compare(bytes((NFPROTO_IPV6,)))
+
+
+def _address6(direction: str) -> bytes:
+    """struct ipv6hdr has saddr at byte 8 and daddr at byte 24."""
+    return _payload(1, 8 if direction == "saddr" else 24, 16)
+
+
 def ifname_in(direction: str, name: str, inverted: bool = False) -> Expression:
     """`oifname @name`: the device that a packet came in by ("iifname") or leaves by is in the set."""
     code = _meta(6 if direction == "iifname" else 7) + _lookup(name, inverted)
@@ -567,8 +593,15 @@ def address_in(direction: str, subnet: str) -> Expression:
     return Expression(f"ip {direction} {subnet}", code + _compare(socket.inet_aton(network)))
 
 
-def address_among(direction: str, name: str) -> Expression:
-    """`ip saddr @name`: the address is in the set, or in one of its subnets."""
+def address_is(direction: str, address: str) -> Expression:
+    """`ip6 daddr ::1`."""
+    return Expression(f"ip6 {direction} {address}", _ipv6() + _address6(direction) + _compare(_packed6(address)))
+
+
+def address_among(direction: str, name: str, family: str = "ip") -> Expression:
+    """`ip saddr @name`, `ip6 saddr @name`: the address is in the set, or in one of its subnets."""
+    if family == "ip6":
+        return Expression(f"ip6 {direction} @{name}", _ipv6() + _address6(direction) + _lookup(name))
     code = _ipv4() + _payload(1, 12 if direction == "saddr" else 16, 4) + _lookup(name)
     return Expression(f"ip {direction} @{name}", code)
 
@@ -651,14 +684,19 @@ def masquerade() -> Expression:
     return Expression("masquerade", _expression("masq"))
 
 
-def dnat_by_map(name: str, with_address: bool) -> Expression:
+def dnat_by_map(name: str, with_address: bool, family: str = "ip") -> Expression:
     """`dnat ip to meta l4proto . th dport map @name`: one look-up gives the new address and port.
 
     With `with_address` the key begins with `ip daddr`. Both headers of tcp and udp have the destination port at byte 2.
+    An address takes one register, or four (`family` "ip6").
     """
-    before, key, code, register = "meta nfproto ipv4 ", "meta l4proto . th dport", b"", _REG32
+    six = family == "ip6"
+    wide = 4 if six else 1
+    before, key, code, register = f"meta nfproto {'ipv6' if six else 'ipv4'} ", "meta l4proto . th dport", b"", _REG32
     if with_address:
-        before, key, code, register = "", f"ip daddr . {key}", _payload(1, 16, 4, _REG32), _REG32 + 1
-    code = _ipv4() + code + _meta(16, register) + _payload(2, 2, 2, register + 1) + _lookup(name, result=_REG_1)
-    nat = _number(1, 1), _number(2, NFPROTO_IPV4), _number(3, _REG32), _number(5, _REG32 + 1)
-    return Expression(f"{before}dnat ip to {key} map @{name}", code + _expression("nat", *nat))
+        there = _payload(1, 24 if six else 16, 4 * wide, _REG32)
+        before, key, code, register = "", f"{family} daddr . {key}", there, _REG32 + wide
+    code = (_ipv6() if six else _ipv4()) + code + _meta(16, register) + _payload(2, 2, 2, register + 1)
+    code += _lookup(name, result=_REG_1)
+    nat = _number(1, 1), _number(2, FAMILIES["ip6" if six else "ip"]), _number(3, _REG32), _number(5, _REG32 + wide)
+    return Expression(f"{before}dnat {family} to {key} map @{name}", code + _expression("nat", *nat))

@@ -24,7 +24,7 @@ IFLA_LINKINFO, IFLA_NET_NS_PID, IFLA_LINK_NETNSID = 18, 19, 37
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 VETH_INFO_PEER = 1
-IFA_ADDRESS, IFA_LOCAL = 1, 2
+IFA_ADDRESS, IFA_LOCAL, IFA_F_NODAD = 1, 2, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 RTM_F_CLONED = 0x200
 NETNSA_NSID, NETNSA_PID = 1, 2
@@ -202,10 +202,15 @@ def link_wait(name: str) -> None:
 
 
 def address_add(device: str, address: str, namespace: int = 0) -> None:
-    """RTM_NEWADDR: the device has `address` ("172.30.0.2/16") afterwards."""
+    """RTM_NEWADDR: the device has `address` ("172.30.0.2/16") afterwards.
+
+    One of IPv6 may be used at once: whoever gives it sees to it that nobody else has it, so the kernel need not ask
+    around for a second (duplicate address detection, RFC 4862).
+    """
     family, packed, length = _subnet(address)
     # struct ifaddrmsg: family, length of the prefix, flags, scope, index
-    body = struct.pack("=BBBBI", family, length, 0, 0, _existing(device, namespace).ifindex)
+    flags = IFA_F_NODAD if family == socket.AF_INET6 else 0
+    body = struct.pack("=BBBBI", family, length, flags, 0, _existing(device, namespace).ifindex)
     body += attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
     _ask("RTM_NEWADDR", codec.NLM_F_CREATE | codec.NLM_F_REPLACE, body, (device, address), namespace)
 

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class Network(
     namedtuple(
         "Network",
-        "name device subnet gateway mtu id created driver ip_range internal icc masquerade labels options",
-        defaults=("", "", "bridge", "", False, True, True, {}, {}),
+        "name device subnet gateway mtu id created driver ip_range internal icc masquerade labels options "
+        "subnet6 gateway6 ip_range6",
+        defaults=("", "", "bridge", "", False, True, True, {}, {}, "", "", ""),
     )
 ):
     """A network of containers: a bridge `device`, the `subnet` behind it ("172.30.0.0/16") and the host's own address
@@ -36,6 +37,7 @@ class Network(
 
     Addresses come from `ip_range` where it is given. `internal`: no way out of it, and none in. `icc` (inter-container
     communication): its containers reach one another. `masquerade`: the world sees the host's address for theirs.
+    With a `subnet6`, they have an address of IPv6 each as well, and the host has `gateway6`.
     """
 
     name: str
@@ -52,6 +54,9 @@ class Network(
     masquerade: bool
     labels: dict[str, str]
     options: dict[str, str]  # as they were asked for
+    subnet6: str
+    gateway6: str
+    ip_range6: str
 
 
 def directory(root: str) -> str:

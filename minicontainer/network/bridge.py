@@ -2,6 +2,9 @@
 
     host:  mc0 (bridge, 172.30.0.1) ── veth3f2a… ┄┄ eth0 (172.30.0.2) :container
 
+A network may have a subnet of IPv6 beside that of IPv4; then bridge and eth0 have an address of each. Without one, the
+devices have no IPv6 at all.
+
 Offers the facts (`default`, `made`) and the plans: `setup` and `teardown` for what all containers share, `attach` and
 `detach` for one of them. Shared things are made once and stay; each step of `setup` may be done twice, by two starts at
 the same time, and the bridge goes up last: a bridge that is up is a network that is complete.
@@ -17,6 +20,8 @@ from .. import errors, files, host, netlink, steps, syscalls
 from . import Network, cable, directory, dns, every, foreign, hardware_address, ipam, load, nat, spoofing, text
 
 FORWARDING = "/proc/sys/net/ipv4/ip_forward"
+SETTINGS6 = "/proc/sys/net/ipv6/conf"
+FORWARDING6 = f"{SETTINGS6}/all/forwarding"
 
 
 def default(root: str) -> Network:
@@ -58,10 +63,38 @@ def made(root: str, name: str, identifier: str, subnet: str = "", gateway: str =
     return Network(name, device, subnet, gateway, mtu or _mtu(), identifier)
 
 
+def made6(root: str, network: Network, subnet: str = "", gateway: str = "", ip_range: str = "") -> Network:
+    """The same network with a subnet of IPv6, too. Raises what `made` raises, and Unsupported."""
+    if not os.path.exists(SETTINGS6):
+        raise errors.Unsupported("this kernel has no IPv6: it was booted with ipv6.disable=1, or built without")
+    if network.mtu < 1280:
+        raise errors.InvalidArgument(f"an MTU of {network.mtu}: IPv6 needs 1280 at least (RFC 8200)")
+    taken = _taken6(network.device, every(root))
+    if subnet:
+        low, high = ipam.bounds(subnet)
+        subnet = f"{ipam.written(low, subnet)}/{subnet.partition('/')[2]}"
+        if high - low < 3:
+            raise errors.InvalidArgument(f"{subnet} has no room for a gateway and a container: /126 at least")
+        for used, first, last in taken:
+            if low <= last and first <= high:
+                raise errors.Conflict(f"subnet {subnet} overlaps with {used}: choose another, or none")
+    else:
+        subnet = _free_subnet6(root, [(first, last) for _, first, last in taken])
+        low, high = ipam.bounds(subnet)
+    try:
+        number = ipam.number(gateway) if gateway else low + 1
+    except OSError:
+        number = 0
+    if not low < number < high:
+        raise errors.InvalidArgument(f"the gateway {gateway} is no address in {subnet}")
+    return network._replace(subnet6=subnet, gateway6=ipam.written(number, subnet), ip_range6=ip_range)
+
+
 def setup(network: Network) -> steps.Plan:
     """Everything that the network's containers share; no step at all where it is there."""
     forwarding = files.read(FORWARDING).strip() == b"1"
-    if forwarding and nat.knows(network) and _is_up(network):
+    forwarding6 = not network.subnet6 or files.read(FORWARDING6).strip() == b"1"
+    if forwarding and forwarding6 and nat.knows(network) and _is_up(network):
         return
     place = directory(host.root())
     yield steps.mkdir(place, why="where networks are remembered")
@@ -78,11 +111,16 @@ def setup(network: Network) -> steps.Plan:
         f"/proc/sys/net/ipv4/conf/{network.device}/route_localnet", "1",
         why="a port published on 127.0.0.1 sends packets from 127.0.0.1 out on the bridge",
     )  # fmt: skip
-    if os.path.exists("/proc/sys/net/ipv6"):
+    if network.subnet6:
+        yield from _settings6(network)
+    elif os.path.exists(SETTINGS6):
         yield steps.put(
-            f"/proc/sys/net/ipv6/conf/{network.device}/disable_ipv6", "1",
+            f"{SETTINGS6}/{network.device}/disable_ipv6", "1",
             why="a container that announces itself as an IPv6 router must not become the host's",
         )  # fmt: skip
+    if not forwarding6:
+        yield steps.call(remember_forwarding6, why="a router ignores others' announcements, unless it is told not to")
+        yield steps.put(FORWARDING6, "1", why="the host becomes the containers' router by IPv6, too")
     if not forwarding:
         yield steps.call(remember_forwarding, why="`system reset` leaves ip_forward as it was")
         yield steps.put(FORWARDING, "1", why="the host becomes the containers' router")
@@ -92,6 +130,19 @@ def setup(network: Network) -> steps.Plan:
         why="the firewall: a table for what passes the host, one for what passes the switch",
     )  # fmt: skip
     yield steps.link_set(network.device, up=True, why="last: a bridge that is up is complete")
+
+
+def _settings6(network: Network) -> steps.Plan:
+    place = f"{SETTINGS6}/{network.device}"
+    yield steps.put(
+        f"{place}/accept_ra", "0", why="a container that announces itself as a router must not become the host's"
+    )
+    yield steps.put(f"{place}/accept_dad", "0", why="nobody else has the bridge's addresses: they serve at once")
+    yield steps.put(f"{place}/disable_ipv6", "0", why="whatever the host's default is")
+    length = network.subnet6.partition("/")[2]
+    yield steps.address_add(
+        network.device, f"{network.gateway6}/{length}", why="the host is the containers' gateway by IPv6, too"
+    )
 
 
 def remove(network: Network) -> steps.Plan:
@@ -110,6 +161,7 @@ def teardown(network: Network) -> steps.Plan:
     yield steps.call(spoofing.remove, why="and the one that looks at senders")
     yield from remove(network)
     yield steps.call(restore_forwarding, why="as it was before the first container")
+    yield steps.call(restore_forwarding6, why="as it was before the first network with IPv6")
 
 
 def attach(
@@ -121,10 +173,13 @@ def attach(
     mac: str = "",
     way_out: bool = True,
     guarded: bool = True,
+    address6: steps.Symbol | None = None,
+    way_out6: bool = True,
 ) -> steps.Plan:
     """The container gets its eth0 with a leased address, a way out, and its published ports.
 
-    It may be another `device`, with a symbol of its own for its address. `guarded`: it cannot forge that.
+    It may be another `device`, with a symbol of its own for its address. `guarded`: it cannot forge that. With
+    `address6`, it has an address of IPv6 as well, and perhaps the way out by that.
     """
     length = network.subnet.partition("/")[2]
     there = steps.PID
@@ -140,7 +195,9 @@ def attach(
     )  # fmt: skip
     if not network.icc:
         yield steps.link_set(end, isolated=True, why="the switch lets it talk to the host, and to no other such port")
-    if os.path.exists("/proc/sys/net/ipv6"):
+    if address6:
+        yield steps.call(ipv6_quietly, there, device, why="its address is ours to give, and its router known")
+    elif os.path.exists(SETTINGS6):
         yield steps.call(
             ipv4_only, there, device, why="IPv6 would announce itself through the switch to all others, who each listen"
         )
@@ -149,10 +206,15 @@ def attach(
     yield steps.link_set(device, up=True, namespace=there, why="plugged in at both ends")
     if way_out and not network.internal:
         yield steps.route_add("default", network.gateway, namespace=there, why="all else is behind the host")
+    if address6:
+        subnet = steps.Text((address6, "/", network.subnet6.partition("/")[2]))
+        yield steps.address_add(device, subnet, namespace=there, why="the leased address of IPv6")
+        if way_out6 and not network.internal:
+            yield steps.route_add("default", network.gateway6, namespace=there, why="and by IPv6, too")
     yield steps.link_wait(end, why="a packet sent too early is lost, and sent again a second later")
     yield steps.link_wait(network.device, why="the first cable has just brought the switch to life")
     if ports:
-        yield from nat.publish(container_id, ports)
+        yield from nat.publish(container_id, ports, address6)
 
 
 def detach(
@@ -195,11 +257,55 @@ def ipv4_only(process: int, device: str) -> None:
         files.put(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6", "1")
 
 
+def ipv6_quietly(process: int, device: str) -> None:
+    """IPv6 on a device of a process's network namespace, without what it would look for by itself.
+
+    No router is asked for or believed, and a link-local address serves at once: by default the kernel asks for a
+    second whether somebody has it.
+    """
+    with syscalls.inside_network(process):
+        for name, value in (("accept_ra", "0"), ("accept_dad", "0"), ("disable_ipv6", "0")):
+            files.put(f"{SETTINGS6}/{device}/{name}", value)
+
+
 def remember_forwarding() -> None:
     """Note the host's ip_forward, once, before we first change it."""
-    path = _forwarding_note()
+    _remember(_forwarding_note(), files.read(FORWARDING))
+
+
+def remember_forwarding6() -> None:
+    """The same for IPv6; and have the devices that believe routers' announcements go on doing so.
+
+    A machine that forwards is a router itself, and believes none where accept_ra is 1: the host would lose its own
+    default route. 2 means that it believes all the same (Documentation/networking/ip-sysctl.rst).
+    """
+    believing = []
+    for device in sorted(os.listdir(SETTINGS6)):
+        here = f"{SETTINGS6}/{device}"
+        if device not in ("all", "default", "lo") and files.read(f"{here}/accept_ra").strip() == b"1":
+            if files.read(f"{here}/forwarding").strip() == b"0":
+                believing.append(device)
+    _remember(_forwarding_note("6"), b" ".join([files.read(FORWARDING6).strip(), *map(os.fsencode, believing)]))
+    for device in believing:
+        files.put(f"{SETTINGS6}/{device}/accept_ra", "2")
+
+
+def restore_forwarding6() -> None:
+    """Put back what `remember_forwarding6` noted and changed; nothing happens if it noted nothing."""
+    path = _forwarding_note("6")
+    try:
+        value, *believing = files.read(path).decode().split()
+    except FileNotFoundError:
+        return
+    files.put(FORWARDING6, value)
+    for device in believing:
+        if os.path.exists(f"{SETTINGS6}/{device}"):
+            files.put(f"{SETTINGS6}/{device}/accept_ra", "1")
+    files.unlink(path)
+
+
+def _remember(path: str, value: bytes) -> None:
     files.make_directory(os.path.dirname(path), 0o700)
-    value = files.read(FORWARDING)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -222,10 +328,10 @@ def restore_forwarding() -> None:
     files.unlink(path)
 
 
-def _forwarding_note() -> str:
+def _forwarding_note(family: str = "") -> str:
     # In /run: after a boot the kernel's value is the administrator's again, and nothing is to be restored. Each
     # network namespace has its own.
-    return f"{host.run_root()}/ip_forward-{os.stat('/proc/self/ns/net').st_ino}"
+    return f"{host.run_root()}/ip{family}_forward-{os.stat('/proc/self/ns/net').st_ino}"
 
 
 def _is_up(network: Network) -> bool:
@@ -259,6 +365,38 @@ def _taken(own: str, networks: list[Network]) -> list[tuple[str, int, int]]:
         if device != own and last - first < 0xFFFFFFFF:
             found.append((f"a route of this host through {device} (ip route)", first, last))
     return found
+
+
+def _taken6(own: str, networks: list[Network]) -> list[tuple[str, int, int]]:
+    """The same of IPv6: /proc/net/ipv6_route has address and length of each target, and last its device."""
+    found = [(f"network {other.name}", *ipam.bounds(other.subnet6)) for other in networks if other.subnet6]
+    for line in files.read("/proc/net/ipv6_route").decode().splitlines():
+        target, length, *_, device = line.split()
+        if device != own and int(length, 16):
+            first = int(target, 16)
+            last = first + (1 << 128 - int(length, 16)) - 1
+            found.append((f"a route of this host through {device} (ip -6 route)", first, last))
+    return found
+
+
+def _free_subnet6(root: str, taken: list[tuple[int, int]]) -> str:
+    """A /64 that nobody has, of a /48 that is this machine's and store's alone: a unique local one (RFC 4193).
+
+    Its forty bits are drawn once, so to speak: from the machine's id, that a network made anew has the same again.
+    """
+    from .. import oci
+
+    try:
+        machine = files.read("/etc/machine-id").decode(errors="replace")
+    except FileNotFoundError:
+        machine = os.uname().nodename
+    bits = oci.digest(f"{machine}\0{root}".encode())[7:17]
+    base = int(f"fd{bits}", 16) << 80
+    for number in range(1 << 16):
+        first = base + (number << 64)
+        if all(first + (1 << 64) <= low or high < first for low, high in taken):
+            return f"{ipam.written(first, ':')}/64"
+    raise errors.Conflict("every subnet of IPv6 that is this store's is taken: give one, --subnet fd00:…/64")
 
 
 def _free_subnet(own: str, networks: list[Network]) -> str:

@@ -12,7 +12,8 @@ a comparison or two per packet.
 Who is called what is files, so that nobody must be told when it changes:
 
     <run root>/names/<network>/<id>     "172.30.0.2 web 3f2a0123abcd", and "dns 192.0.2.53 …" where servers were chosen,
-                                        "dns none" in an internal network: what is not known here is not asked for
+                                        "dns none" in an internal network: what is not known here is not asked for;
+                                        "ip6 fd00:1::2" where it has such an address
     <run root>/names/.<network>         the door of that network's resolver, while there is one
 """
 
@@ -67,11 +68,14 @@ def door(network: str) -> str:
     return f"{host.run_root()}/names/.{network}"
 
 
-def announce(network: str, container_id: str, address: str, names: list[str], servers: list[str]) -> None:
+def announce(
+    network: str, container_id: str, address: str, names: list[str], servers: list[str], address6: str = ""
+) -> None:
     """From now on the container is called so in the network, and by no other names; in any case of letters."""
     known = [name.lower() for name in names if sayable(name)]
     text = " ".join([address, *dict.fromkeys(known)]) + "\n"
     text += f"dns {' '.join(servers)}\n" if servers else ""
+    text += f"ip6 {address6}\n" if address6 else ""
     path = f"{place(network)}/{container_id}"
     try:
         files.write(path, text.encode())
@@ -91,8 +95,8 @@ def sayable(name: str) -> bool:
     return 0 < len(name) <= LONGEST and all(0 < len(part) <= 63 for part in name.split("."))
 
 
-def announced(network: str) -> dict[str, tuple[str, list[str], list[str]]]:
-    """Container id → (address, names, servers), of all in the network."""
+def announced(network: str) -> dict[str, tuple[str, list[str], list[str], str]]:
+    """Container id → (address, names, servers, address of IPv6), of all in the network."""
     found = {}
     try:
         identifiers = os.listdir(place(network))
@@ -105,8 +109,8 @@ def announced(network: str) -> dict[str, tuple[str, list[str], list[str]]]:
             lines = [line.split() for line in files.read(f"{place(network)}/{identifier}").decode().splitlines()]
         except FileNotFoundError:
             continue
-        servers = next((words[1:] for words in lines[1:] if words[0] == "dns"), [])
-        found[identifier] = lines[0][0], lines[0][1:], servers
+        beside = {words[0]: words[1:] for words in lines[1:]}
+        found[identifier] = lines[0][0], lines[0][1:], beside.get("dns", []), "".join(beside.get("ip6", []))
     return found
 
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections import namedtuple
 
 from .. import errors, netlink, steps
-from . import nat
+from . import Network, nat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 WAYS = ("", "docker-user", "ignore")  # of --firewall
+TOOLS = {"ip": "iptables", "ip6": "ip6tables"}  # whose chains have the family's name
 USER = "DOCKER-USER"  # docker jumps there before it looks at anything else, and never changes what is in there
 
 _META_IIFNAME, _META_OIFNAME = 6, 7
@@ -60,8 +61,8 @@ class Drop(namedtuple("Drop", "device family table chain siblings")):
 
     @property
     def iptables(self) -> bool:
-        """Whether it is what iptables(8) calls FORWARD."""
-        return (self.family, self.table, self.chain) == ("ip", "filter", "FORWARD")
+        """Whether it is what iptables(8), or ip6tables(8), calls FORWARD."""
+        return self.family in TOOLS and (self.table, self.chain) == ("filter", "FORWARD")
 
     @property
     def passes_user(self) -> bool:
@@ -77,8 +78,8 @@ class Drop(namedtuple("Drop", "device family table chain siblings")):
         if self.owner == "firewalld":
             return mend_of_firewalld(device)
         if self.iptables:
-            where = USER if self.passes_user else self.chain
-            return f"iptables -I {where} -i {device} -j ACCEPT && iptables -I {where} -o {device} -j ACCEPT"
+            where = f"{TOOLS[self.family]} -I {USER if self.passes_user else self.chain}"
+            return f"{where} -i {device} -j ACCEPT && {where} -o {device} -j ACCEPT"
         rule = f"nft insert rule {self.family} {self.table} {self.chain}"
         return f"{rule} iifname {device} accept && {rule} oifname {device} accept"
 
@@ -135,14 +136,19 @@ def owners() -> set[str]:
     return {owner(table, names) for (_, table), names in tables.items()} - {""}
 
 
-def drops(device: str) -> list[Drop]:
-    """The foreign chains that drop what the bridge `device` forwards.
+def families(network: Network) -> list[str]:
+    """What is forwarded for a network."""
+    return ["ip", "ip6"] if network.subnet6 else ["ip"]
+
+
+def drops(device: str, family: str = "ip") -> list[Drop]:
+    """The foreign chains that drop what the bridge `device` forwards by IPv4, or by "ip6".
 
     Those of the forward hook with policy drop, or whose last rule drops or rejects all that came so far (firewalld);
     not those where a rule of the table lets pass all that comes from, and all that goes to, the device.
     """
     found = []
-    for chain, siblings, rules in _dropping("forward", "ip"):
+    for chain, siblings, rules in _dropping("forward", family):
         if not _admitted(rules, device) >= {"iifname", "oifname"}:
             found.append(Drop(device, _FAMILIES[chain.family], chain.table, chain.name, siblings))
     return found
@@ -174,53 +180,63 @@ def _dropping(hook: str, family: str) -> list[tuple[netlink.Chain, frozenset[str
     return found
 
 
-def check(device: str, ports: Iterable[nat.Port], way: str) -> None:
+def check(device: str, ports: Iterable[nat.Port], way: str, families: Iterable[str] = ("ip",)) -> None:
     """Raise Unsupported where a port would be published and nobody outside could reach it. `way` is one of WAYS.
 
     The host itself reaches it all the same, for what it sends is not forwarded: ports on 127.0.0.1 pass, and those of
-    IPv6, which are relayed.
+    IPv6 where they are relayed, which is where "ip6" is none of the network's `families`.
     """
     if way not in WAYS:
         raise errors.InvalidArgument(f"--firewall {way}: docker-user, ignore")
-    public = outside(ports)
-    if not public or way == "ignore":
-        return
-    for drop in drops(device):
-        if way == "docker-user" and drop.passes_user:
+    ports = list(ports)
+    for family in families:
+        public = outside(ports, family)
+        if not public or way == "ignore":
             continue
-        port = f"{public[0].container}/{public[0].protocol}"
-        offer = "--firewall docker-user does it for you, " if drop.passes_user else ""
-        raise errors.Unsupported(
-            f"port {port} would be published and reached by nobody outside: {drop}; {offer}"
-            "--firewall ignore starts it as it is"
-        )
+        for drop in drops(device, family):
+            if way == "docker-user" and drop.passes_user:
+                continue
+            port = f"{public[0].container}/{public[0].protocol}"
+            offer = "--firewall docker-user does it for you, " if drop.passes_user else ""
+            raise errors.Unsupported(
+                f"port {port} would be published and reached by nobody outside{' by IPv6' if family == 'ip6' else ''}: "
+                f"{drop}; {offer}--firewall ignore starts it as it is"
+            )
 
 
-def outside(ports: Iterable[nat.Port]) -> list[nat.Port]:
+def outside(ports: Iterable[nat.Port], family: str = "ip") -> list[nat.Port]:
     """Those of the ports whose packets are forwarded to a container from other machines."""
-    return [port for port in ports if not port.address.startswith("127.") and ":" not in port.address]
+    if family == "ip6":
+        return [port for port in ports if nat.leads6(port)]
+    return [port for port in ports if nat.leads(port) and not port.address.startswith("127.")]
 
 
-def admit(device: str) -> steps.Plan:
+def admit(device: str, families: Iterable[str] = ("ip",)) -> steps.Plan:
     """DOCKER-USER, where that chain is, lets pass what the bridge forwards; our own table says what may be."""
-    if not any((chain.family, chain.name) == (netlink.NFPROTO_IPV4, USER) for chain in netlink.chains()):
-        return
-    admitted = _admitted(list(netlink.rules(netlink.NFPROTO_IPV4, "filter", USER)), device)
-    missing = [way for way in ("oifname", "iifname") if way not in admitted]
-    if missing:
-        inserts = [
-            ("insert rule", "ip", "filter", USER, _tag(device), netlink.ifname_is(way, device), netlink.counter(),
-             netlink.accept())
-            for way in missing
-        ]  # fmt: skip
-        yield steps.nft(*inserts, why="docker's FORWARD drops what it does not know; here its users may say otherwise")
+    there = {chain.family for chain in netlink.chains() if chain.name == USER}
+    for family in families:
+        number = netlink.FAMILIES[family]
+        if number not in there:
+            continue
+        admitted = _admitted(list(netlink.rules(number, "filter", USER)), device)
+        missing = [way for way in ("oifname", "iifname") if way not in admitted]
+        if missing:
+            inserts = [
+                ("insert rule", family, "filter", USER, _tag(device), netlink.ifname_is(way, device), netlink.counter(),
+                 netlink.accept())
+                for way in missing
+            ]  # fmt: skip
+            why = "docker's FORWARD drops what it does not know; here its users may say otherwise"
+            yield steps.nft(*inserts, why=why)
 
 
 def expel(device: str) -> None:
     """Take what `admit` has put there away; nothing happens if there is nothing."""
-    ours = [rule for rule in netlink.rules(netlink.NFPROTO_IPV4, "filter") if rule.comment == _tag(device)]
-    if ours:
-        netlink.nft(*[("delete rule", "ip", "filter", rule.chain, rule.handle) for rule in ours])
+    for family in TOOLS:
+        found = netlink.rules(netlink.FAMILIES[family], "filter")
+        ours = [rule for rule in found if rule.comment == _tag(device)]
+        if ours:
+            netlink.nft(*[("delete rule", family, "filter", rule.chain, rule.handle) for rule in ours])
 
 
 def _tag(device: str) -> str:

@@ -6,6 +6,8 @@ A lease is two symbolic links in one directory of /run, so `ls -l` shows all the
     172.30.0.2 -> 3f2a…         and that address belongs to this container
     last -> 172.30.0.2          the search goes on after this one
 
+A network with a subnet of IPv6 has three more of each kind: `3f2a…:6`, the address, `last:6`.
+
 The container's link comes first and goes last: whatever moment a crash picks, its release finds what there is. An
 address just given back is the last to be leased again: its old neighbours may still have it in their caches.
 
@@ -32,31 +34,43 @@ def lease(network: Network, container_id: str, wanted: str = "") -> str:
 
     Raises Conflict if all are leased or `wanted` belongs to another, InvalidArgument if `wanted` is not to be had.
     """
+    return _lease(network, container_id, wanted, "")
+
+
+def lease6(network: Network, container_id: str, wanted: str = "") -> str:
+    """The same, of the network's subnet of IPv6."""
+    pool = network._replace(subnet=network.subnet6, gateway=network.gateway6, ip_range=network.ip_range6)
+    return _lease(pool, container_id, wanted, SIX)
+
+
+def _lease(network: Network, container_id: str, wanted: str, mark: str) -> str:
     place = directory(network)
     files.make_directory(place, 0o700)
+    link, last = f"{place}/{container_id}{mark}", f"{place}/last{mark}"
     with files.locked(place):
-        own = _target(f"{place}/{container_id}")
+        own = _target(link)
         if own and _target(f"{place}/{own}") == container_id:
             return own
-        address = _particular(network, place, wanted) if wanted else _next(network, place)
-        files.unlink(f"{place}/{container_id}")
-        os.symlink(address, f"{place}/{container_id}")
+        address = _particular(network, place, wanted) if wanted else _next(network, place, _target(last))
+        files.unlink(link)
+        os.symlink(address, link)
         os.symlink(container_id, f"{place}/{address}")
-        files.unlink(f"{place}/last")
-        os.symlink(address, f"{place}/last")
+        files.unlink(last)
+        os.symlink(address, last)
         return address
 
 
 def release(network: Network, container_id: str) -> None:
-    """Give the container's address back; nothing happens if it has none."""
+    """Give the container's addresses back; nothing happens if it has none."""
     place = directory(network)
     if not os.path.isdir(place):
         return
     with files.locked(place):
-        address = _target(f"{place}/{container_id}")
-        if address and _target(f"{place}/{address}") == container_id:
-            os.unlink(f"{place}/{address}")
-        files.unlink(f"{place}/{container_id}")
+        for link in (f"{place}/{container_id}", f"{place}/{container_id}{SIX}"):
+            address = _target(link)
+            if address and _target(f"{place}/{address}") == container_id:
+                os.unlink(f"{place}/{address}")
+            files.unlink(link)
 
 
 def leases(network: Network) -> dict[str, str]:
@@ -66,7 +80,17 @@ def leases(network: Network) -> dict[str, str]:
         names = os.listdir(place)
     except FileNotFoundError:
         return {}
-    return {name: _target(f"{place}/{name}") for name in names if "." not in name and name != "last"}
+    return {name: _target(f"{place}/{name}") for name in names if not {".", ":"} & {*name} and name != "last"}
+
+
+def leases6(network: Network) -> dict[str, str]:
+    """The same, of IPv6."""
+    place = directory(network)
+    try:
+        names = [name.removesuffix(SIX) for name in os.listdir(place) if name.endswith(SIX)]
+    except FileNotFoundError:
+        return {}
+    return {name: _target(f"{place}/{name}{SIX}") for name in names if ":" not in name and name != "last"}
 
 
 def bounds(subnet: str) -> tuple[int, int]:
@@ -74,16 +98,18 @@ def bounds(subnet: str) -> tuple[int, int]:
     address, slash, prefix = subnet.partition("/")
     try:
         first = number(address)
-        size = 1 << 32 - int(prefix)
+        size = 1 << (128 if ":" in address else 32) - int(prefix)
     except (OSError, ValueError):
         size, first = 0, 1
     if not slash or not size or first % size:
-        raise errors.InvalidArgument(f"{subnet} is not a subnet: write it like 172.30.0.0/16")
+        raise errors.InvalidArgument(f"{subnet} is not a subnet: write it like 172.30.0.0/16, or fd00:1::/64")
     return first, first + size - 1
 
 
 def number(address: str) -> int:
-    """A dotted quad as a number."""
+    """An address as a number. Raises OSError for what is none."""
+    if ":" in address:
+        return int.from_bytes(socket.inet_pton(socket.AF_INET6, address), "big")
     return int(struct.unpack(">I", socket.inet_pton(socket.AF_INET, address))[0])
 
 
@@ -103,6 +129,14 @@ def dotted(value: int) -> str:
     return socket.inet_ntoa(struct.pack(">I", value))
 
 
+def written(value: int, subnet: str) -> str:
+    """A number as an address of that subnet's family."""
+    return socket.inet_ntop(socket.AF_INET6, value.to_bytes(16, "big")) if ":" in subnet else dotted(value)
+
+
+SIX = ":6"  # what an id has behind it that leads to an address of IPv6
+
+
 def _target(path: str) -> str:
     try:
         return os.readlink(path)
@@ -113,31 +147,31 @@ def _target(path: str) -> str:
 def _particular(network: Network, place: str, wanted: str) -> str:
     first, last = bounds(network.subnet)
     try:
-        inside = first < number(wanted) < last and wanted != network.gateway
-    except OSError:
+        address = written(number(wanted), network.subnet)  # however it was spelled
+        inside = first < number(address) < last and address != network.gateway
+    except (OSError, struct.error):
         inside = False
     if not inside:
         raise errors.InvalidArgument(f"{wanted} is no address for a container of {network.name}, {network.subnet}")
-    holder = _target(f"{place}/{wanted}")
+    holder = _target(f"{place}/{address}")
     if holder:
-        raise errors.Conflict(f"address {wanted} is leased by container {holder[:12]}")
-    return wanted
+        raise errors.Conflict(f"address {address} is leased by container {holder[:12]}")
+    return address
 
 
-def _next(network: Network, place: str) -> str:
-    """The first free address after the one leased last, from the start again after the end."""
+def _next(network: Network, place: str, recent: str) -> str:
+    """The first free address after the one leased last, `recent`, from the start again after the end."""
     first, last = bounds(network.subnet)
     low, high = bounds(network.ip_range) if network.ip_range else (first, last)
     low, high = max(low, first + 1), min(high, last - 1)  # neither the subnet's own address nor its broadcast
     gateway = number(network.gateway)
-    recent = _target(f"{place}/last")
     count = high - low + 1
     offset = number(recent) - low + 1 if recent else 0
     for step in range(count):
         candidate = low + (offset + step) % count
         if candidate == gateway:
             continue
-        address = dotted(candidate)
+        address = written(candidate, network.subnet)
         if not os.path.lexists(f"{place}/{address}"):
             return address
     raise errors.Conflict(

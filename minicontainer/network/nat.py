@@ -10,9 +10,11 @@ networks and ports are elements of its sets and maps, so a packet meets as many 
     map ports        protocol, port             → container's address, port     published on every address of the host
     map ports_at     address, protocol, port    → container's address, port     published on one of them
 
+… and subnets6, ports6 and ports6_at, where networks have a subnet of IPv6.
+
 An element's comment is the id of the container that it belongs to. A published port is also held by a socket of the
-process that published it (`reserve`), so that the kernel itself says who else wants it, container or not. For IPv6,
-which no container on an IPv4 network can be sent, that socket is more: what comes there is relayed (relay.py).
+process that published it (`reserve`), so that the kernel itself says who else wants it, container or not. For IPv6
+that socket is more: what comes there is relayed (relay.py), where a container has IPv4 alone or it was sent to ::1.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 ANY = "0.0.0.0"
 ANY6 = "::"
+LOOPBACK6 = "::1"
 
 
 class Port(namedtuple("Port", "address host host_end container protocol")):
@@ -72,6 +75,11 @@ def subnets() -> netlink.Set:
     return netlink.Set(table(), "subnets", ("ipv4_subnet",))
 
 
+def subnets6() -> netlink.Set:
+    """The same of IPv6."""
+    return netlink.Set(table(), "subnets6", ("ipv6_subnet",))
+
+
 def within() -> netlink.Set:
     """Pairs of devices between which containers may talk."""
     return netlink.Set(table(), "within", ("ifname", "ifname"))
@@ -86,6 +94,17 @@ def ports_at_map() -> netlink.Set:
     """Ports published on one address of the host."""
     key = ("ipv4_addr", "inet_proto", "inet_service")
     return netlink.Set(table(), "ports_at", key, ("ipv4_addr", "inet_service"))
+
+
+def ports6_map() -> netlink.Set:
+    """`ports_map` of containers that have an address of IPv6."""
+    return netlink.Set(table(), "ports6", ("inet_proto", "inet_service"), ("ipv6_addr", "inet_service"))
+
+
+def ports6_at_map() -> netlink.Set:
+    """`ports_at_map` of these."""
+    key = ("ipv6_addr", "inet_proto", "inet_service")
+    return netlink.Set(table(), "ports6_at", key, ("ipv6_addr", "inet_service"))
 
 
 def table_commands() -> list[netlink.Command]:
@@ -109,9 +128,12 @@ def table_commands() -> list[netlink.Command]:
         ("add set", bridges()),
         ("add set", internal()),
         ("add set", subnets()),
+        ("add set", subnets6()),
         ("add set", within()),
         ("add set", ports_map()),
         ("add set", ports_at_map()),
+        ("add set", ports6_map()),
+        ("add set", ports6_at_map()),
         # Nobody outside may speak to 127.0.0.1. The kernel sees to that after these hooks, when a port published on
         # 127.0.0.1 would have been translated already; and not at all where route_localnet is on.
         chain("loopback", "filter", "prerouting", -300),
@@ -120,16 +142,26 @@ def table_commands() -> list[netlink.Command]:
         chain("published"),
         rule("published", n.dnat_by_map("ports_at", with_address=True)),
         rule("published", n.dnat_by_map("ports", with_address=False)),
+        rule("published", n.dnat_by_map("ports6_at", with_address=True, family="ip6")),
+        rule("published", n.dnat_by_map("ports6", with_address=False, family="ip6")),
         # ... from elsewhere and from containers,
         chain("prerouting", "nat", "prerouting", -100),
         rule("prerouting", n.destination_is_local(), n.jump("published")),
-        # ... and from the host itself, which meets no prerouting.
+        # ... and from the host itself, which meets no prerouting. What is sent to ::1 never leaves loopback, whatever
+        # its new address would be: there the published port's own socket is asked.
         chain("output", "nat", "output", -100),
+        rule("output", n.address_is("daddr", LOOPBACK6), n.accept()),
         rule("output", n.destination_is_local(), n.jump("published")),
         # Out: the rest of the world does not know the containers' addresses, only the host's.
         chain("postrouting", "nat", "postrouting", 100),
         rule(
             "postrouting", n.address_among("saddr", "subnets"), n.ifname_in("oifname", "bridges", True), n.masquerade()
+        ),
+        rule(
+            "postrouting",
+            n.address_among("saddr", "subnets6", "ip6"),
+            n.ifname_in("oifname", "bridges", True),
+            n.masquerade(),
         ),
         # A container that reaches a published port of a neighbour, or of its own: the answer must come back this way,
         # too, for it was not this address that the question went to. (With br_netfilter, a packet that stays on the
@@ -137,6 +169,13 @@ def table_commands() -> list[netlink.Command]:
         rule(
             "postrouting",
             n.address_among("saddr", "subnets"),
+            n.ifname_in("oifname", "bridges"),
+            n.ct_status("dnat"),
+            n.masquerade(),
+        ),
+        rule(
+            "postrouting",
+            n.address_among("saddr", "subnets6", "ip6"),
             n.ifname_in("oifname", "bridges"),
             n.ct_status("dnat"),
             n.masquerade(),
@@ -156,14 +195,16 @@ def table_commands() -> list[netlink.Command]:
 
 # The version of the rules above and of those in spoofing.py, in the comment of a network's element: another one, and
 # `setup` replaces them.
-LAYOUT = "rules 3"
+LAYOUT = "rules 4"
 
 
 def network_commands(network: Network) -> list[netlink.Command]:
     """The network is one of ours."""
     device = network.device
+    hidden = network.masquerade and not network.internal
     return [
-        *([("add element", subnets(), (network.subnet,))] if network.masquerade and not network.internal else []),
+        *([("add element", subnets(), (network.subnet,))] if hidden else []),
+        *([("add element", subnets6(), (network.subnet6,))] if hidden and network.subnet6 else []),
         *([("add element", within(), (device, device))] if network.icc else []),
         *([("add element", internal(), (device,))] if network.internal else []),
         # An element that is there keeps its comment, perhaps an older LAYOUT: hence out and in again, in one step.
@@ -178,6 +219,7 @@ def forget(network: Network) -> None:
     device = network.device
     for owner, key in (
         (bridges(), (device,)), (within(), (device, device)), (internal(), (device,)), (subnets(), (network.subnet,)),
+        *([(subnets6(), (network.subnet6,))] if network.subnet6 else []),
     ):  # fmt: skip
         try:
             netlink.nft(("delete element", owner, key))
@@ -202,8 +244,8 @@ def knows(network: Network) -> bool:
 _CHUNK = 500  # elements in a transaction: one message of the kernel's is at most some 200 KiB
 
 
-def publish(container_id: str, ports: list[Port]) -> steps.Plan:
-    """The ports lead to the container's address, steps.ADDRESS."""
+def publish(container_id: str, ports: list[Port], address6: steps.Symbol | None = None) -> steps.Plan:
+    """The ports lead to the container's address, steps.ADDRESS, and to that of IPv6 if it has one."""
     numbers: list[int | steps.Symbol] = []
     fixed = [port for port in ports if _is_fixed(port)]
     if fixed:
@@ -215,7 +257,8 @@ def publish(container_id: str, ports: list[Port]) -> steps.Plan:
         symbol = steps.Symbol(f"port_{position}")
         numbers.append(symbol)
         yield steps.call(reserve_any, container_id, port, why="a port that is free", result=symbol.name)
-    commands = port_commands("create element", container_id, steps.ADDRESS, zip(ports, numbers, strict=True))
+    pairs = list(zip(ports, numbers, strict=True))
+    commands = port_commands("create element", container_id, steps.ADDRESS, pairs, address6)
     for start in range(0, len(commands), _CHUNK):
         yield steps.nft(*commands[start : start + _CHUNK], why="one look-up in a map, however many ports there are")
     if ports and os.path.exists("/proc/sys/net/bridge"):
@@ -223,47 +266,72 @@ def publish(container_id: str, ports: list[Port]) -> steps.Plan:
             cable(container_id), hairpin=True,
             why="with br_netfilter, who asks for his own published port is sent out of the bridge's port he came in by",
         )  # fmt: skip
-    udp = [n for port, n in zip(ports, numbers, strict=True) if port.protocol == "udp" and ":" not in port.address]
-    if udp:
-        yield steps.call(conntrack.conntrack_delete, "udp", udp, why="who is sending already is sent here from now on")
+    for family, led in (("ip", leads), ("ip6", leads6)):
+        udp = [number for port, number in pairs if port.protocol == "udp" and led(port)]
+        if udp and (address6 or family == "ip"):
+            why = "who is sending already is sent here from now on"
+            yield steps.call(conntrack.conntrack_delete, "udp", udp, *([family] if address6 else []), why=why)
+
+
+def leads(port: Port) -> bool:
+    """Whether the firewall leads what comes by IPv4 to a port."""
+    return ":" not in port.address
+
+
+def leads6(port: Port) -> bool:
+    """Whether it leads what comes by IPv6, to a container that has an address of that."""
+    return "." not in port.address and port.address != LOOPBACK6
 
 
 def port_commands(
-    verb: str, container_id: str, to: str | steps.Symbol, ports: Iterable[tuple[Port, int | steps.Symbol]]
+    verb: str,
+    container_id: str,
+    to: str | steps.Symbol,
+    ports: Iterable[tuple[Port, int | steps.Symbol]],
+    to6: str | steps.Symbol | None = None,
 ) -> list[netlink.Command]:
-    """The elements that lead ports, each with its number on the host, to the container's address. IPv6 has none."""
+    """The elements that lead ports, each with its number on the host, to the container's addresses."""
     commands = []
     for port, number in ports:
-        if ":" in port.address:
-            continue
         key: tuple[str | int | steps.Symbol, ...] = (port.protocol, number)
-        owner = ports_map()
-        if port.address not in ("", ANY):
-            key, owner = (port.address, *key), ports_at_map()
-        commands.append((verb, owner, key, (to, port.container), container_id))
+        if leads(port):
+            everywhere = port.address in ("", ANY)
+            owner, whole = (ports_map(), key) if everywhere else (ports_at_map(), (port.address, *key))
+            commands.append((verb, owner, whole, (to, port.container), container_id))
+        if to6 and leads6(port):
+            everywhere = port.address in ("", ANY6)
+            owner, whole = (ports6_map(), key) if everywhere else (ports6_at_map(), (port.address, *key))
+            commands.append((verb, owner, whole, (to6, port.container), container_id))
     return commands
 
 
 def restore(
-    networks: list[Network], ports: Iterable[tuple[str, str, list[Port]]], cables: Iterable[spoofing.Cable]
+    networks: list[Network], ports: Iterable[tuple[str, str, str, list[Port]]], cables: Iterable[spoofing.Cable]
 ) -> None:
     """Both tables as they should be, in one transaction: what is missing comes back, what is there stays.
 
-    `ports` are those of the running containers, as they were bound: (container id, its address, ports). `cables` are
-    all that are plugged in.
+    `ports` are those of the running containers, as they were bound: (container id, its address, that of IPv6, ports).
+    `cables` are all that are plugged in.
     """
     commands = table_commands()
     if not spoofing.lacking():
         commands += spoofing.table_commands() + spoofing.cable_commands(cables)
     for network in networks:
         commands += network_commands(network)
-    udp = []
-    for container_id, address, bound in ports:
-        commands += port_commands("add element", container_id, address, [(port, port.host) for port in bound])
-        udp += [port.host for port in bound if port.protocol == "udp" and ":" not in port.address]
+    led: list[Port] = []
+    for container_id, address, address6, bound in ports:
+        commands += port_commands("add element", container_id, address, [(port, port.host) for port in bound], address6)
+        led += [port for port in bound if leads(port) or address6]
     netlink.nft(*commands)
-    if udp:  # what came meanwhile went to the host itself, which the kernel remembers
-        conntrack.conntrack_delete("udp", udp)
+    _forget_udp(led)  # what came meanwhile went to the host itself, which the kernel remembers
+
+
+def _forget_udp(ports: list[Port]) -> None:
+    """Who sends to them goes on somewhere else."""
+    for family, led in (("ip", leads), ("ip6", leads6)):
+        udp = [port.host for port in ports if port.protocol == "udp" and led(port)]
+        if udp:
+            conntrack.conntrack_delete("udp", udp, family)
 
 
 def _is_fixed(port: Port) -> bool:
@@ -398,9 +466,13 @@ def published(container_id: str = "") -> list[tuple[str, Port]]:
     for item in netlink.elements(ports_map(), container_id):
         protocol, number = item.key
         found.append((item.comment, Port(ANY, number, number, item.data[1], protocol)))
-    for item in netlink.elements(ports_at_map(), container_id):
-        address, protocol, number = item.key
-        found.append((item.comment, Port(address, number, number, item.data[1], protocol)))
+    for item in netlink.elements(ports6_map(), container_id):
+        protocol, number = item.key
+        found.append((item.comment, Port(ANY6, number, number, item.data[1], protocol)))
+    for owner in (ports_at_map(), ports6_at_map()):
+        for item in netlink.elements(owner, container_id):
+            address, protocol, number = item.key
+            found.append((item.comment, Port(address, number, number, item.data[1], protocol)))
     return found
 
 
@@ -429,18 +501,18 @@ def withdraw(container_id: str) -> None:
     for start in range(0, len(found), _CHUNK):
         commands: list[netlink.Command] = []
         for _, port in found[start : start + _CHUNK]:
-            if port.address == ANY:
-                commands.append(("delete element", ports_map(), (port.protocol, port.host)))
+            key = (port.protocol, port.host)
+            if port.address in (ANY, ANY6):
+                commands.append(("delete element", ports_map() if port.address == ANY else ports6_map(), key))
             else:
-                commands.append(("delete element", ports_at_map(), (port.address, port.protocol, port.host)))
+                owner = ports6_at_map() if ":" in port.address else ports_at_map()
+                commands.append(("delete element", owner, (port.address, *key)))
         try:
             netlink.nft(*commands)
         except errors.KernelError as error:
             if error.errno != errno.ENOENT:  # somebody else is taking the same container down
                 raise
-    udp = [port.host for _, port in found if port.protocol == "udp"]
-    if udp:
-        conntrack.conntrack_delete("udp", udp)
+    _forget_udp([port for _, port in found])
     for opened, _ in _held.pop(container_id, []):
         opened.close()
 

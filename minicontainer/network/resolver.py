@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     Reply = Callable[[bytes], None]
+    Entry = tuple[str, list[str], list[str], str]  # one of dns.announced
 
 PATIENCE = 2.0  # seconds that a server has to answer
 IDLE = 10.0  # … and that a connection may be silent
@@ -53,8 +54,8 @@ class Names:
     def __init__(self) -> None:
         self.seen: dict[str, tuple[int, float, Any]] = {}
 
-    def of(self, network: str) -> dict[str, tuple[str, list[str], list[str]]]:
-        """Container id → (address, names, servers)."""
+    def of(self, network: str) -> dict[str, Entry]:
+        """Container id → (address, names, servers, address of IPv6)."""
         try:
             changed = os.stat(dns.place(network)).st_mtime_ns
         except FileNotFoundError:
@@ -65,28 +66,31 @@ class Names:
             read = time.time()
             entries = dns.announced(network)
             self.seen[network] = changed, read, entries
-        found: dict[str, tuple[str, list[str], list[str]]] = entries
+        found: dict[str, Entry] = entries
         return found
 
-    def around(self, container_id: str) -> dict[str, dict[str, tuple[str, list[str], list[str]]]]:
+    def around(self, container_id: str) -> dict[str, dict[str, Entry]]:
         """The same for each network that the container is in."""
         every = {network: self.of(network) for network in dns.networks()}
         return {network: entries for network, entries in every.items() if container_id in entries}
 
-    def addresses(self, container_id: str, name: str) -> list[str]:
-        """Where the name leads to, as that container sees it: `web`, or `web.backend` for that network's alone."""
+    def addresses(self, container_id: str, name: str) -> list[tuple[str, str]]:
+        """Where the name leads to, as that container sees it: `web`, or `web.backend` for that network's alone.
+
+        An address, and that of IPv6 or nothing, for each whose name it is.
+        """
         networks = self.around(container_id)
-        found = [address for entries in networks.values() for address, names, _ in entries.values() if name in names]
+        found = [entry for entries in networks.values() for entry in entries.values() if name in entry[1]]
         first, _, network = name.rpartition(".")
         if not found and network in networks:
-            found = [address for address, names, _ in networks[network].values() if first in names]
-        return sorted(set(found))
+            found = [entry for entry in networks[network].values() if first in entry[1]]
+        return sorted({(address, address6) for address, _, _, address6 in found})
 
     def name_at(self, container_id: str, address: str) -> str:
         """Who has the address: `web.backend`; or the empty string."""
         for network, entries in self.around(container_id).items():
-            for found, names, _ in entries.values():
-                if found == address and names:
+            for found, names, _, found6 in entries.values():
+                if address in (found, found6) and names:
                     return f"{names[0]}.{network}"
         return ""
 
@@ -431,19 +435,24 @@ class Resolver:
     def known(self, container_id: str, asked: dnslib.DNSQuestion) -> list[Any] | None:
         """What the network's names say, perhaps nothing of that type; None for what it does not know."""
         name = b".".join(asked.qname.label).decode(errors="replace").lower()
-        if name.endswith(".in-addr.arpa"):
-            whose = self.names.name_at(container_id, ".".join(reversed(name.removesuffix(".in-addr.arpa").split("."))))
+        address = reverse(name)
+        if address:
+            whose = self.names.name_at(container_id, address)
             if not whose:
                 return None
             return [dnslib.PTR(whose)] if asked.qtype in (dnslib.QTYPE.PTR, dnslib.QTYPE.ANY) else []
         addresses = self.names.addresses(container_id, name)
         if not addresses:
             return None
-        if asked.qtype not in (dnslib.QTYPE.A, dnslib.QTYPE.ANY):
-            return []  # it is there, and has no such record
         self.turn += 1
         first = self.turn % len(addresses)
-        return [dnslib.A(address) for address in addresses[first:] + addresses[:first]]
+        records: list[Any] = []  # none, if it is there and has none of that type
+        for four, six in addresses[first:] + addresses[:first]:
+            if asked.qtype in (dnslib.QTYPE.A, dnslib.QTYPE.ANY):
+                records.append(dnslib.A(four))
+            if six and asked.qtype in (dnslib.QTYPE.AAAA, dnslib.QTYPE.ANY):
+                records.append(dnslib.AAAA(six))
+        return records
 
     def answer(
         self, question: bytes, header: dnslib.DNSHeader, asked: dnslib.DNSQuestion, records: list[Any], most: int
@@ -466,6 +475,19 @@ class Resolver:
             message.rr, message.header.tc = [], 1  # TC: ask again by TCP
             packed = bytes(message.pack())
         return packed
+
+
+def reverse(name: str) -> str:
+    """The address that a name of in-addr.arpa (RFC 1035) or ip6.arpa (RFC 3596) asks for; nothing if it is none."""
+    if name.endswith(".in-addr.arpa"):
+        return ".".join(reversed(name.removesuffix(".in-addr.arpa").split(".")))
+    digits = "".join(reversed(name.removesuffix(".ip6.arpa").split(".")))
+    if not name.endswith(".ip6.arpa") or len(digits) != 32:
+        return ""
+    try:
+        return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))
+    except ValueError:
+        return ""
 
 
 def refusal(question: bytes, code: int, end: int = 12) -> bytes:

@@ -303,13 +303,34 @@ lease() {
     } 9<"$1"
 }
 """,
+    "lease6": """\
+# lease6 DIRECTORY FORMAT FIRST COUNT GATEWAY: $found is the first free one, whose last sixteen bits are counted
+lease6() {
+    mkdir -p -m 700 "$1"
+    {
+        flock 9
+        tried=0 found=''
+        while [ -z "$found" ] && [ "$tried" -lt "$4" ]; do
+            found=$(printf "$2" $(($3 + tried)))
+            tried=$((tried + 1))
+            if [ "$found" = "$5" ] || [ -L "$1/$found" ]; then found=''; fi
+        done
+        [ -n "$found" ]
+        ln -s "$found" "$1/$id:6"
+        ln -s "$id" "$1/$found"
+        ln -sfn "$found" "$1/last:6"
+    } 9<"$1"
+}
+""",
     "release": """\
-# release DIRECTORY: give the address back
+# release DIRECTORY: give the addresses back
 release() {
     [ ! -d "$1" ] || {
         flock 9
-        mine=$(readlink "$1/$id") && [ "$(readlink "$1/$mine")" = "$id" ] && rm -f "$1/$mine"
-        rm -f "$1/$id"
+        for link in "$1/$id" "$1/$id:6"; do
+            mine=$(readlink "$link") && [ "$(readlink "$1/$mine")" = "$id" ] && rm -f "$1/$mine"
+            rm -f "$link"
+        done
     } 9<"$1"
 }
 """,
@@ -612,21 +633,43 @@ def lease(sheet: Sheet, network: Any, identifier: str, wanted: str = "") -> None
     sheet.add(command if sheet.result == "address" else f'{sheet.result}=$({command} && echo "$address")')
 
 
+def lease6(sheet: Sheet, network: Any, identifier: str, wanted: str = "") -> None:
+    sheet.use("lease6")
+    first, last = ipam.bounds(network.ip_range6 or network.subnet6)
+    subnet = ipam.bounds(network.subnet6)
+    first = ipam.number(wanted) if wanted else max(first, subnet[0] + 1)
+    count = 1 if wanted else min(last - first, 0xFFFE - (first & 0xFFFF)) + 1
+    form = (
+        ipam.written(first | 0xFFFF, network.subnet6).removesuffix("ffff") + "%x"
+    )  # the last sixteen bits are counted
+    words = (ipam.directory(network), form, first & 0xFFFF, count, network.gateway6)
+    sheet.add(f"lease6 {' '.join(map(sheet.word, words))}", f"{sheet.result}=$found")
+
+
 def release(sheet: Sheet, network: Any, identifier: str) -> None:
     sheet.use("release")
     sheet.add(f"release {sheet.word(ipam.directory(network))}")
 
 
-def announce(sheet: Sheet, network: Any, record: dict[str, Any], address: Any) -> None:
+def announce(sheet: Sheet, network: Any, record: dict[str, Any], address: Any, address6: Any = "") -> None:
     from ..network import dns
 
     place = sheet.word(dns.place(network.name))
     names = sheet.word(address, f" {record['name']} {record['id'][:12]} {record['hostname']}".lower())
     sheet.add(f"mkdir -p -m 700 {place}", f'echo {names} >{place}/"$id"')
+    if address6:
+        sheet.add(f'echo {sheet.word("ip6 ", address6)} >>{place}/"$id"')
 
 
 def ipv4_only(sheet: Sheet, process: Any, device: str) -> None:
     sheet.add(f"{within(sheet, process)}sh -c 'echo 1 >/proc/sys/net/ipv6/conf/{device}/disable_ipv6'")
+
+
+def ipv6_quietly(sheet: Sheet, process: Any, device: str) -> None:
+    settings = " ".join(
+        f"echo {value} >{name};" for name, value in (("accept_ra", 0), ("accept_dad", 0), ("disable_ipv6", 0))
+    )
+    sheet.add(f"{within(sheet, process)}sh -c 'cd /proc/sys/net/ipv6/conf/{device}; {settings}'")
 
 
 def remember_forwarding(sheet: Sheet) -> None:
@@ -667,9 +710,10 @@ def reserve_any(sheet: Sheet, identifier: str, port: Any) -> None:
     sheet.add("# not reproduced: a socket that keeps this port from other programs")
 
 
-def conntrack_delete(sheet: Sheet, protocol: str, ports: list[Any]) -> None:
+def conntrack_delete(sheet: Sheet, protocol: str, ports: list[Any], family: str = "ip") -> None:
+    command = "conntrack --delete" + (" --family ipv6" if family == "ip6" else "")
     for port in ports:
-        sheet.add(f"conntrack --delete --proto {protocol} --orig-port-dst {sheet.word(port)} 2>/dev/null || :")
+        sheet.add(f"{command} --proto {protocol} --orig-port-dst {sheet.word(port)} 2>/dev/null || :")
 
 
 def create_volume(sheet: Sheet, name: str) -> None:
@@ -890,8 +934,14 @@ CALLS: dict[str, Callable[..., None]] = {
     "volumes.copy_up": copy_up,
     "volumes.make_source": one("[ -e {0} ] || mkdir -p {0}"),
     "ipam.lease": lease,
+    "ipam.lease6": lease6,
     "ipam.release": release,
     "bridge.ipv4_only": ipv4_only,
+    "bridge.ipv6_quietly": ipv6_quietly,
+    "bridge.remember_forwarding6": none(
+        "what the host's IPv6 forwarding was, and accept_ra=2 where it believes routers"
+    ),
+    "bridge.restore_forwarding6": none("forwarding of IPv6 as it was before the first network with it (system reset)"),
     "dns.listen": none("where the container asks for names: sockets inside, and a program outside that answers there"),
     "networks.announce": announce,
     "bridge.remember_forwarding": remember_forwarding,

@@ -337,7 +337,7 @@ def test_a_published_port_is_shown_and_held_by_the_smaller_monitor_too(shop: Sho
     assert not listener(port) and not listener(again)
 
 
-@pytest.mark.needs("bridge", "veth", "nftables")
+@pytest.mark.needs("bridge", "veth", "nftables", "ipv6")
 def test_by_ipv6_the_monitor_relays_and_its_connections_outlive_its_change(shop: Shop) -> None:
     """No process for it: the client's bytes come by way of the monitor, before and after it has become small."""
     minicontainer("run", "-d", "--name", "web", "-p", "0:80", "demo", "nc", "-ll", "-p", "80", "-e", "cat")

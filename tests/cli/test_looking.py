@@ -116,7 +116,7 @@ def test_sizes_are_those_of_the_writable_layer(cleared: Shop) -> None:
     assert out("inspect", "-f", "{{.SizeRw}}", "web") == "<nil>\n"
 
 
-@pytest.mark.needs("bridge", "veth", "nftables")
+@pytest.mark.needs("bridge", "veth", "nftables", "ipv6")
 def test_all_that_is_exposed_is_published_where_nobody_says_where(cleared: Shop) -> None:
     exposed = ["--expose", "80-81", "--expose", "53/udp"]
     out("run", "-d", "--name", "web", "-P", *exposed, "-p", "127.0.0.1:0:81", "plain", "sleep", "60")

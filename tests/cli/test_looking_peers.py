@@ -15,7 +15,7 @@ from minicontainer.cli.inspect import typed
 from tests import engine_fixtures
 from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.needs("ipv6")]
 
 OURS = [sys.executable, "-m", "minicontainer"]
 

@@ -158,7 +158,7 @@ for _ in range(3):
     running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(10)]
     assert [process.wait() for process in running] == [0] * 10
     rules = command("nft", "list", "ruleset")
-    assert rules.count("masquerade") == 3 and rules.count("chain forward") == 1
+    assert rules.count("masquerade") == 5 and rules.count("chain forward") == 1
 
 
 @kernel

@@ -546,7 +546,7 @@ def test_any_packet_has_one_answer_or_none(packet: bytes):
 def test_a_name_that_cannot_be_asked_for_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(host, "run_root", lambda: str(tmp_path))
     dns.announce("n", "a" * 64, "192.0.2.1", ["ok", "a" * 64, "a..b", "OK"], ["192.0.2.53"])
-    assert dns.announced("n") == {"a" * 64: ("192.0.2.1", ["ok"], ["192.0.2.53"])}
+    assert dns.announced("n") == {"a" * 64: ("192.0.2.1", ["ok"], ["192.0.2.53"], "")}
     dns.forget("n", "a" * 64)
     dns.forget("n", "a" * 64)
     assert dns.announced("n") == {}

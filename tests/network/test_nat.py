@@ -193,6 +193,7 @@ def test_a_port_whose_container_was_killed_still_names_it(world: World):
 
 
 @PROTOCOLS
+@pytest.mark.needs("ipv6")
 def test_each_family_has_its_own_socket(world: World, protocol: str):
     """What has the port for IPv6 alone is in the way of `-p 5000:80`, and not of one that is for IPv4 alone."""
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
@@ -242,9 +243,12 @@ def test_a_thousand_ports_are_two_rules(world: World):
 
 def test_the_rules_are_what_their_text_says(laboratory: Laboratory):
     """Fed to nft(8), our own text gives the same table; so `--explain=sh` tells the truth."""
-    commands = [*nat.table_commands(), *nat.network_commands(NETWORK)]
+    network = NETWORK._replace(subnet6="fd00:1::/64", gateway6="fd00:1::1")
+    commands = [*nat.table_commands(), *nat.network_commands(network)]
     commands.append(("create element", nat.ports_map(), ("tcp", 8000), (WEB, 80), "3f2a"))
     commands.append(("create element", nat.ports_at_map(), ("127.0.0.1", "udp", 53), (WEB, 53), "3f2a"))
+    commands.append(("create element", nat.ports6_map(), ("tcp", 8000), ("fd00:1::2", 80), "3f2a"))
+    commands.append(("create element", nat.ports6_at_map(), ("fd00:51::1", "udp", 53), ("fd00:1::2", 53), "3f2a"))
     netlink.nft(*commands)
     ours = command("nft", "list", "ruleset")
     command("nft", "delete", "table", "inet", nat.table())
