@@ -78,11 +78,13 @@ def shown(groups: list[Group], colour: bool) -> str:
         lines.append("")
     every = [fact for _, facts in groups for fact in facts]
     missing = [fact.name for fact in every if fact.state == "missing"]
-    warned = sum(fact.state == "warn" for fact in every)
+    warned = [fact for fact in every if fact.state == "warn"]
     if missing:
         lines.append(f"Not ready yet, for want of: {', '.join(missing)}. The lines with → mend it.")
     elif warned:
-        lines.append(f"Ready: `run` will work. {warned} thing{'s' * (warned > 1)} could be better, see →.")
+        count = f"{len(warned)} thing{'s' * (len(warned) > 1)}"
+        how = "see →" if any(fact.mend for fact in warned) else "which nothing here mends"
+        lines.append(f"Ready: `run` will work. {count} could be better, {how}.")
     else:
         lines.append("Ready: `run` will work, with all that belongs to it.")
     return "\n".join(lines)

@@ -193,6 +193,8 @@ def test_it_reads_well() -> None:
     assert doctor.shown(groups[1:], colour=False).splitlines()[-1] == (
         "Ready: `run` will work. 1 thing could be better, see →."
     )
+    kernel = [("the network", [Fact("ipvlan", "warn", "this kernel was built without")])]
+    assert doctor.shown(kernel, colour=False).endswith("1 thing could be better, which nothing here mends.")
     assert "\x1b[31mmissing\x1b[0m" in doctor.shown(groups, colour=True)
 
 
