@@ -6,6 +6,7 @@ The test itself moves into a namespace of its own, which is "the host": bridges,
 nobody else's. `laboratory.machine()` is another one: a container's stand-in, a LAN's computer, the internet.
 """
 
+import concurrent.futures
 import ctypes
 import json
 import os
@@ -58,6 +59,10 @@ class Machine:
 
     def call(self, function: Callable[[], Any]) -> Any:
         """What `function` returns (anything JSON) in a process of its own in there."""
+        return self.begin(function)()
+
+    def begin(self, function: Callable[[], Any]) -> Callable[[], Any]:
+        """The same, begun: what is returned waits for it. So several machines are at work at once."""
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -68,11 +73,15 @@ class Machine:
             finally:
                 os._exit(0)
         os.close(writer)
-        with os.fdopen(reader) as pipe:
-            said = pipe.read()
-        os.waitpid(pid, 0)
-        assert said, "the function raised"
-        return json.loads(said)
+
+        def finish() -> Any:
+            with os.fdopen(reader) as pipe:
+                said = pipe.read()
+            os.waitpid(pid, 0)
+            assert said, "the function raised"
+            return json.loads(said)
+
+        return finish
 
     def serve(self, protocol: str, port: int, name: str) -> None:
         """Answer whoever asks on the port with `name` and the address that he seems to have."""
@@ -135,6 +144,7 @@ def answer_all(protocol: str, port: int, name: str, ready: Callable[[], Any]) ->
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if both:
             server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, int(protocol == "udp"))
         server.bind(("::" if both else "0.0.0.0", port))
         if protocol == "tcp":
             server.listen()
@@ -145,8 +155,10 @@ def answer_all(protocol: str, port: int, name: str, ready: Callable[[], Any]) ->
                 client.sendall(f"{name} {address.removeprefix('::ffff:')}".encode())
                 client.close()
             else:
-                _, sender = server.recvfrom(100)
-                server.sendto(f"{name} {sender[0].removeprefix('::ffff:')}".encode(), sender)
+                # From the address that was asked, whatever the route back would choose: struct in6_pktinfo, ipv6(7).
+                _, notes, _, sender = server.recvmsg(100, socket.CMSG_SPACE(20))
+                back = [(level, kind, note[:16] + bytes(4)) for level, kind, note in notes]
+                server.sendmsg([f"{name} {sender[0].removeprefix('::ffff:')}".encode()], back, 0, sender)
 
 
 def ask(protocol: str, address: str, port: int) -> str | None:
@@ -161,6 +173,12 @@ def ask(protocol: str, address: str, port: int) -> str | None:
             return client.recv(100).decode() or None
         except OSError:
             return None
+
+
+def ask_all(questions: list[tuple[str, str, int]]) -> list[str | None]:
+    """Many at once, so that those without an answer wait together."""
+    with concurrent.futures.ThreadPoolExecutor(len(questions) or 1) as pool:
+        return list(pool.map(lambda question: ask(*question), questions))
 
 
 def write(path: str, value: str) -> None:

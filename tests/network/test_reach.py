@@ -1,6 +1,7 @@
 """Who reaches a published port, by sockets: everybody, over every way; with real containers, and docker's rules."""
 
 import json
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from tests import engine_fixtures, leftovers
 from tests.conftest import minicontainer
-from tests.laboratory import Inside, Laboratory, Machine, ask, command, fresh_laboratory  # noqa: F401
+from tests.laboratory import Inside, Laboratory, Machine, ask, ask_all, command, fresh_laboratory  # noqa: F401
 from tests.network.test_nat import DOCKER, WHOLE_DOCKER, load
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("bridge", "veth", "nftables", "ip")]
@@ -59,53 +60,157 @@ def house(laboratory: Laboratory, tmp_path: Path) -> Iterator[House]:
     made.end()
 
 
-def reached(house: House, web: Machine, sibling: Machine, gateway: str, port: int) -> dict[str, str | None]:
-    """What each of them hears of each way in: the server's name and the address that it was asked from."""
-    found: dict[str, str | None] = {}
-    for protocol in ("tcp", "udp"):
-        for who, from_there, addresses in (
-            ("LAN", house.lan.ask, (LAN_SIDE, LAN_SIDE6)),
-            ("localhost", ask, ("127.0.0.1", "::1")),
-            ("host address", ask, (LAN_SIDE, LAN_SIDE6)),
-            ("sibling", sibling.ask, (LAN_SIDE, gateway)),
-            ("self", web.ask, (LAN_SIDE, gateway)),
-        ):
-            for address in addresses:
-                found[f"{who} {protocol} {address}"] = from_there(protocol, address, port)
-    return found
+# ------------------------------------------------------------------------------------------------ who reaches whom
+
+# `4`: by IPv4, `6`: by IPv6, `-`: not so, `..`: not asked. "container" shares the network of the container `user`. One
+# more driver is one more network here, a row of DIRECT, and a word of OUT.
+NETWORKS = {
+    "bridge": [], "user": ["--ipv6"], "closed": ["--ipv6", "--internal"], "other": ["--ipv6"],
+}  # fmt: skip
+PORTS = {"bridge": 8000, "user": 8001, "container": 8002, "host": 8003}
+#                 LAN  localhost  host address  sibling  itself  another network's
+PUBLISHED = {
+    "bridge":    "46   46         46            4-       4-      46",  # its containers have no IPv6: others are relayed
+    "user":      "46   46         46            46       46      46",
+    "container": "46   46         46            46       46      46",
+    "host":      "46   46         46            46       46      46",
+}  # fmt: skip
+UNPUBLISHED = dict.fromkeys(("bridge", "user", "container"), "-- " * 6)  # on the host's addresses
+DIRECT = {  # a port that is not published, at the container's own address
+    "bridge":    "--   ..         4-            4-       4-      --",
+    "user":      "--   ..         46            46       46      --",
+    "container": "--   ..         46            46       46      --",
+    "closed":    "--   ..         46            46       46      --",
+}  # fmt: skip
+OUT = {"bridge": "4-", "user": "46", "container": "46", "closed": "--", "host": "46", "none": "--"}  # to the LAN
+SOURCES = ("LAN", "localhost", "host address", "sibling", "self", "other")
+FAMILIES = {"4": ("127.0.0.1", LAN_SIDE, LAN), "6": ("::1", LAN_SIDE6, LAN6)}
+PROTOCOLS = ("tcp", "udp")
 
 
-@pytest.mark.parametrize("beside", ["nobody", "docker"])
-def test_everybody_reaches_a_published_port_over_every_way(house: House, beside: str) -> None:
-    flags = []
-    if beside == "docker":
-        load(house.laboratory, WHOLE_DOCKER)
-        flags = ["--firewall", "docker-user"]
-    web = house.run("web", *flags, "-p", "8000:80", "-p", "8000:80/udp")
-    sibling = house.run("sibling")
-    gateway = json.loads(minicontainer("inspect", "web").stdout)[0]["NetworkSettings"]["Gateway"]
-    for protocol in ("tcp", "udp"):
-        web.serve(protocol, 80, "web")
-        web.serve(protocol, 81, "hidden")
-    found = reached(house, web, sibling, gateway, 8000)
-    neighbours = {address: found.pop(f"sibling {protocol} {address}")
-                  for protocol in ("tcp", "udp") for address in (LAN_SIDE, gateway)}  # fmt: skip
-    # From a sibling it may look as if the gateway had asked; so it does for the container itself, else the answer would
-    # not come back this way. Who comes by IPv6 is relayed, by the host. Everybody else's address is preserved.
-    assert all(heard and heard.startswith("web ") for heard in neighbours.values()), neighbours
-    assert found == {
-        f"{who} {protocol} {address}": f"web {seen}"
-        for protocol in ("tcp", "udp")
-        for who, address, seen in (
-            ("LAN", LAN_SIDE, LAN), ("LAN", LAN_SIDE6, gateway),
-            ("localhost", "127.0.0.1", gateway), ("localhost", "::1", gateway),
-            ("host address", LAN_SIDE, LAN_SIDE), ("host address", LAN_SIDE6, gateway),
-            ("self", LAN_SIDE, gateway), ("self", gateway, gateway),
-        )
-    }  # fmt: skip
-    for protocol in ("tcp", "udp"):
-        assert house.lan.ask(protocol, LAN_SIDE, 81) is None and house.lan.ask(protocol, LAN_SIDE6, 81) is None
-        assert sibling.ask(protocol, LAN_SIDE, 81) is None  # past its door a neighbour may, by its own address
+class Matrix:
+    """A container in each network, with a sibling; what is to be asked by whom, and whether an answer is right."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        for name, flags in NETWORKS.items():
+            if name != "bridge":
+                minicontainer("network", "create", *flags, name)
+        self.asks: dict[tuple[Machine | None, tuple[str, str, int]], tuple[str, bool]] = {}
+        publish = [f"-p{PORTS[name]}:{port}/{protocol}" for name, port in (("user", 80), ("container", 90))
+                   for protocol in PROTOCOLS]  # fmt: skip
+        lenient = ["--firewall", "docker-user"]
+        both = [f"-p{PORTS['bridge']}:80/{protocol}" for protocol in PROTOCOLS]
+        self.inside = {
+            "bridge": house.run("bridge", *lenient, *both),
+            "user": house.run("user", "--network", "user", *lenient, *publish),
+            "container": house.run("container", "--network", "container:user"),
+            "closed": house.run("closed", "--network", "closed", *lenient),
+            "host": house.run("host", "--network", "host"),
+            "none": house.run("none", "--network", "none"),
+            "other": house.run("other", "--network", "other", *lenient),
+        }
+        self.siblings = {name: house.run(f"{name}2", "--network", name) for name in ("bridge", "user", "closed")}
+        self.siblings |= {"container": self.siblings["user"], "host": self.inside["host"]}
+        for protocol in PROTOCOLS:
+            house.lan.serve(protocol, 80, "LAN")
+            for name, inside in self.inside.items():
+                # Published, and not published; what is shared has its own ports.
+                first = {"container": 90, "host": PORTS["host"]}.get(name, 80)
+                inside.serve(protocol, first, name)
+                inside.serve(protocol, first + 1, f"{name}, hidden")
+        self.fill()
+
+    def address(self, name: str, family: str) -> str:
+        """A container's own, or nothing."""
+        (end,) = json.loads(minicontainer("inspect", name).stdout)[0]["NetworkSettings"]["Networks"].values()
+        return str(end["IPAddress" if family == "4" else "GlobalIPv6Address"])
+
+    def fill(self) -> None:
+        """The tables, question by question."""
+        house = self.house
+        for name in ("user", "closed", "bridge"):  # a neighbour who knows the way to the containers
+            for pool in json.loads(minicontainer("network", "inspect", name).stdout)[0]["IPAM"]["Config"]:
+                gateway = LAN_SIDE6 if ":" in pool["Subnet"] else LAN_SIDE
+                house.lan.ip("route", "add", pool["Subnet"], "via", gateway)
+                if name == "closed":  # … and one who would like to go out
+                    self.inside[name].ip("route", "add", "default", "via", pool["Gateway"])
+        for family, (loopback, ours, theirs) in FAMILIES.items():
+            for table, port_of in (
+                (PUBLISHED, PORTS), (UNPUBLISHED, {"bridge": 81, "user": 81, "container": 91}),
+                (DIRECT, {"bridge": 81, "user": 81, "container": 91, "closed": 81}),
+            ):  # fmt: skip
+                for name, row in table.items():
+                    own = self.address("user" if name == "container" else name, family) if table is DIRECT else ""
+                    if table is DIRECT and not own:
+                        continue
+                    who = (house.lan, None, None, self.siblings[name], self.inside[name], self.inside["other"])
+                    for source, machine, cell in zip(SOURCES, who, row.split(), strict=True):
+                        if cell != "..":
+                            address = own or (loopback if source == "localhost" else ours)
+                            self.expect(source, machine, address, port_of[name], name, family in cell)
+            for name, cell in OUT.items():
+                self.expect(f"{name} itself", self.inside[name], theirs, 80, "LAN", family in cell)
+            self.expect("none itself", self.inside["none"], loopback, 80, "none", True)
+            self.expect("none itself", self.inside["none"], ours, PORTS["user"], "user", False)
+
+    def expect(self, source: str, machine: Machine | None, address: str, port: int, name: str, answer: bool) -> None:
+        for protocol in PROTOCOLS:
+            words = f"{source} asks {name} by {protocol} at {address} {port}"
+            self.asks[machine, (protocol, address, port)] = words, answer
+
+    def probe(self) -> dict[str, str]:
+        """Everybody asks all at once: the answers, or nothing, by the words that say what was asked."""
+        begun = []
+        for machine in dict.fromkeys(machine for machine, _ in self.asks):
+            questions = [question for other, question in self.asks if other is machine]
+            at_work = (machine or Inside(os.getpid())).begin(lambda questions=questions: ask_all(questions))  # type: ignore
+            begun.append((machine, questions, at_work))
+        found = {}
+        for machine, questions, at_work in begun:
+            for question, answer in zip(questions, at_work(), strict=True):
+                found[self.asks[machine, question][0]] = answer or ""
+        return found
+
+    def wrong(self, found: dict[str, str]) -> list[str]:
+        """What should have been answered and was not, or the other way round, or by somebody else."""
+        said = []
+        for words, answer in self.asks.values():
+            name = words.split(" asks ")[1].split(" by ")[0]
+            if bool(found[words]) != answer or (answer and found[words].split(" ")[0].strip(",") != name):
+                said.append(f"{words}: {found[words] or 'no answer'}")
+        return said
+
+
+def test_who_reaches_whom_in_every_network_and_beside_docker(house: House) -> None:
+    matrix = Matrix(house)
+    found = matrix.probe()
+    assert matrix.wrong(found) == []
+    # Everybody's own address is preserved, where the kernel does it; what is relayed, and what came from the host's
+    # loopback or from behind the same bridge, is the gateway's.
+    (four,), (also, six) = ([pool["Gateway"] for pool in json.loads(minicontainer("network", "inspect", name).stdout)[0]
+                             ["IPAM"]["Config"]] for name in ("bridge", "user"))  # fmt: skip
+    for protocol in PROTOCOLS:
+        for source, address, name, seen in (
+            ("LAN", LAN_SIDE, "bridge", LAN), ("LAN", LAN_SIDE6, "bridge", four),
+            ("LAN", LAN_SIDE, "user", LAN), ("LAN", LAN_SIDE6, "user", LAN6),
+            ("localhost", "127.0.0.1", "bridge", four), ("localhost", "::1", "bridge", four),
+            ("localhost", "127.0.0.1", "user", also), ("localhost", "::1", "user", also),
+            ("host address", LAN_SIDE, "bridge", LAN_SIDE), ("host address", LAN_SIDE6, "bridge", four),
+            ("host address", LAN_SIDE, "user", LAN_SIDE), ("host address", LAN_SIDE6, "user", LAN_SIDE6),
+            ("self", LAN_SIDE, "bridge", four), ("self", LAN_SIDE6, "user", six),
+        ):  # fmt: skip
+            words = f"{source} asks {name} by {protocol} at {address} {PORTS[name]}"
+            assert found[words] == f"{name} {seen}", words
+    load(house.laboratory, WHOLE_DOCKER + DOCKER.replace("table ip ", "table ip6 "))
+    blocked = matrix.probe()
+    assert (
+        not blocked[f"LAN asks user by tcp at {LAN_SIDE} 8001"]
+        and not blocked[f"LAN asks user by udp at {LAN_SIDE6} 8001"]
+    )
+    minicontainer("network", "reload")  # --firewall docker-user: now there is such a chain
+    again = matrix.probe()
+    assert matrix.wrong(again) == [] and again == found
 
 
 INPUT = """
