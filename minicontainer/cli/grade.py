@@ -75,6 +75,8 @@ def main(arguments: list[str]) -> int:
                 work.Run(place, kept, limit).all(own, 1, tell, number % work.SLOTS)
             return 0
         pairs = work.pairs(kept, found, wanted, values["only"])
+        if executor == "slurm":  # which node could do more than another has done, nobody knows beforehand
+            pairs = [pair for pair in pairs if not pair.lacking]
         if pairs and executor == "slurm":
             words = [os.path.abspath(rest[0]), "--out", kept.out, "--limit", f"{limit:g}"]
             words += ["--labs", ",".join(one.number for one in wanted)]
@@ -137,9 +139,10 @@ def report(kept: records.Records, roster: str) -> None:
     rows = []
     for name in sorted({one.lab for one in graded}):
         results = [one for one in graded if one.lab == name]
-        reached = measure.median([one.points for one in results])
+        reached = [one.points for one in results if one.of]
+        median = f"{measure.median(reached):g}" if reached else "–"
         unfinished = sum(not one.whole for one in results)
-        row = [name, str(len(results)), f"{reached:g} of {max(one.possible for one in results):g}"]
+        row = [name, str(len(results)), f"{median} of {max(one.possible for one in results):g}"]
         rows.append([*row, str(unfinished) if unfinished else ""])
     print(table.show(["LAB", "STUDENTS", "MEDIAN", "NOT WHOLLY GRADED"], rows))
     for sentence in problems:

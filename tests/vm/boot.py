@@ -40,7 +40,7 @@ MEMORY = os.environ.get("VM_MEMORY", "2048")  # MiB
 # What the tests ask, beside Python: the same programs as outside (`./dev setup`), without compilers.
 PACKAGES = (
     "python3 libpython3-stdlib libseccomp2 libcap2 iproute2 iputils-ping nftables procps kmod strace busybox-static "
-    "util-linux mount ca-certificates systemd systemd-sysv libpam-systemd dbus dbus-user-session"
+    "util-linux mount ca-certificates uidmap systemd systemd-sysv libpam-systemd dbus dbus-user-session"
 ).split()
 # For the root disk, in this order; what is built into a kernel is not found as a file, and skipped.
 DISK_MODULES = (

@@ -11,13 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from minicontainer import errors, host, steps
 from minicontainer.kernel import cgroups
+from minicontainer.teach import lab as labs
+from minicontainer.teach.grade import records
 from tests.conftest import minicontainer, need
 
 pytestmark = pytest.mark.root
@@ -237,12 +239,17 @@ def student() -> Iterator[dict[str, str]]:
     shutil.rmtree(home)
 
 
-def as_student(student: dict[str, str], *command: str, delegate: bool = True) -> subprocess.CompletedProcess[str]:
+ROOT = ("unshare", "-Ur")  # of a user namespace that has this one user
+
+
+def as_student(
+    student: dict[str, str], *command: str, delegate: bool = True, be: tuple[str, ...] = ROOT
+) -> subprocess.CompletedProcess[str]:
     """A command as root of a user namespace of the student's own; with `delegate`, in a cgroup of the student's own."""
     scope = ("systemd-run", "--user", "--quiet", "--scope", "-p", "Delegate=yes") if delegate else ()
     return subprocess.run(
-        ["setpriv", "--reuid", "1234", "--regid", "1234", "--init-groups", *scope, "unshare", "-Ur", *command],
-        env=student, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        ["setpriv", "--reuid", "1234", "--regid", "1234", "--init-groups", *scope, *be, *command],
+        env=student, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=250,
     )  # fmt: skip
 
 
@@ -305,3 +312,56 @@ def test_a_notebooks_cells_limit_what_systemd_delegates(student: dict[str, str])
     limit, path = done.stdout.split()
     assert limit == "10"
     assert path.startswith("/user.slice/user-1234.slice/user@1234.service/") and path.endswith(".scope/lesson")
+
+
+# ----------------------------------------------------------------------------------------------------------- the labs
+
+REFERENCE = "labs/solutions/09_cgroups.py"
+
+
+def test_lab_09_is_checked_by_root() -> None:
+    """Root's own cgroup is its session's, the lent one lies below system.slice: nsdelegate lets nobody go there."""
+    done = minicontainer("lab", "check", "09", REFERENCE, check=False, timeout=115)
+    assert "18 of 18 points" in done.stdout, done.stdout
+
+
+def test_lab_09_is_checked_by_a_user(student: dict[str, str]) -> None:
+    """In a delegated scope it has all its points; without one none is lost, and it is said what is missing."""
+    check = (*COMMAND, "lab", "check", "09", REFERENCE)
+    done = as_student(student, *check, be=())
+    assert "18 of 18 points" in done.stdout, done.stdout
+    done = as_student(student, *check, be=(), delegate=False)
+    assert "0 of 0 points" in done.stdout
+    assert "not gradable here: no cgroup has been delegated to this user" in done.stdout
+
+
+def perfect(home: Path, numbers: str, run: Callable[..., subprocess.CompletedProcess[str]]) -> dict[str, list[str]]:
+    """Grade the references of these labs; the hints of the tests that did not give all their points, by lab."""
+    for lab in map(labs.get, numbers.split(",")):
+        (home / "in" / "perfect" / lab.name).mkdir(parents=True)
+        shutil.copy(lab.solution, home / "in" / "perfect" / lab.name / "lab.py")
+    done = run("grade", str(home / "in"), "--labs", numbers, "--out", str(home / "out"))
+    assert done.returncode == 0, done.stderr
+    found = records.Records(str(home / "out")).all()
+    assert len(found) == len(numbers.split(","))
+    lost = {one.lab: [test["hint"] for test in one.tests if test["points"] < test["of"]] for one in found}
+    return {lab: hints for lab, hints in lost.items() if hints}
+
+
+@pytest.mark.timeout(300)
+def test_root_grades_for_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells in a cgroup that systemd has delegated; what is lent to their rooms lies in another one."""
+    monkeypatch.setenv("MINICONTAINER_ROOT", str(tmp_path / "root"))
+    assert perfect(tmp_path, "09,10", lambda *command: minicontainer(*command, timeout=250)) == {}
+
+
+@pytest.mark.timeout(300)
+def test_a_user_grades_for_marks(student: dict[str, str]) -> None:
+    """As root of a user namespace with many users, in a delegated scope: a submission has limits, and its points."""
+    home = Path(student["HOME"])
+    refused = as_student(student, *COMMAND, "grade", str(home), "--labs", "09,12", "--out", str(home / "out"))
+    assert refused.returncode == 1
+    assert "another user" in refused.stderr and "unshare --map-auto -Ur" in refused.stderr
+    assert not (home / "out").exists(), "nobody has got a zero for it"
+    many = ("unshare", "--map-auto", "-Ur")
+    assert perfect(home, "09,12", lambda *words: as_student(student, *COMMAND, *words, be=many)) == {}

@@ -51,13 +51,23 @@ MERGED = ("bin", "lib", "lib32", "lib64", "sbin")  # links into /usr, as this ma
 
 def obstacle() -> str:
     """Why nobody can be graded for marks here, with the mend; empty if one can."""
-    if host.privileged() and cgroups.usable():
-        return ""
-    return (
-        "grading for marks holds each submission to limits of memory and processes, so it needs root, or a cgroup of "
-        "your own: sudo minicontainer grade …, or where systemd runs: systemd-run --user --scope -p Delegate=yes "
-        "unshare -Ur minicontainer grade …; `minicontainer lab check NN` needs neither"
+    mend = (
+        "sudo minicontainer grade …, or where systemd runs: systemd-run --user --scope -p Delegate=yes "
+        "unshare --map-auto -Ur minicontainer grade …; `minicontainer lab check NN` needs neither"
     )
+    if not host.privileged() or not cgroups.usable():
+        fact = host.user_namespaces_fact()
+        first = "" if fact.state == "ok" else f"; for the latter first {fact.mend}, for {fact.said}"
+        return (
+            "grading for marks holds each submission to limits of memory and processes, so it needs root, or a cgroup "
+            f"of your own: {mend}{first}"
+        )
+    if keeping.owner(rooms.PLAIN_UID) != rooms.PLAIN_UID:
+        return (
+            "grading for marks runs each submission as another user, and this user namespace has none; they come from "
+            f"/etc/subuid (subuid(5)), and newuidmap(1) gives them out: apt-get install uidmap; {mend}"
+        )
+    return ""
 
 
 class Place:

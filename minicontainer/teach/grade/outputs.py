@@ -42,11 +42,15 @@ def write(records: Records, labs: Sequence[Lab], roster: str = "") -> tuple[list
         if test["outcome"] == "not graded" and not one.override
     ]
     for name in sorted({one.lab for one in graded}):
-        lacking = {test["title"] for one in graded if one.lab == name for test in one.tests if not_here(test, one)}
+        results = [one for one in graded if one.lab == name]
+        lacking = {test["title"] for one in results for test in one.tests if not_here(test, one)}
         if lacking:
             problems.append(
                 f"{name}: tests that could not be graded here, so that the lab is unfinished: {len(lacking)}"
             )
+        nothing = [one for one in results if one.tests and not one.of]
+        for at, why in sorted({(one.host, one.tests[0]["hint"].partition("\n")[0]) for one in nothing}):
+            problems.append(f"{name} cannot be graded on {at}, no test of it: {why}")
     problems += defects(graded)
     out = records.out
     files.write(f"{out}/junit.xml", junit(graded), 0o600)

@@ -142,10 +142,9 @@ class Records:
         files.unlink(f"{self.path(student, lab)}.jsonl")
 
     def graded(self, student: str, lab: str, overrides: dict[tuple[str, str], Any]) -> Graded:
-        """A finished result, completed by what the lab's outline knows of tests that left no line."""
+        """A finished result, completed by what the lab's outline at that time knew of tests that left no line."""
         header, *entries, footer = lines(f"{self.path(student, lab)}.jsonl")
-        outline = self.outline(header["host"], lab)
-        tests = complete(entries, outline, footer["ended"], footer["defect"])
+        tests = complete(entries, header["outline"], footer["ended"], footer["defect"])
         return Graded(
             student, header["number"], lab, header["seed"], header["host"], header["tier"], tests, footer["ended"],
             overrides.get((student, lab)),
@@ -184,6 +183,12 @@ class Records:
     def outline(self, host: str, lab: str) -> list[Entry]:
         """The tests of a lab, and which of them this host cannot grade: what the stub scored there."""
         return [line for line in lines(self.outline_path(host, lab)) if "test" in line]
+
+    def keep_outline(self, host: str, lab: str, outline: Iterable[Entry]) -> None:
+        """Of this host, until it is asked anew; each result keeps the outline that it was graded by."""
+        path = self.outline_path(host, lab)
+        files.make_directory(os.path.dirname(path), 0o700)
+        files.write(path, "".join(json.dumps(entry) + "\n" for entry in outline).encode(), 0o600)
 
     # What an instructor decides
 
@@ -241,6 +246,20 @@ def complete(entries: list[Entry], outline: list[Entry], ended: str, defect: boo
     return found
 
 
+def uncounted(tests: Iterable[Entry]) -> frozenset[str]:
+    """The names of the tests that nobody has graded yet."""
+    return frozenset(test["test"] for test in tests if test["outcome"] not in COUNTED)
+
+
+def not_here(lab: Lab, why: str) -> list[Entry]:
+    """An entry for each test of a lab of which a host can run none."""
+    return [
+        {"test": name, "title": title, "lab": lab.name, "points": 0, "of": points, "outcome": "not gradable here",
+         "hint": why, "seconds": 0}
+        for name, title, points in lab.tests()
+    ]  # fmt: skip
+
+
 def better(test: Entry, merged: dict[tuple[str, str, str], Entry], student: str) -> Entry:
     """A test that was not graded here, as another grader has it."""
     other = merged.get((student, test["lab"], test["test"]))
@@ -253,13 +272,9 @@ def elsewhere(
     student: str, where: Lab, merged: dict[tuple[str, str, str], Entry], override: dict[str, Any] | None
 ) -> Graded:
     """What another grader found of a student in a lab of which nothing was graded here."""
-    tests, seed = [], ""
-    for name, title, points in where.tests():
-        test: Entry = {"test": name, "title": title, "lab": where.name, "points": 0, "of": points, "seconds": 0}
-        test |= {"outcome": "not gradable here", "hint": "this lab was graded elsewhere, without this test"}
-        test = better(test, merged, student)
-        seed = test.get("seed") or seed
-        tests.append(test)
+    without = not_here(where, "this lab was graded elsewhere, without this test")
+    tests = [better(test, merged, student) for test in without]
+    seed = next((test["seed"] for test in reversed(tests) if test.get("seed")), "")
     return Graded(student, "", where.name, seed, "elsewhere", "graded elsewhere", tests, "", override)
 
 

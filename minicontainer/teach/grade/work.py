@@ -39,27 +39,35 @@ class Pair(NamedTuple):
     lab: Lab
     source: str
     refused: str
+    lacking: frozenset[str] = frozenset()  # the tests that an earlier run could not grade; the others have their points
 
 
 def pairs(
     kept: records.Records, found: Sequence[submissions.Submission], labs: Sequence[Lab], only: Sequence[str] = ()
 ) -> list[Pair]:
-    """What is still to be graded; of the students in `only`, whatever has been graded before.
+    """What is still to be graded, wholly or in part; of the students in `only`, whatever has been graded before.
 
     Raises NotFound for a student in `only` of whom there is no submission.
     """
     missing = set(only) - {one.student for one in found}
     if missing:
         raise errors.NotFound(f"there is no submission of {', '.join(sorted(missing))}")
+    before = {(one.student, one.lab): one for one in kept.all()}
     wanted = []
     for one in found:
         for lab in labs:
-            if one.student not in only if only else kept.finished(one.student, lab.name):
-                continue
+            lacking: frozenset[str] = frozenset()
+            if only:
+                if one.student not in only:
+                    continue
+            elif kept.finished(one.student, lab.name):
+                if before[one.student, lab.name].whole:
+                    continue
+                lacking = records.uncounted(before[one.student, lab.name].tests)
             try:
-                wanted.append(Pair(one, lab, submissions.text(one, lab, len(labs) == 1), ""))
+                wanted.append(Pair(one, lab, submissions.text(one, lab, len(labs) == 1), "", lacking))
             except submissions.Refused as error:
-                wanted.append(Pair(one, lab, "", str(error)))
+                wanted.append(Pair(one, lab, "", str(error), lacking))
     return wanted
 
 
@@ -73,6 +81,7 @@ class Run:
         self.host = os.uname().nodename
         self.working: set[subprocess.Popen[bytes]] = set()
         self.stopped = threading.Event()
+        self.ungradable: dict[str, str] = {}  # labs of which no test can be run here, and why
 
     @property
     def tier(self) -> str:
@@ -83,40 +92,58 @@ class Run:
     def outline(self, lab: Lab, slot: int) -> None:
         """Grade the lab's stub: which tests there are, and which of them this host cannot grade.
 
-        Raises Unsupported, with what pytest said, where no test can be run at all.
+        Once for each folder of results; where something was lacking, by each run anew: it may have been mended.
         """
         path = self.records.outline_path(self.host, lab.name)
-        if os.path.exists(path):
+        if os.path.exists(path) and not records.uncounted(self.records.outline(self.host, lab.name)):
             return
-        files.make_directory(os.path.dirname(path), 0o700)
         with tempfile.TemporaryDirectory(prefix="minicontainer-grade-") as folder:
             part = f"{folder}/results"
             ended, said = self.pytest(lab, f"{lab.directory}/lab.py", part, "stub", slot)
             found = records.lines(part) if os.path.exists(part) else []
-            stuck = [entry["hint"] for entry in found if any(sign in entry["hint"] for sign in BROKEN)]
-            if not found or ended or stuck:
-                why = f"{stuck[0]}; {said}" if stuck else ended or said
-                raise errors.Unsupported(f"lab {lab.name} cannot be graded here: {why}")
-            files.write(path, files.read(part))
+        if self.stopped.is_set():
+            return
+        stuck = [entry["hint"] for entry in found if any(sign in entry["hint"] for sign in BROKEN)]
+        if found and not ended and not stuck:
+            self.records.keep_outline(self.host, lab.name, found)
+        else:
+            self.ungradable[lab.name] = f"{stuck[0]}; {said}" if stuck else ended or said
+
+    def outline_the_others(self, labs: Sequence[Lab]) -> None:
+        """Keep of each lab that cannot be graded here at all why, for each of its tests.
+
+        Raises Unsupported, with what pytest said, where that is every one of them: then it is not the lab.
+        """
+        for lab in labs:
+            if why := self.ungradable.get(lab.name):
+                if len(self.ungradable) == len(labs):
+                    raise errors.Unsupported(f"lab {lab.name} cannot be graded here: {why}")
+                self.records.keep_outline(self.host, lab.name, records.not_here(lab, why))
+
+    def offers_more(self, pair: Pair) -> bool:
+        """Whether this host can grade what an earlier run could not, and all that it could."""
+        return not pair.lacking or records.uncounted(self.records.outline(self.host, pair.lab.name)) < pair.lacking
 
     def grade(self, pair: Pair, slot: int) -> None:
         """Grade one pair, and keep what came of it."""
         student, lab = pair.submission.student, pair.lab
         seed = self.records.seed(student, lab.name)
         uid = rooms.PLAIN_UID + slot
+        outline = self.records.outline(self.host, lab.name)
         part = self.records.begin(
-            student, lab.name, number=pair.submission.number, seed=seed, host=self.host, tier=self.tier, uid=uid
-        )
+            student, lab.name, number=pair.submission.number, seed=seed, host=self.host, tier=self.tier, uid=uid,
+            outline=outline,
+        )  # fmt: skip
         text = f"{self.records.path(student, lab.name)}.py"
         files.unlink(text)
         began = time.monotonic()
         ended, said, defect = pair.refused, "", False
         if not ended:
             files.write(text, pair.source.encode(), 0o600)
+        if not ended and lab.name not in self.ungradable:
             ended, said = self.pytest(lab, text, part, seed, slot)
             tests = {line["test"] for line in records.lines(part) if "test" in line}
-            expected = {entry["test"] for entry in self.records.outline(self.host, lab.name)}
-            if not ended and expected - tests:
+            if not ended and {entry["test"] for entry in outline} - tests:
                 ended, defect = f"the grader itself failed: {said}", True
         if self.stopped.is_set():
             os.unlink(part)
@@ -190,10 +217,14 @@ class Run:
 
         with ThreadPoolExecutor(jobs) as pool:
             try:
-                labs = {pair.lab.name: pair.lab for pair in pairs}.values()
+                labs = list({pair.lab.name: pair.lab for pair in pairs}.values())
                 for outlined in [pool.submit(with_slot, self.outline, lab) for lab in labs]:
                     outlined.result()
-                waiting = {pool.submit(with_slot, self.grade, pair) for pair in pairs}
+                self.outline_the_others(labs)
+                for pair in pairs:
+                    if not self.offers_more(pair):
+                        tell(pair)
+                waiting = {pool.submit(with_slot, self.grade, pair) for pair in pairs if self.offers_more(pair)}
                 while waiting:
                     done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                     for future in done:

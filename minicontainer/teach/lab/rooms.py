@@ -32,7 +32,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ... import errors, files, syscalls
+from ... import errors, files, host, syscalls
 from ...kernel import namespaces
 from .. import child
 from . import keeper as keeping
@@ -122,6 +122,14 @@ class Keeper:
         self.process.stdout.close()
 
 
+def forbidden() -> str:
+    """What keeps an ordinary user from having rooms, with doctor's mend; empty where nothing does."""
+    fact = host.user_namespaces_fact()
+    if os.geteuid() == 0 or fact.state == "ok":
+        return ""
+    return f"{fact.said}; to have it: {fact.mend}   or, in the lab's folder: sudo minicontainer lab check NN lab.py"
+
+
 def local() -> Keeper:
     """A keeper right here, for a learner's own checks: no container around it."""
     return Keeper([sys.executable, "-m", "minicontainer.teach.lab.keeper"])
@@ -143,7 +151,7 @@ class Room:
         keeper.returned = None
         told = keeper.ask({"open": wanted}, within=60)
         if "opened" not in told:
-            raise errors.Unsupported(f"no room can be made here: {told['broken']}")
+            raise errors.Unsupported(f"no room can be made here: {forbidden() or told['broken']}")
         self.directory = str(told["opened"])
         self.root = os.open(self.directory or f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 

@@ -269,29 +269,80 @@ def test_every_output_of_a_run(tmp_path: Path, root: Path) -> None:
     assert done.returncode == 1 and "worth 13" in done.stderr
 
 
-def test_what_a_host_cannot_grade_is_no_zero_and_another_grader_may(tmp_path: Path, root: Path) -> None:
-    """A test that the lab's stub finds ungradable here is left out of the points, whatever else came of it."""
-    folder, out = hand_in(tmp_path / "in", some()), tmp_path / "out"
-    grade(folder, out)
-    outline = next(out.glob("hosts/*/06_overlay.jsonl"))
-    lines = [json.loads(line) for line in outline.read_text().splitlines()]
-    lines[4] |= {"outcome": "not gradable here", "hint": "this kernel has no such thing"}
-    outline.write_text("".join(json.dumps(line) + "\n" for line in lines))
+def poor(tmp_path: Path, lacking: Path) -> Path:
+    """A copy of two labs for a host that, while the file `lacking` is there, can run no test of one, and all but one
+    of the other."""
+    folder = tmp_path / "labs"
+    folder.mkdir()
+    shutil.copy(f"{CHECKOUT}/labs/conftest.py", folder)
+    for lab, more in (
+        (labs.get("01"), f"import os\nassert not os.path.exists({str(lacking)!r}), 'no such device'\n"),
+        (OVERLAY, f"""
+import os
+@pytest.fixture(autouse=True)
+def lacking(request):
+    if request.node.name == {[name for name, _, _ in OVERLAY.tests()][4]!r} and os.path.exists({str(lacking)!r}):
+        pytest.skip("this kernel has no such thing")
+"""),
+    ):  # fmt: skip
+        shutil.copytree(lab.directory, folder / lab.name, ignore=shutil.ignore_patterns("__pycache__"))
+        with (folder / lab.name / "test_lab.py").open("a") as file:
+            file.write(more)
+    return folder
+
+
+def test_what_a_host_cannot_grade_is_no_zero_and_is_made_up_for(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test or a whole lab is left out of the points; the others count. Another grader, or a mend, does the rest."""
+    lacking = tmp_path / "lacking"
+    lacking.touch()
+    monkeypatch.setenv("MINICONTAINER_LABS", str(poor(tmp_path, lacking)))
+    texts = {"01/lab.py": proof.solution(labs.get("01")).encode(), "06/lab.py": REFERENCE.encode()}
+    folder = hand_in(tmp_path / "in", [generated.Student(name, texts, 0) for name in ("perfect", "second")])
+    out = tmp_path / "out"
     (tmp_path / "roster.csv").write_text(ROSTER)
-    done = grade(folder, out, "--roster", str(tmp_path / "roster.csv"))
-    assert "left empty" in done.stdout
-    (one,) = records.Records(str(out)).all()
-    assert (one.points, one.of, one.possible, one.whole) == (9, 9, 13, False)
+    command = ["grade", str(folder), "--labs", "01,06", "--out", str(out)]
+    done = minicontainer(*command, "--roster", str(tmp_path / "roster.csv"), timeout=110)
+    assert "left empty" in done.stdout and "01_process cannot be graded on" in done.stdout
+    process, overlay, *_ = records.Records(str(out)).all()
+    assert (process.points, process.of, process.whole) == (0, 0, False)
+    assert process.possible > 0 and "no such device" in process.tests[0]["hint"]
+    assert (overlay.points, overlay.of, overlay.possible, overlay.whole) == (9, 9, 13, False)
     told = json.loads((out / "gradescope/perfect.json").read_text())
-    assert "score" not in told and "score" not in told["tests"][4]
+    without = [test["extra_data"]["test"] for test in told["tests"] if "score" not in test]
+    missing = overlay.tests[4]["test"]
+    assert "score" not in told and without == [*(test["test"] for test in process.tests), missing]
     assert "this kernel has no such thing" in (out / "index.html").read_text()
-    test = {"test": lines[4]["test"], "lab": "06_overlay", "points": 3, "of": 4, "outcome": "failed"}
+
+    test = {"test": missing, "lab": "06_overlay", "points": 3, "of": 4, "outcome": "failed"}
     elsewhere = tmp_path / "elsewhere/perfect"
     elsewhere.mkdir(parents=True)
     (elsewhere / "results.json").write_text(json.dumps({"tests": [{"output": "nearly", "extra_data": test}]}))
     minicontainer("grade", "--out", str(out), "--merge", str(tmp_path / "elsewhere"))
-    (one,) = records.Records(str(out)).all()
-    assert (one.points, one.whole) == (12, True)
+    whole = {(one.student, one.lab): one.points for one in records.Records(str(out)).all() if one.whole}
+    assert whole == {("perfect", "06_overlay"): 12}
+
+    before = (out / "results/second/06_overlay.jsonl").read_bytes()
+    minicontainer(*command, timeout=110)
+    assert (out / "results/second/06_overlay.jsonl").read_bytes() == before, "there is nothing new to be had here"
+    lacking.unlink()
+    minicontainer(*command, timeout=110)
+    whole |= {(student, "01_process"): process.possible for student in ("perfect", "second")}
+    whole["second", "06_overlay"] = 13
+    assert {(one.student, one.lab): one.points for one in records.Records(str(out)).all() if one.whole} == whole
+
+
+def test_where_no_lab_can_be_graded_nobody_has_a_result(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it is the machine and not the lab, and the reason is the command's own."""
+    (tmp_path / "lacking").touch()
+    monkeypatch.setenv("MINICONTAINER_LABS", str(poor(tmp_path, tmp_path / "lacking")))
+    folder = hand_in(tmp_path / "in", [generated.Student("ann", {"lab.py": REFERENCE.encode()}, 0)])
+    done = minicontainer("grade", str(folder), "--labs", "01", "--out", str(tmp_path / "out"), check=False)
+    assert done.returncode == 1 and "no such device" in done.stderr
+    assert not (tmp_path / "out/results").exists()
 
 
 def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(tmp_path: Path, root: Path) -> None:

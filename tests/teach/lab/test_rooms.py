@@ -7,9 +7,12 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from minicontainer import errors, host
+from minicontainer.teach.grade import cell
 from minicontainer.teach.lab import rooms
 from tests.conftest import CHECKOUT
 
@@ -300,3 +303,47 @@ def test_what_a_learner_prints_is_shown_below_the_hint(tmp_path: Path) -> None:
     done = subprocess.run([*command, "-k", "seen_as_one"], capture_output=True, text=True, cwd=CHECKOUT)
     assert "printed: I was here" in done.stdout
     assert "printed: and a program" in done.stdout
+
+
+# -------------------------------------------------------------------------------- where nobody may have user namespaces
+
+
+def test_a_room_that_is_forbidden_names_doctors_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ubuntu's kernel gives the namespace, and no capability in it: so the keeper's next step is what fails."""
+
+    class Stuck(rooms.Keeper):
+        def __init__(self) -> None:
+            pass
+
+        def ask(self, question: dict[str, Any], within: float) -> dict[str, Any]:
+            return {"broken": "KernelError: unshare: Operation not permitted"}
+
+    switch = "kernel.apparmor_restrict_unprivileged_userns"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(host, "sysctl", lambda name: "1" if name == switch else "")
+    for mend in (f"sudo sysctl -w {switch}=0", "sudo minicontainer lab check NN lab.py"):
+        with pytest.raises(errors.Unsupported, match=mend):
+            rooms.Room(Stuck(), "")
+        with pytest.raises(errors.Unsupported, match="Operation not permitted"), monkeypatch.context() as patch:
+            patch.setattr(os, "geteuid", lambda: 0)
+            rooms.Room(Stuck(), "")
+    monkeypatch.setattr(host, "privileged", lambda: False)
+    assert f"first sudo sysctl -w {switch}=0" in cell.obstacle()
+
+
+# Who is not root of the outer namespace, which has one more namespace to give, and none below that.
+NONE_LEFT = """
+echo 1 >/proc/sys/user/max_user_namespaces
+exec unshare -U --map-user=1000 --map-group=1000 "$@"
+"""
+
+
+def test_a_lab_without_rooms_costs_no_points(tmp_path: Path) -> None:
+    """Refused by the kernel for good: each test is not gradable here, and none has failed."""
+    words = [sys.executable, "-m", "minicontainer", "lab", "check", "06", f"{CHECKOUT}/labs/06_overlay/lab.py"]
+    done = subprocess.run(
+        ["unshare", "-Ur", "sh", "-c", NONE_LEFT, "sh", *words],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert "0 of 0 points" in done.stdout, done.stdout + done.stderr
+    assert "not gradable here: no room can be made here: refused" in done.stdout
