@@ -3,10 +3,11 @@
 import socket
 
 import pytest
+from dnslib import EDNS0, QTYPE, RCODE, DNSHeader, DNSQuestion, DNSRecord
 
 from minicontainer import netlink
 
-pytestmark = pytest.mark.needs("network")
+network = pytest.mark.needs("network")
 
 
 def containers(count):
@@ -75,6 +76,7 @@ def arrives(room, sender, receiver, back=False):
             return False
 
 
+@network
 @pytest.mark.points(2)
 def test_a_cable(room, rng):
     """A container has an eth0 with its address, which is plugged into the switch."""
@@ -93,6 +95,7 @@ def test_a_cable(room, rng):
         there.bind((address.partition("/")[0], 1))  # EADDRNOTAVAIL if it has another address
 
 
+@network
 @pytest.mark.points(3)
 def test_neighbours(room, rng):
     """Containers at one switch hear each other, and each hears itself at 127.0.0.1."""
@@ -104,6 +107,7 @@ def test_neighbours(room, rng):
     assert arrives(room, one, [one[0], "127.0.0.1"]), "a container's own 127.0.0.1 does not answer: is lo up?"
 
 
+@network
 @pytest.mark.points(2)
 def test_the_gateway(room, rng):
     """The switch has the gateway's address, and the containers send there what is not in their subnet."""
@@ -118,6 +122,7 @@ def test_the_gateway(room, rng):
         assert there.getsockname()[0] == segment["containers"][0][1].partition("/")[0]
 
 
+@network
 @pytest.mark.points(4)
 def test_a_router_between_two(room, rng):
     """Containers of two segments with gateways reach each other, there and back."""
@@ -128,6 +133,7 @@ def test_a_router_between_two(room, rng):
         assert arrives(room, sender, receiver, back=True), f"{sender} and {receiver} do not reach each other"
 
 
+@network
 @pytest.mark.points(4)
 def test_a_segment_of_its_own(room, rng):
     """Without a gateway: neighbours hear each other, and nobody else is heard or reached."""
@@ -154,6 +160,7 @@ def cables(names, pids):
         netlink.link_add(name, "veth", peer="eth0", namespace=pid)
 
 
+@network
 @pytest.mark.points(3)
 def test_the_other_end(room, rng):
     """Which device here is the other end of a container's eth0; in several containers eth0 has the same number."""
@@ -170,3 +177,80 @@ def test_the_other_end(room, rng):
     after = room.mounts(), room.processes()
     assert after[0] == before[0], f"port_of left a mount: {[m.point for m in after[0] if m not in before[0]]}"
     assert after[1] == before[1], "port_of left a process, or a child that nobody has waited for"
+
+
+def ask(room, name, asker, known, kind="A", extended=False):
+    """Put a question to the learner's resolver; the answer as dnslib reads it, and the question."""
+    asked = DNSRecord.question(name, kind)
+    if extended:  # as dig does: what follows the question is no part of it
+        asked.add_ar(EDNS0(udp_len=1232))
+    told = room.call("answer", asked.pack().hex(), asker, known)
+    try:
+        return DNSRecord.parse(bytes.fromhex(told)), asked
+    except Exception as error:
+        pytest.fail(f"that is no message of DNS: {told!r}: {error}")
+
+
+def addresses(message):
+    """The IPv4 addresses in an answer."""
+    return sorted(str(record.rdata) for record in message.rr if record.rtype == QTYPE.A)
+
+
+@pytest.mark.pure
+@pytest.mark.points(2)
+def test_a_name(room, rng):
+    """A neighbour's address; the answer repeats the question's number and its text, and says that it is an answer."""
+    net = subnet(rng)
+    name, address = f"{rng.choice(('db', 'web', 'cache'))}{rng.randrange(100)}", f"{net}.{rng.randrange(2, 250)}"
+    told, asked = ask(room, name, f"{net}.1/24", {"other": [f"{net}.251"], name: [address]})
+    assert addresses(told) == [address], f"{name} is at {address}, and the answer says {addresses(told) or 'nothing'}"
+    assert told.header.id == asked.header.id, "the answer has another number than the question"
+    assert told.header.qr == 1, "the message says that it is a question (QR)"
+    assert told.header.rd == 1 and told.header.ra == 1, "RD is repeated from the question; RA says that you can"
+    assert told.header.rcode == RCODE.NOERROR and str(told.q.qname) == f"{name}."
+    assert told.rr[0].rclass == 1, f"the record's class is {told.rr[0].rclass}, and the internet's is 1"
+    assert str(told.rr[0].rname) == f"{name}.", f"the record is of {told.rr[0].rname}, and {name} was asked for"
+
+
+@pytest.mark.pure
+@pytest.mark.points(3)
+def test_names_are_as_isolated_as_networks(room, rng):
+    """Of a name, all addresses in the asker's own network and no other; who has none there does not exist for it."""
+    first = subnet(rng)
+    second = subnet(rng, [first])
+    known = {
+        "Shop": [f"{first}.{host}" for host in rng.sample(range(2, 60), 2)] + [f"{second}.9", f"{first}.130"],
+        "db.back": [f"{second}.5"],
+    }
+    for asker, name, right in (
+        (f"{first}.61/24", "shop", [known["Shop"][0], known["Shop"][1], f"{first}.130"]),
+        (f"{first}.61/26", "SHOP", known["Shop"][:2]),
+        (f"{second}.7/24", "sHoP", [f"{second}.9"]),
+        (f"{second}.7/24", "DB.back", [f"{second}.5"]),
+        (f"{first}.61/24", "db.back", []),
+        (f"{first}.61/24", "back", []),
+    ):
+        told, _ = ask(room, name, asker, known)
+        assert addresses(told) == sorted(right), f"{asker} asks for {name}: {addresses(told)}, and should hear {right}"
+        code = RCODE.NOERROR if right else RCODE.NXDOMAIN
+        assert told.header.rcode == code, f"{asker} asks for {name}: {RCODE[told.header.rcode]}, not {RCODE[code]}"
+
+
+@pytest.mark.pure
+@pytest.mark.points(2)
+def test_what_is_not_an_address(room, rng):
+    """A neighbour exists, though it has no IPv6 address: no error, no record. What follows a question is no part of it."""
+    net = subnet(rng)
+    known = {"web": [f"{net}.2"]}
+    told, _ = ask(room, "web", f"{net}.3/24", known, kind=rng.choice(("AAAA", "CAA", "TXT")))
+    assert told.header.rcode == RCODE.NOERROR, (
+        f"{RCODE[told.header.rcode]}: who is told so believes that there is no web"
+    )
+    assert not told.rr, f"it was not asked for {told.rr}"
+    told, _ = ask(room, "nobody", f"{net}.3/24", known, kind="AAAA")
+    assert told.header.rcode == RCODE.NXDOMAIN
+    told, _ = ask(room, "web", f"{net}.3/24", known, extended=True)
+    assert addresses(told) == [f"{net}.2"] and not told.ar, f"dig would not understand {told}"
+    plain = DNSRecord(DNSHeader(id=rng.randrange(1 << 16), rd=0), q=DNSQuestion("web", QTYPE.A))
+    said = DNSRecord.parse(bytes.fromhex(room.call("answer", plain.pack().hex(), f"{net}.3/24", known)))
+    assert said.header.rd == 0, "RD is the asker's: it is repeated as it came"

@@ -14,3 +14,8 @@ def wire(segments):
         for pid, address in segment["containers"]:
             values = {"pid": pid, "address": address.partition("/")[0]}
             steps.execute(bridge.attach(network, f"{pid:064}"[::-1], guarded=False), values)
+
+
+def port_of(pid):
+    inner = netlink.link("eth0", pid)
+    return next((link.name for link in netlink.links() if inner and link.ifindex == inner.other), None)
