@@ -12,8 +12,9 @@ import pytest
 
 from tests.conftest import minicontainer
 
-# What a store keeps there for all of its containers. The last is what ip_forward was before the first one.
-SHARED = ("names", "leases", f"ip_forward-{os.stat('/proc/self/ns/net').st_ino}")
+# What a store keeps there for all of its containers; and how names begin of what was before the first one.
+SHARED = ("names", "leases")
+BEFORE = ("ip_forward-", "ip6_forward-")
 HIERARCHIES = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup" in line]
 
 
@@ -43,13 +44,14 @@ def find(root: Path, suffix: str) -> list[str]:
             found += [f"cgroup {path}" for path in Path(point, parent).glob("?" * 64) if path.is_dir()]
     for directory in (root / "containers", root / "containers/names", Path(f"/run/minicontainer{suffix}")):
         if directory.is_dir():
-            found += [f"{directory}/{name}" for name in os.listdir(directory) if name not in SHARED]
+            names = [name for name in os.listdir(directory) if name not in SHARED and not name.startswith(BEFORE)]
+            found += [f"{directory}/{name}" for name in names]
     found += [f"lease {path}" for path in Path(f"/run/minicontainer{suffix}").glob("leases/**/*") if is_lease(path)]
     table = subprocess.run(["nft", "list", "table", "inet", f"minicontainer{suffix}"], capture_output=True, text=True)
     table = table if table.returncode == 0 else subprocess.run(
         ["nft", "list", "table", "ip", f"minicontainer{suffix}"], capture_output=True, text=True
     )  # fmt: skip
-    found += [f"rule {line.strip()}" for line in table.stdout.splitlines() if " : 1" in line]
+    found += [f"rule {line.strip()}" for line in table.stdout.splitlines() if " : 1" in line or " : f" in line]
     table = subprocess.run(["nft", "list", "table", "bridge", f"minicontainer{suffix}"], capture_output=True, text=True)
     found += [f"sender {line.strip()}" for line in table.stdout.splitlines() if "comment" in line]
     return found
@@ -63,6 +65,19 @@ def none_within(root: Path, suffix: str, seconds: float = 10) -> list[str]:
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.05)
+
+
+def resolvers(root: Path) -> list[int]:
+    """The pids of that store's resolvers, by the kernel's own list."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if b"minicontainer.network.resolver" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if f"MINICONTAINER_ROOT={root}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    found.append(int(pid))
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
 
 
 def mounts() -> list[str]:

@@ -80,7 +80,7 @@ def net(shop: Shop) -> Iterator[Shop]:
     names = minicontainer("ps", "-aq").stdout.split()
     if names:
         minicontainer("rm", "-f", *names)
-    until(lambda: not resolvers(shop.root))
+    until(lambda: not leftovers.resolvers(shop.root))
     assert leftovers.none_within(shop.root, shop.suffix) == []
     place = Path(f"/run/minicontainer{shop.suffix}/names")
     assert [str(path) for path in place.rglob("*") if not path.is_dir()] == []
@@ -92,19 +92,6 @@ def until(condition: Callable[[], Any]) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came true"
         time.sleep(0.01)
-
-
-def resolvers(root: Path) -> list[int]:
-    """The pids of that store's resolvers, by the kernel's own list."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            if b"minicontainer.network.resolver" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                if f"MINICONTAINER_ROOT={root}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                    found.append(int(pid))
-        except (FileNotFoundError, ProcessLookupError):
-            pass
-    return found
 
 
 class Server:
@@ -261,19 +248,19 @@ def test_who_shares_a_network_asks_at_the_same_place(net: Shop):
 def test_who_never_asks_starts_nobody(net: Shop):
     End("web")
     assert net.out("--network", "bridge", "plain", "true") == ""
-    assert resolvers(net.root) == []
+    assert leftovers.resolvers(net.root) == []
 
 
 @kernel
 def test_there_is_one_resolver_and_it_ends_with_the_last_container(net: Shop):
     web, db = End("web"), End("db")
     assert (web.says("db"), db.says("web")) == ([db.address], [web.address])
-    [pid] = resolvers(net.root)
+    [pid] = leftovers.resolvers(net.root)
     assert os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net")
     assert os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
     assert os.getsid(pid) not in (os.getsid(0), os.getsid(web.pid))
     minicontainer("rm", "-f", "web")
-    assert resolvers(net.root) == [pid]
+    assert leftovers.resolvers(net.root) == [pid]
     minicontainer("rm", "-f", "db")
     until(lambda: not os.path.exists(f"/proc/{pid}"))
     assert leftovers.none_within(net.root, net.suffix) == []  # the namespaces have gone: their cables have
@@ -296,14 +283,14 @@ def test_a_killed_resolver_has_a_successor(net: Shop):
     web, db = End("web"), End("db")
     assert (web.says("db"), db.says("web")) == ([db.address], [web.address])
     for _ in range(3):
-        [pid] = resolvers(net.root)
+        [pid] = leftovers.resolvers(net.root)
         os.kill(pid, signal.SIGKILL)
         until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"))
         for asking, name, wanted in ((web, "db", db), (db, "web", web)):
             until(lambda: says_soon(asking, name) == [wanted.address])  # noqa: B023
     late = End("late")
     assert late.says("web") == [web.address]
-    assert len(resolvers(net.root)) == 1
+    assert len(leftovers.resolvers(net.root)) == 1
 
 
 def says_soon(end: End, name: str) -> list[str]:
@@ -341,14 +328,14 @@ def test_many_questions_at_once(net: Shop):
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert len(resolvers(net.root)) == 1
+    assert len(leftovers.resolvers(net.root)) == 1
 
 
 @kernel
 def test_junk_does_not_end_it(net: Shop):
     web, db = End("web"), End("db")
     assert web.says("db") == [db.address]
-    before = resolvers(net.root)
+    before = leftovers.resolvers(net.root)
     whole = dnslib.DNSRecord.question("db").pack()
     junk = [
         b"",
@@ -366,7 +353,7 @@ def test_junk_does_not_end_it(net: Shop):
         with db.socket(socket.SOCK_STREAM) as opened:
             opened.send(data)
     assert (web.says("db"), db.says("web")) == ([db.address], [web.address])
-    assert resolvers(net.root) == before
+    assert leftovers.resolvers(net.root) == before
 
 
 # ---------------------------------------------------------------------------------------------------- what it passes on
