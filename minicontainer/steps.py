@@ -207,10 +207,13 @@ def link_add(
     up: bool = False,
     exist_ok: bool = False,
     peer_mac: str = "",
+    parent: str = "",
+    mode: str = "",
     why: str,
 ) -> Step:
     """RTM_NEWLINK: a bridge, or a veth pair whose other end `peer` is made inside `namespace`; see netlink.link_add."""
-    return Step("link_add", (name, kind, peer, namespace, master, mtu, mac, up, exist_ok, peer_mac), why)
+    words = name, kind, peer, namespace, master, mtu, mac, up, exist_ok, peer_mac, parent, mode
+    return Step("link_add", words, why)
 
 
 def link_set(
@@ -229,9 +232,9 @@ def link_set(
     return Step("link_set", (name, up, master, mtu, namespace, hairpin, isolated), why)
 
 
-def link_delete(name: str, *, why: str) -> Step:
+def link_delete(name: str, *, namespace: int | Symbol = 0, why: str) -> Step:
     """RTM_DELLINK: the device, and a veth's other end, are gone afterwards."""
-    return Step("link_delete", (name,), why)
+    return Step("link_delete", (name, namespace), why)
 
 
 def link_wait(name: str, *, why: str) -> Step:
@@ -244,9 +247,11 @@ def address_add(device: str, address: str | Text, *, namespace: int | Symbol = 0
     return Step("address_add", (device, address, namespace), why)
 
 
-def route_add(destination: str, gateway: str, *, namespace: int | Symbol = 0, why: str) -> Step:
-    """RTM_NEWROUTE: `destination` ("default") through `gateway`."""
-    return Step("route_add", (destination, gateway, namespace), why)
+def route_add(
+    destination: str, gateway: str, *, namespace: int | Symbol = 0, device: str = "", why: str
+) -> Step:  # fmt: skip
+    """RTM_NEWROUTE: `destination` ("default") through `gateway`, or behind `device`."""
+    return Step("route_add", (destination, gateway, namespace, device), why)
 
 
 def nft(*commands: netlink.Command, why: str) -> Step:

@@ -41,7 +41,7 @@ IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
 # What one of the two kernels lacks and the other one has: the test runs there; and what is not to be had everywhere.
 # Nothing else may be skipped in CI.
-EXPECTED_ABSENT = {"cgroup1", "cgroup2", "ipvlan", "resource-limits", "atheris"}
+EXPECTED_ABSENT = {"cgroup1", "cgroup2", "ipvlan", "dummy", "vlan", "resource-limits", "atheris"}
 
 # Hypothesis keeps examples that failed; not in the checkout, which may belong to someone else.
 hypothesis.configuration.set_hypothesis_home_dir("/tmp/minicontainer-hypothesis-" + str(os.getuid()))
@@ -59,7 +59,7 @@ def is_root() -> bool:
 
 def link_kind(kind: str, *arguments: str) -> bool:
     """Whether the kernel makes a network device of that kind (in a network namespace that goes with the command)."""
-    parent = "ip link add parent0 type veth peer name parent1 && " if kind in ("ipvlan", "macvlan") else ""
+    parent = "ip link add parent0 type veth peer name parent1 && " if kind in ("ipvlan", "macvlan", "vlan") else ""
     on = "link parent0" if parent else ""
     return works(
         "unshare", *as_owner(), "-n", "sh", "-c", f"{parent}ip link add probe0 {on} type {kind} {' '.join(arguments)}"
@@ -147,6 +147,8 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     ),
     "bridge": (lambda: link_kind("bridge"), "the kernel's bridge (modprobe bridge)"),
     "veth": (lambda: link_kind("veth", "peer", "name", "probe1"), "the kernel's veth (modprobe veth)"),
+    "dummy": (lambda: link_kind("dummy"), "the kernel's dummy (modprobe dummy)"),
+    "vlan": (lambda: link_kind("vlan", "id", "5"), "the kernel's 802.1Q (modprobe 8021q)"),
     "macvlan": (lambda: link_kind("macvlan"), "the kernel's macvlan (modprobe macvlan)"),
     "ipvlan": (lambda: link_kind("ipvlan"), "the kernel's ipvlan (modprobe ipvlan)"),
     "ipv6": (ipv6, "IPv6, ::1 at least: sysctl net.ipv6.conf.lo.disable_ipv6=0"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import errors
 from ..engine import client, networks
-from ..network import Network, spoofing
+from ..network import Network, bridge, spoofing
 from . import UsageError, flags, pruning, table
 from .each import one_by_one
 from .flags import Flag, parse, verb_of
@@ -15,14 +15,14 @@ from .run import pair
 
 FLAGS = {
     "create": [
-        Flag("-d --driver", "driver", "text", "bridge"),
+        Flag("-d --driver", "driver", "text", "bridge (default), macvlan, ipvlan"),
         Flag("--subnet", "subnet", "list", "the addresses behind it: 172.29.0.0/16 (default: one that nobody has)"),
         Flag("--gateway", "gateway", "list", "the host's own address in it (default: the first)"),
         Flag("--ip-range", "ip_range", "list", "the part of the subnet that addresses are taken from"),
         Flag("--ipv6", "ipv6", "bool", "addresses of IPv6, too; --subnet fd00:1::/64, or one of this store's own"),
         Flag("--internal", "internal", "bool", "no way out of it, and none in"),
         Flag("--label", "labels", "list", "NAME=VALUE"),
-        Flag("-o --opt", "options", "list", f"NAME=VALUE: {', '.join(networks.OPTIONS)}"),
+        Flag("-o --opt", "options", "list", f"NAME=VALUE: {', '.join(bridge.OPTIONS)}; parent, {{mac,ip}}vlan_mode"),
     ],
     "ls": [
         Flag("-q --quiet", "quiet", "bool", "ids only"),
@@ -81,8 +81,9 @@ def create(found: networks.Networks, names: list[str], values: dict[str, Any]) -
             if len(texts) > 1:
                 raise errors.InvalidArgument("bridge driver doesn't support multiple subnets: one of each family")
             values[key] = "".join(texts)
-    print(found.make(names[0], labels=labels, options=options, **values).id)
-    if spoofing.lacking():
+    network = found.make(names[0], labels=labels, options=options, **values)
+    print(network.id)
+    if network.driver == "bridge" and spoofing.lacking():
         print(f"minicontainer: warning: {spoofing.lacking()}", file=sys.stderr)
     return 0
 

@@ -359,6 +359,8 @@ def warnings(options: dict[str, Any]) -> list[str]:
     if not networks.own(mode):
         return []
     network = networks.get(host.root(), mode)
+    if network.driver != "bridge":
+        return []
     said = [] if netlink.link(network.device) else [each for each in [spoofing.lacking()] if each]  # once, at its birth
     if options.get("firewall") == "ignore":
         return said

@@ -28,7 +28,7 @@ from collections import namedtuple
 from .. import errors, files, host, steps, syscalls
 from ..image import blobs, store
 from ..kernel import cgroups, overlay
-from ..network import bridge, dns, foreign, ipam, nat
+from ..network import bridge, dns, drivers, foreign, ipam, nat
 from ..runtime import launch, log, monitor, session, spec, state
 from . import configure, events, keeper, names, networks, volumes
 
@@ -224,7 +224,8 @@ class Containers:
         """Raise Unsupported where somebody else's firewall would keep everybody from the published ports."""
         if (ports or way) and networks.own(network):
             found = networks.get(self.root, network)
-            foreign.check(found.device, ports, way, foreign.families(found))
+            if found.driver == "bridge":
+                foreign.check(found.device, ports, way, foreign.families(found))
 
     def complete_ports(self, options: dict[str, Any], image: dict[str, Any]) -> Names:
         """Publish all that image and user expose, where no -p says on which port. Those that were added: "80/tcp"."""
@@ -240,6 +241,11 @@ class Containers:
         mode = options["network_mode"]
         if options["ports"] and not networks.own(mode):
             raise errors.InvalidArgument(f"ports can be published on a bridge only, not with --network {mode}")
+        driver = networks.get(self.root, mode).driver if options["ports"] else "bridge"
+        if driver != "bridge":
+            raise errors.InvalidArgument(
+                f"ports cannot be published on {mode}: in a {driver}, a container is reached by its own address"
+            )
         if options["ports"] and networks.get(self.root, mode).internal:
             raise errors.InvalidArgument(f"ports cannot be published on {mode}: it is internal, nobody may come in")
 
@@ -309,8 +315,9 @@ class Containers:
         rootfs = f"{directory}/rootfs"
         plugs = networks.plugs(self.root, record)
         for plug in plugs:
-            yield from steps.about("bridge", bridge.setup(plug.network))
-            if record["firewall"] == "docker-user":
+            driver = plug.network.driver
+            yield from steps.about("bridge", drivers.of(driver).setup(plug.network))
+            if record["firewall"] == "docker-user" and driver == "bridge":
                 yield from steps.about("nat", foreign.admit(plug.network.device, foreign.families(plug.network)))
             yield from steps.about("bridge", networks.leases(plug, record["id"]))
         yield from steps.about("engine", self.etc_files(directory, record, plugs))
@@ -389,7 +396,8 @@ class Containers:
         """(name, address) of --add-host. The host is reached by the first network, or as by the default one."""
         for name, address in map(extra_host, record["dns"]["hosts"]):
             if address == HOST_GATEWAY:
-                address = (plugs[0].network if plugs else bridge.default(self.root)).gateway
+                bridges = [plug.network for plug in plugs if plug.network.driver == "bridge"]
+                address = (bridges[0] if bridges else bridge.default(self.root)).gateway
             yield name, address
 
     # Taking down

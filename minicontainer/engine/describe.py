@@ -363,15 +363,20 @@ def of_network(engine: containers.Containers, name: str, found: Network | None) 
             }
             for record in members
         },
-        "Options": {
-            "com.docker.network.bridge.name": found.device,
-            "com.docker.network.driver.mtu": str(found.mtu),
-            "minicontainer.forged_addresses": forged_addresses(),
-            **found.options,
-        }
-        if found
-        else {},
+        "Options": options(found) if found else {},
         "Labels": found.labels if found else {},
+    }
+
+
+def options(network: Network) -> dict[str, str]:
+    """What was asked for, and what of it was chosen."""
+    if network.driver != "bridge":
+        return {"parent": network.device, f"{network.driver}_mode": network.mode, **network.options}
+    return {
+        "com.docker.network.bridge.name": network.device,
+        "com.docker.network.driver.mtu": str(network.mtu),
+        "minicontainer.forged_addresses": forged_addresses(),
+        **network.options,
     }
 
 

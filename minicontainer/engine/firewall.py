@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 
 from .. import errors, netlink, steps
-from ..network import Network, bridge, every, foreign, nat, spoofing
+from ..network import Network, bridge, drivers, every, foreign, nat, spoofing
 from . import networks
 
 TYPE_CHECKING = False
@@ -34,6 +34,7 @@ class Firewall:
         relay needs nothing of it.
         """
         known, running = every(self.root), self.running()
+        bridges = [network for network in known if network.driver == "bridge"]
         if not known:
             return []
         ports = []
@@ -42,11 +43,13 @@ class Firewall:
                 end = next(iter(each["ends"].values()))
                 bound = [nat.Port(**port) for port in each["ports"]]
                 ports.append((each["id"], end["address"], end.get("address6", ""), bound))
-        nat.restore(known, ports, [end for each in running for end in networks.cables(each)])
+        switched = {network.name for network in bridges}
+        cables = [end for each in running for end in networks.cables(each, switched)]
+        nat.restore(bridges, ports, cables)
         for network in known:
-            steps.execute(bridge.setup(network), {})
+            steps.execute(drivers.of(network.driver).setup(network), {})
         if any(each["firewall"] == "docker-user" for each in running):
-            for network in known:
+            for network in bridges:
                 steps.execute(foreign.admit(network.device, foreign.families(network)), {})
         still = {record["id"] for record in self.running()}
         for record in running:
@@ -60,6 +63,8 @@ class Firewall:
         if way not in foreign.WAYS:
             raise errors.InvalidArgument(f"--firewall {way}: docker-user, ignore")
         network = networks.get(self.root, network_name)
+        if network.driver != "bridge":
+            raise errors.InvalidArgument(f"{network_name} is a {network.driver}: no port is published there")
         planned = [*bridge.setup(network)]
         if way == "docker-user":
             planned += foreign.admit(network.device, foreign.families(network))

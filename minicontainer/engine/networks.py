@@ -17,7 +17,20 @@ import os
 from collections import namedtuple
 
 from .. import errors, files, host, netlink, steps
-from ..network import MOST, Network, bridge, cable, directory, dns, every, hardware_address, ipam, load, spoofing
+from ..network import (
+    MOST,
+    Network,
+    bridge,
+    cable,
+    directory,
+    dns,
+    drivers,
+    every,
+    hardware_address,
+    ipam,
+    load,
+    spoofing,
+)
 from . import names
 
 TYPE_CHECKING = False
@@ -98,6 +111,8 @@ def plug(
         raise errors.InvalidArgument(
             f"{ip6} is no address for a container of {network.name}, which has no IPv6: network create --ipv6"
         )
+    if mac and network.driver == "ipvlan":
+        raise errors.InvalidArgument(f"{mac}: {network.name} is an ipvlan, whose containers have its parent's address")
     symbol6 = steps.Symbol(symbol.name.replace("address", "address6")) if network.subnet6 else None
     return Plug(network, device, symbol, ip, mac, way_out, symbol6, ip6, way_out6)
 
@@ -118,19 +133,21 @@ def end_of(record: Record, name: str, device: str, address: str, address6: str =
     return {"device": device, "address": address, "mac": mac, **({"address6": address6} if address6 else {})}
 
 
-def cables(record: Record) -> list[spoofing.Cable]:
-    """The cables of a container that runs, and the addresses that it has there."""
+def cables(record: Record, bridges: set[str]) -> list[spoofing.Cable]:
+    """The cables of a container that runs, to networks that are `bridges`, and the addresses that it has there."""
     identifier = record["id"]
-    ends = [end for end in record.get("ends", {}).values() if "mac" in end]  # an earlier version noted none
+    found = record.get("ends", {}).items()
+    ends = [end for name, end in found if name in bridges and "mac" in end]  # an earlier version noted none
     return [(identifier, cable(identifier, end["device"]), end["mac"], end["address"]) for end in ends]
 
 
 def plug_in(plug: Plug, identifier: str) -> steps.Plan:
     """One more cable of a container, process steps.PID, whose address is leased."""
-    return bridge.attach(
-        plug.network, identifier, device=plug.device, address=plug.symbol, mac=plug.mac, way_out=plug.way_out,
-        address6=plug.symbol6, way_out6=plug.way_out6,
-    )  # fmt: skip
+    six = {"address6": plug.symbol6, "way_out6": plug.way_out6} if plug.symbol6 else {}
+    plan: steps.Plan = drivers.of(plug.network.driver).attach(
+        plug.network, identifier, device=plug.device, address=plug.symbol, mac=plug.mac, way_out=plug.way_out, **six
+    )
+    return plan
 
 
 def leases(plug: Plug, identifier: str) -> steps.Plan:
@@ -157,7 +174,8 @@ def unplug(root: str, record: Record) -> steps.Plan:
     for number, name in enumerate(asked(record)):
         network = load(root, name) or Network(name, "", "", "", 0)  # one that has gone has no lease either
         yield steps.unlink(f"{dns.place(name)}/{record['id']}", why="nobody is called that")
-        yield from bridge.detach(network, record["id"], bool(record["ports"]) and number == 0, unplug=False)
+        published = bool(record["ports"]) and number == 0
+        yield from drivers.of(network.driver).detach(network, record["id"], published, unplug=False)
 
 
 class Networks:
@@ -229,16 +247,15 @@ class Networks:
         internal: bool = False, labels: Mapping[str, str] | None = None, options: Mapping[str, str] | None = None,
         ipv6: bool = False, subnet6: str = "", gateway6: str = "", ip_range6: str = "",
     ) -> Network:  # fmt: skip
-        """Make a network, and its bridge. What is not given is chosen; `options` are docker's names (OPTIONS).
+        """Make a network, and what it stands on. What is not given is chosen; `options` are its driver's OPTIONS.
 
         With `ipv6` it has a subnet of that, too. Raises Conflict for a name or a subnet that is taken, InvalidArgument.
         """
         if not names.valid(name) or name.startswith("container:") or len(name) > 64:
             raise errors.InvalidArgument(f"{name!r} is no name for a network: letters, digits and `_.-`, two at least")
-        if driver not in DRIVERS:
-            raise errors.InvalidArgument(f"there is no network driver {driver!r}: {', '.join(DRIVERS)}")
+        module = drivers.of(driver)
         wished = dict(options or {})
-        settings = settings_of(wished)
+        settings = settings_of(driver, wished)
         for given, whole in ((ip_range, subnet), (ip_range6, subnet6)):
             low, high = ipam.bounds(given) if given else (1, 0)
             first, last = ipam.bounds(whole) if whole else (1, 0)
@@ -246,21 +263,23 @@ class Networks:
                 raise errors.InvalidArgument(f"the range {given} is not within --subnet {whole or '(none given)'}")
         if (subnet6 or gateway6) and not ipv6:
             raise errors.InvalidArgument(f"{subnet6 or gateway6} is of IPv6: say --ipv6, too")
+        if ipv6 and driver != "bridge":
+            raise errors.InvalidArgument(f"--ipv6 is for bridges: {driver} has IPv4 alone")
         files.make_directory(directory(self.root))
         with files.locked(directory(self.root)):
             if name in PREDEFINED or load(self.root, name):
                 raise errors.Conflict(f"network with name {name} already exists")
-            network = bridge.made(self.root, name, names.new_id(), subnet, gateway, settings.pop("mtu", 0))
+            settings["internal"] = internal
+            network: Network = module.made(self.root, name, names.new_id(), subnet, gateway, **settings)
             network = network._replace(
-                created=timestamp(), driver=driver, ip_range=ip_range, internal=internal, labels=dict(labels or {}),
-                options=wished, **settings,
-            )  # fmt: skip
+                created=timestamp(), driver=driver, ip_range=ip_range, labels=dict(labels or {}), options=wished
+            )
             if ipv6:
                 network = bridge.made6(self.root, network, subnet6, gateway6, ip_range6)
             try:
-                steps.execute(bridge.setup(network), {})
+                steps.execute(module.setup(network), {})
             except BaseException:
-                steps.execute(bridge.remove(network), {})
+                steps.execute(module.remove(network), {})
                 raise
         return network
 
@@ -280,7 +299,7 @@ class Networks:
                 raise errors.Conflict(
                     f"network {network.name} has active endpoints: {', '.join(sorted(words))}: stop or disconnect them"
                 )
-            steps.execute(bridge.remove(network), {})
+            steps.execute(drivers.of(network.driver).remove(network), {})
         return str(network.name)
 
     def prune(self, chosen: Callable[[Network], bool] = bool) -> Names:
@@ -348,7 +367,7 @@ class Networks:
         way_out6 = self._leads_out(network.name, True) and not any(self._leads_out(other, True) for other in ends)
         wired = plug(network, device, steps.ADDRESS, end, way_out, way_out6)
         values: steps.Values = {"pid": record["pid"]}
-        plan = [*bridge.setup(network), *leases(wired, record["id"]), *plug_in(wired, record["id"])]
+        plan = [*drivers.of(network.driver).setup(network), *leases(wired, record["id"]), *plug_in(wired, record["id"])]
         steps.execute(plan, values)
         address6 = values.get("address6", "")
         found = end_of(self.containers.find(record["id"]), network.name, device, values["address"], address6)
@@ -382,12 +401,14 @@ class Networks:
     def _unplug(self, record: Record, network: Network) -> None:
         ends = dict(record["ends"])
         end = ends.pop(network.name, None)
-        device = end["device"] if end else self._device_of(record, network)
+        driver = drivers.of(network.driver)
+        noted = {other["device"] for other in ends.values()}
+        device = end["device"] if end else driver.plugged(network, record["id"], record["pid"], noted)
         first = network.name == next(iter(asked(record)))
         published = bool(record["ports"]) and first  # ports lead to eth0
         dns.forget(network.name, record["id"])
         if device:
-            steps.execute(bridge.detach(network, record["id"], published, device=device), {})
+            steps.execute(driver.detach(network, record["id"], published, device=device), {"pid": record["pid"]})
         else:
             ipam.release(network, record["id"])
         if end is None:
@@ -410,15 +431,6 @@ class Networks:
             return not six
         return not network.internal and (bool(network.subnet6) or not six)
 
-    def _device_of(self, record: Record, network: Network) -> str:
-        """The end of a cable that was plugged in and not noted: the connect that did it failed on its way."""
-        found = netlink.link(network.device)
-        for number in range(MOST):
-            port = netlink.link(cable(record["id"], f"eth{number}"))
-            if found and port and port.master == found.ifindex:
-                return f"eth{number}"
-        return ""
-
     def _note(self, record: Record, **fields: Any) -> None:
         path = f"{self.containers.run_directory(record['id'])}/state.json"
         state = json.loads(files.read(path))
@@ -426,31 +438,24 @@ class Networks:
 
 
 PATIENCE = 10.0  # seconds that a monitor has to take what it is given
-DRIVERS = ("bridge",)
-
-# docker's names of options of the driver bridge (docker-network-create(1)), what each says of a Network, and its kind.
-OPTIONS = {
-    "com.docker.network.driver.mtu": ("mtu", int), "mtu": ("mtu", int),
-    "com.docker.network.bridge.name": ("device", str),
-    "com.docker.network.bridge.enable_icc": ("icc", bool),
-    "com.docker.network.bridge.enable_ip_masquerade": ("masquerade", bool),
-}  # fmt: skip
 
 
-def settings_of(options: Mapping[str, str]) -> dict[str, Any]:
+def settings_of(driver: str, options: Mapping[str, str]) -> dict[str, Any]:
     """What options say. Raises InvalidArgument for an unknown one, or a value that it cannot have."""
     found: dict[str, Any] = {}
+    known = drivers.of(driver).OPTIONS
     for name, value in options.items():
-        if name not in OPTIONS:
-            raise errors.InvalidArgument(f"there is no option {name!r} of a bridge: {', '.join(OPTIONS)}")
-        field, kind = OPTIONS[name]
+        if name not in known:
+            raise errors.InvalidArgument(f"there is no option {name!r} of a {driver}: {', '.join(known)}")
+        field, kind = known[name]
         if kind is int and not value.isdecimal():
             raise errors.InvalidArgument(f"{name}={value}: a number")
-        if kind is bool and value not in ("true", "false"):
-            raise errors.InvalidArgument(f"{name}={value}: true or false")
-        if field == "device" and (not names.valid(value) or len(value) > 15 or netlink.link(value)):
-            raise errors.InvalidArgument(f"{name}={value}: 15 letters, digits, `_.-` at most, no device that is there")
-        found[field] = value == "true" if kind is bool else kind(value)
+        choices = ("true", "false") if kind is bool else kind if isinstance(kind, tuple) else ()
+        if choices and value not in choices:
+            raise errors.InvalidArgument(f"{name}={value}: {', '.join(choices[:-1])} or {choices[-1]}")
+        if kind is str and not names.valid(value):
+            raise errors.InvalidArgument(f"{name}={value}: a device's name has letters, digits and `_.-`")
+        found[field] = value == "true" if kind is bool else int(value) if kind is int else value
     return found
 
 

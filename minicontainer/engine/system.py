@@ -12,7 +12,7 @@ import sys
 
 from .. import errors, files, host, netlink, steps
 from ..kernel import cgroups
-from ..network import bridge, dns, every, nat, spoofing
+from ..network import bridge, dns, drivers, every, nat, spoofing
 from . import containers, networks
 
 TYPE_CHECKING = False
@@ -151,7 +151,7 @@ class System:
             self.containers.remove(record["id"], volumes_too=True)
         if host.owns_network():  # else there never was a bridge
             for network in every(self.root):
-                steps.execute(bridge.remove(network), {})
+                steps.execute(drivers.of(network.driver).remove(network), {})
             steps.execute(bridge.teardown(bridge.default(self.root)), {})
         steps.execute(cgroups.remove_parent(cgroups.parent(f"minicontainer{host.suffix()}")), {})
         files.remove_tree(host.run_root())

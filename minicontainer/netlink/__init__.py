@@ -64,6 +64,7 @@ from .nftables import (
     sender_not_among,
 )
 from .route import (
+    MODES,
     Link,
     Route,
     address_add,

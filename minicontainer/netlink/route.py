@@ -25,6 +25,12 @@ IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_F_NODAD = 1, 2, 2
+# IFLA_MACVLAN_MODE, IFLA_IPVLAN_MODE, IFLA_VLAN_ID, number 1 of each kind's attributes: how wide, and its values.
+MODES: dict[str, tuple[int, dict[str, int]]] = {
+    "macvlan": (4, {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}),
+    "ipvlan": (2, {"l2": 0, "l3": 1, "l3s": 2}),
+    "vlan": (2, {}),
+}
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 RTM_F_CLONED = 0x200
 NETNSA_NSID, NETNSA_PID = 1, 2
@@ -51,13 +57,16 @@ def _device(name: str, up: bool | None = None) -> bytes:
 
 def link_add(
     name: str, kind: str, peer: str = "", namespace: int = 0, master: str = "", mtu: int = 0, mac: str = "",
-    up: bool = False, exist_ok: bool = False, peer_mac: str = "",
+    up: bool = False, exist_ok: bool = False, peer_mac: str = "", parent: str = "", mode: str = "",
 ) -> None:  # fmt: skip
-    """RTM_NEWLINK: a device of `kind` ("bridge", "veth", "dummy").
+    """RTM_NEWLINK: a device of `kind` ("bridge", "veth", "dummy", "macvlan", "ipvlan", "vlan").
 
     A veth's other end is made at the same time, as `peer` with `peer_mac` and directly inside `namespace`, where it
     stays down. Our end is a port of `master` and up before the call returns. With `exist_ok`, a device of that name is
     fine. A veth takes the place of one of that name, which a network namespace has that is about to go.
+
+    The last three stand on a device of ours, `parent`, in one of MODES (a vlan's is its number), and are made inside
+    `namespace` themselves.
     """
     common = number(IFLA_MTU, mtu) if mtu else b""
     details = string(IFLA_INFO_KIND, kind)
@@ -67,6 +76,13 @@ def link_add(
             other += number(IFLA_NET_NS_PID, namespace)
         details += nested(IFLA_INFO_DATA, nested(VETH_INFO_PEER, other))
     body = _device(name, up or None) + common
+    if parent:
+        body += number(IFLA_LINK, _existing(parent).ifindex)
+        body += number(IFLA_NET_NS_PID, namespace) if namespace else b""
+        if mode:
+            width, values = MODES[kind]
+            value = values[mode] if values else int(mode)
+            details += nested(IFLA_INFO_DATA, attribute(1, value.to_bytes(width, "little")))
     if mac:
         body += attribute(IFLA_ADDRESS, _hardware(mac))
     if master:
@@ -76,6 +92,9 @@ def link_add(
     try:
         _ask("RTM_NEWLINK", codec.NLM_F_CREATE | codec.NLM_F_EXCL, body, words)
     except errors.KernelError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            hint = f"{error.hint}: this kernel has no {kind} (modprobe {'8021q' if kind == 'vlan' else kind})"
+            raise errors.KernelError(errno.EOPNOTSUPP, "RTM_NEWLINK", words, hint) from None
         if error.errno != errno.EEXIST or not (peer or exist_ok):
             raise
         if peer:
@@ -114,10 +133,10 @@ def link_set(
     _ask("RTM_SETLINK", 0, body, (name, up, master, mtu), namespace)
 
 
-def link_delete(name: str) -> None:
+def link_delete(name: str, namespace: int = 0) -> None:
     """RTM_DELLINK: the device is gone afterwards; a veth takes its other end with it."""
     try:
-        _ask("RTM_DELLINK", 0, _device(name), (name,))
+        _ask("RTM_DELLINK", 0, _device(name), (name,), namespace)
     except errors.KernelError as error:
         if error.errno != errno.ENODEV:
             raise
@@ -215,15 +234,21 @@ def address_add(device: str, address: str, namespace: int = 0) -> None:
     _ask("RTM_NEWADDR", codec.NLM_F_CREATE | codec.NLM_F_REPLACE, body, (device, address), namespace)
 
 
-def route_add(destination: str, gateway: str, namespace: int = 0) -> None:
-    """RTM_NEWROUTE: `destination` ("default" or "10.0.0.0/8") is reached through `gateway` afterwards."""
+def route_add(destination: str, gateway: str, namespace: int = 0, device: str = "") -> None:
+    """RTM_NEWROUTE: `destination` ("default" or "10.0.0.0/8") is reached through `gateway` afterwards.
+
+    With a `device`, it lies behind that, and `gateway` says by its family alone of which kind the route is.
+    """
     family, through, _ = _subnet(gateway)
     _, target, length = _subnet(destination) if destination != "default" else (family, b"", 0)
     # struct rtmsg: family, lengths of destination and source, tos, table, protocol, scope, type, flags
     body = struct.pack(
-        "=BBBBBBBBI", family, length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0
-    )
-    body += (attribute(RTA_DST, target) if target else b"") + attribute(RTA_GATEWAY, through)
+        "=BBBBBBBBI", family, length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC,
+        RT_SCOPE_LINK if device else RT_SCOPE_UNIVERSE, RTN_UNICAST, 0,
+    )  # fmt: skip
+    body += attribute(RTA_DST, target) if target else b""
+    way = number(RTA_OIF, _existing(device, namespace).ifindex) if device else attribute(RTA_GATEWAY, through)
+    body += way
     _ask("RTM_NEWROUTE", codec.NLM_F_CREATE | codec.NLM_F_REPLACE, body, (destination, gateway), namespace)
 
 

@@ -1,6 +1,8 @@
 """Networks: how a container reaches others, and is reached.
 
+    drivers  which of the next three a network is made by
     bridge   the switch: a bridge on the host, a veth pair for each container
+    macvlan  a network outside, where each container has an address, as a computer of its own; ipvlan: by IP alone
     ipam     the addresses: who leases which
     nat      the firewall: out through masquerade, in through published ports
     spoofing     … and within: nobody speaks with another's address
@@ -28,8 +30,8 @@ class Network(
     namedtuple(
         "Network",
         "name device subnet gateway mtu id created driver ip_range internal icc masquerade labels options "
-        "subnet6 gateway6 ip_range6",
-        defaults=("", "", "bridge", "", False, True, True, {}, {}, "", "", ""),
+        "subnet6 gateway6 ip_range6 mode owned",
+        defaults=("", "", "bridge", "", False, True, True, {}, {}, "", "", "", "", False),
     )
 ):
     """A network of containers: a bridge `device`, the `subnet` behind it ("172.30.0.0/16") and the host's own address
@@ -38,6 +40,8 @@ class Network(
     Addresses come from `ip_range` where it is given. `internal`: no way out of it, and none in. `icc` (inter-container
     communication): its containers reach one another. `masquerade`: the world sees the host's address for theirs.
     With a `subnet6`, they have an address of IPv6 each as well, and the host has `gateway6`.
+    The drivers macvlan and ipvlan have no bridge: `device` is the parent, which is the network's own if it is `owned`,
+    `mode` the kernel's word for what they do, and `gateway` somebody else's address.
     """
 
     name: str
@@ -57,6 +61,8 @@ class Network(
     subnet6: str
     gateway6: str
     ip_range6: str
+    mode: str
+    owned: bool
 
 
 def directory(root: str) -> str:

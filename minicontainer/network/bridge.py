@@ -17,11 +17,22 @@ from __future__ import annotations
 import os
 
 from .. import errors, files, host, netlink, steps, syscalls
-from . import Network, cable, directory, dns, every, foreign, hardware_address, ipam, load, nat, spoofing, text
+from . import MOST, Network, cable, directory, dns, every, foreign, hardware_address, ipam, load, nat, spoofing, text
 
+# docker's names of the options (docker-network-create(1)): which field of a Network each is, and its kind.
+OPTIONS = {
+    "com.docker.network.driver.mtu": ("mtu", int), "mtu": ("mtu", int),
+    "com.docker.network.bridge.name": ("device", str),
+    "com.docker.network.bridge.enable_icc": ("icc", bool),
+    "com.docker.network.bridge.enable_ip_masquerade": ("masquerade", bool),
+}  # fmt: skip
 FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 SETTINGS6 = "/proc/sys/net/ipv6/conf"
 FORWARDING6 = f"{SETTINGS6}/all/forwarding"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def default(root: str) -> Network:
@@ -29,13 +40,15 @@ def default(root: str) -> Network:
     found = load(root, "bridge")
     if found is None:
         device = f"mc0{host.suffix()}"
-        subnet = _free_subnet(device, every(root))
+        subnet = free_subnet(device, every(root))
         found = Network("bridge", device, subnet, ipam.dotted(ipam.bounds(subnet)[0] + 1), _mtu())
     return found
 
 
-def made(root: str, name: str, identifier: str, subnet: str = "", gateway: str = "", mtu: int = 0) -> Network:
-    """A network of this host that is not there yet: what is not given is chosen.
+def made(
+    root: str, name: str, identifier: str, subnet: str = "", gateway: str = "", mtu: int = 0, **settings: Any
+) -> Network:
+    """A network of this host that is not there yet: what is not given is chosen. `settings` are fields of it.
 
     Raises InvalidArgument for what is no subnet, no address in it or no MTU; Conflict for a subnet that is taken, by
     another network or by a route of the host's.
@@ -49,7 +62,7 @@ def made(root: str, name: str, identifier: str, subnet: str = "", gateway: str =
             if low <= last and first <= high:
                 raise errors.Conflict(f"subnet {subnet} overlaps with {used}: choose another, or none")
     else:
-        subnet = _free_subnet(device, every(root))
+        subnet = free_subnet(device, every(root))
         low, high = ipam.bounds(subnet)
     gateway = gateway or ipam.dotted(low + 1)
     try:
@@ -60,7 +73,10 @@ def made(root: str, name: str, identifier: str, subnet: str = "", gateway: str =
         raise errors.InvalidArgument(f"the gateway {gateway} is no address in {subnet}")
     if mtu and not 68 <= mtu <= 65535:
         raise errors.InvalidArgument(f"an MTU of {mtu}: 68 to 65535 (ip(7) needs 68)")
-    return Network(name, device, subnet, gateway, mtu or _mtu(), identifier)
+    name_of_it = settings.get("device", "")
+    if name_of_it and (len(name_of_it) > 15 or netlink.link(name_of_it)):
+        raise errors.InvalidArgument(f"a bridge {name_of_it}: 15 bytes at most, and no device that is there")
+    return Network(name, device, subnet, gateway, mtu or _mtu(), identifier)._replace(**settings)
 
 
 def made6(root: str, network: Network, subnet: str = "", gateway: str = "", ip_range: str = "") -> Network:
@@ -235,6 +251,16 @@ def detach(
     yield steps.call(ipam.release, network, container_id, why="the address may be leased again")
 
 
+def plugged(network: Network, container_id: str, process: int, known: set[str]) -> str:
+    """The end inside of a cable of the container's, none of those that are `known`; or the empty string."""
+    switch = netlink.link(network.device)
+    for device in (f"eth{number}" for number in range(MOST)):
+        port = netlink.link(cable(container_id, device))
+        if switch and port and port.master == switch.ifindex and device not in known:
+            return device
+    return ""
+
+
 def remains(network: Network) -> set[str]:
     """The ids of all containers that a cable, a lease or a published port is there of, for `detach`.
 
@@ -399,7 +425,7 @@ def _free_subnet6(root: str, taken: list[tuple[int, int]]) -> str:
     raise errors.Conflict("every subnet of IPv6 that is this store's is taken: give one, --subnet fd00:…/64")
 
 
-def _free_subnet(own: str, networks: list[Network]) -> str:
+def free_subnet(own: str, networks: list[Network]) -> str:
     """A private subnet that nobody has."""
     taken = [(first, last) for _, first, last in _taken(own, networks)]
     candidates = [f"172.{second}.0.0/16" for second in range(30, 17, -1)]

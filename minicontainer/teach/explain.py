@@ -76,10 +76,11 @@ FORKS = {"init.fork": "child", "enter.send": "joiner", "enter.fork": "command"}
 
 # The optional arguments of a verb, by name; those that say nothing are left out.
 NAMED = {
-    "link_add": ("", "", "peer", "namespace", "master", "mtu", "mac", "up", "exist_ok", "peer_mac"),
+    "link_add": ("", "", "peer", "namespace", "master", "mtu", "mac", "up", "exist_ok", "peer_mac", "parent", "mode"),
     "link_set": ("", "up", "master", "mtu", "namespace", "hairpin", "isolated"),
     "address_add": ("", "", "namespace"),
-    "route_add": ("", "", "namespace"),
+    "link_delete": ("", "namespace"),
+    "route_add": ("", "", "namespace", "device"),
 }
 
 

@@ -531,11 +531,16 @@ def link_add(
     up: bool,
     exist_ok: bool,
     peer_mac: str = "",
+    parent: str = "",
+    mode: str = "",
 ) -> None:
-    words = ["ip link add", sheet.word(name)]
+    words = ["ip link add", *([f"link {sheet.word(parent)} name"] if parent else []), sheet.word(name)]
     size = f" mtu {mtu}" if mtu else ""
     words += [f"address {sheet.word(mac)}"] if mac else []
-    command = " ".join(words) + size + f" type {shlex.quote(kind)}"
+    inside = f" netns {sheet.word(namespace)}" if parent and namespace else ""
+    command = " ".join(words) + size + inside + f" type {shlex.quote(kind)}"
+    if mode:
+        command += f" {'id' if kind == 'vlan' else 'mode'} {mode}"
     if peer:
         command += f" peer name {sheet.word(peer)}{size}" + (f" address {sheet.word(peer_mac)}" if peer_mac else "")
         command += f" netns {sheet.word(namespace)}" if namespace else ""
@@ -564,8 +569,12 @@ def address_add(sheet: Sheet, device: str, address: Any, namespace: Any) -> None
     sheet.add(f"{within(sheet, namespace)}ip address replace {sheet.word(address)} dev {sheet.word(device)}")
 
 
-def route_add(sheet: Sheet, destination: str, gateway: str, namespace: Any) -> None:
-    way = f"{sheet.word(destination)} via {sheet.word(gateway)} proto static"
+def link_delete(sheet: Sheet, name: str, namespace: Any = 0) -> None:
+    sheet.add(f"{within(sheet, namespace)}ip link delete {sheet.word(name)} 2>/dev/null || :")
+
+
+def route_add(sheet: Sheet, destination: str, gateway: str, namespace: Any, device: str = "") -> None:
+    way = f"{sheet.word(destination)} {f'dev {device}' if device else f'via {sheet.word(gateway)}'} proto static"
     sheet.add(f"{within(sheet, namespace)}ip route replace {way}")
 
 
@@ -599,7 +608,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "sethostname": one("busybox hostname {0}"),
     "link_add": link_add,
     "link_set": link_set,
-    "link_delete": one("ip link delete {0} 2>/dev/null || :"),
+    "link_delete": link_delete,
     "link_wait": one("until ip -o link show {0} | grep -q 'state UP'; do sleep 0.01; done"),
     "address_add": address_add,
     "route_add": route_add,
@@ -659,6 +668,10 @@ def announce(sheet: Sheet, network: Any, record: dict[str, Any], address: Any, a
     sheet.add(f"mkdir -p -m 700 {place}", f'echo {names} >{place}/"$id"')
     if address6:
         sheet.add(f'echo {sheet.word("ip6 ", address6)} >>{place}/"$id"')
+
+
+def switch_on(sheet: Sheet, process: Any, device: str) -> None:
+    sheet.add(f"until {within(sheet, process)}ip link set {device} up; do sleep 0.1; done")
 
 
 def ipv4_only(sheet: Sheet, process: Any, device: str) -> None:
@@ -937,6 +950,7 @@ CALLS: dict[str, Callable[..., None]] = {
     "ipam.lease6": lease6,
     "ipam.release": release,
     "bridge.ipv4_only": ipv4_only,
+    "parent.switch_on": switch_on,
     "bridge.ipv6_quietly": ipv6_quietly,
     "bridge.remember_forwarding6": none(
         "what the host's IPv6 forwarding was, and accept_ra=2 where it believes routers"

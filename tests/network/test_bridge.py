@@ -54,7 +54,7 @@ def test_the_subnet_avoids_the_hosts_routes(monkeypatch: pytest.MonkeyPatch):
 
     def chosen(*routes: tuple[str, str]) -> str:
         monkeypatch.setattr(bridge, "_routes", lambda: [default, *((name, *ipam.bounds(to)) for name, to in routes)])
-        return bridge._free_subnet("mc0", [])
+        return bridge.free_subnet("mc0", [])
 
     assert chosen() == "172.30.0.0/16"
     assert chosen(("eth1", "172.30.128.0/24")) == "172.29.0.0/16"

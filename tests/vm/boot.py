@@ -48,7 +48,8 @@ DISK_MODULES = (
 )
 # A kernel in a container host has these by the time a user comes; ours loads none by itself before it is asked.
 MODULES = (
-    "overlay bridge br_netfilter veth macvlan ipvlan dummy nf_tables nft_masq nft_nat nft_chain_nat nft_ct nft_fib_inet"
+    "overlay bridge br_netfilter veth macvlan ipvlan dummy 8021q nf_tables nft_masq nft_nat nft_chain_nat nft_ct "
+    "nft_fib_inet"
 )
 
 MACHINES = {
