@@ -13,7 +13,7 @@ import os
 from collections import namedtuple
 
 from .. import errors, files, netlink
-from ..network import Network, bridge, dns, foreign, nat
+from ..network import Network, bridge, dns, foreign, nat, spoofing
 from . import networks
 
 TYPE_CHECKING = False
@@ -237,8 +237,10 @@ def switch(host: Space, name: str, network: Network | None, drawn: set[int]) -> 
     elif not device.link.up:
         troubles.append(f"{name} is down: ip link set {name} up")
     if network:
-        if device and network.gateway not in [address.partition("/")[0] for address in device.addresses]:
-            troubles.append(f"{name} has not the gateway's address {network.gateway}")
+        own = [address.partition("/")[0] for address in device.addresses] if device else []
+        for gateway in (network.gateway, network.gateway6):
+            if device and gateway and gateway not in own:
+                troubles.append(f"{name} has not the gateway's address {gateway}")
         if not nat.knows(network):
             troubles.append("the firewall does not know it: minicontainer network reload")
         troubles += map(str, foreign.drops(name))
@@ -255,7 +257,7 @@ def switch(host: Space, name: str, network: Network | None, drawn: set[int]) -> 
 def published(owners: set[str]) -> list[Published]:
     """What the maps of our table lead to these containers."""
     found = []
-    for owner in (nat.ports_map(), nat.ports_at_map()):
+    for owner in (nat.ports_map(), nat.ports_at_map(), nat.ports6_map(), nat.ports6_at_map()):
         for element in netlink.elements(owner):
             address, protocol, port = element.key if len(element.key) == 3 else ("", *element.key)
             if element.comment in owners:
@@ -283,7 +285,8 @@ def missing(root: str, graph: Graph, where: Space, record: Record) -> list[str]:
             found.append(f"its network {name} has been removed")
             continue
         leads_out = leads_out or not network.internal
-        found += missing_end(graph, where, network, end["device"], end["address"])
+        leased = [end[key] for key in ("address", "address6") if end.get(key)]
+        found += missing_end(graph, where, network, end["device"], leased)
     way = next((route for route in where.routes if route.destination == "default"), None)
     if leads_out and way is None:
         found.append("there is no default route: nothing but its own networks can be reached")
@@ -305,7 +308,7 @@ def missing(root: str, graph: Graph, where: Space, record: Record) -> list[str]:
     return found
 
 
-def missing_end(graph: Graph, where: Space, network: Network, name: str, address: str) -> list[str]:
+def missing_end(graph: Graph, where: Space, network: Network, name: str, leased: list[str]) -> list[str]:
     """The same of one cable: the device, its state, its address, its other end, and where that is plugged in."""
     device = device_of(where, name)
     if device is None:
@@ -313,8 +316,10 @@ def missing_end(graph: Graph, where: Space, network: Network, name: str, address
     found = []
     if not device.link.up:
         found.append(f"{name} is down")
-    if address and address not in [each.partition("/")[0] for each in device.addresses]:
-        found.append(f"{name} has not the address {address} that was leased for it")
+    own = [each.partition("/")[0] for each in device.addresses]
+    found += [
+        f"{name} has not the address {address} that was leased for it" for address in leased if address not in own
+    ]
     if network.driver != "bridge":
         return found
     if device.far is None:
@@ -330,4 +335,19 @@ def missing_end(graph: Graph, where: Space, network: Network, name: str, address
         )
     elif device.link.up and far.up and not device.link.works:
         found.append(f"no packet passes through {name}")
+    allowed = guarded(far.name)
+    if allowed and own and not any(mac == device.link.mac and address in own for mac, address in allowed):
+        words = " or ".join(f"{mac}, {address}" for mac, address in allowed)
+        found.append(f"what {name} sends is dropped as forged: {far.name} may speak as {words} alone")
     return found
+
+
+def guarded(cable: str) -> list[tuple[str, str]]:
+    """The (hardware address, address) pairs that what comes by a cable may claim; none where nobody looks."""
+    try:
+        known = netlink.elements(spoofing.addresses())
+    except errors.KernelError as error:
+        if error.errno not in spoofing.ABSENT:
+            raise
+        return []
+    return [(element.key[1], element.key[2]) for element in known if element.key[0] == cable]

@@ -67,12 +67,17 @@ def port_words(graph: facts.Graph) -> list[str]:
     """The published ports, one below the other."""
     known = {record["id"]: record["name"] for space in (graph.host, *graph.spaces) for record in space.owners}
     rows = [
-        (f"{port.address}:{port.host}/{port.protocol}" if port.address else f"{port.host}/{port.protocol}",
-         f"{port.to}:{port.container}", known[port.owner])
+        (f"{place(port.address)}:{port.host}/{port.protocol}" if port.address else f"{port.host}/{port.protocol}",
+         f"{place(port.to)}:{port.container}", known[port.owner])
         for port in graph.ports
     ]  # fmt: skip
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
     return [f"{come:<{widths[0]}} → {to:<{widths[1]}}  {name}" for come, to, name in rows]
+
+
+def place(address: str) -> str:
+    """An address before a port: IPv6 has colons of its own."""
+    return f"[{address}]" if ":" in address else address
 
 
 def uplinks(graph: facts.Graph) -> list[str]:
