@@ -13,9 +13,12 @@ does not.
 
 import resource
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+RUNTIME = Path(sys.executable).with_name("minicontainer-runtime")  # docker knows it by the name `mini`
 
 _daemon: subprocess.Popen[bytes] | None = None
 _network: subprocess.Popen[bytes] | None = None
@@ -47,7 +50,8 @@ def docker() -> list[str]:
         _daemon = subprocess.Popen(
             [*own_network(), "dockerd", "-H", f"unix://{socket}", "-p", f"{directory()}/docker.pid",
              "--data-root", f"{directory()}/docker", "--exec-root", f"{directory()}/docker-exec",
-             "--bip", "172.31.11.1/24", "--default-ulimit", f"nofile=1024:{hard_limit()}"],
+             "--bip", "172.31.11.1/24", "--default-ulimit", f"nofile=1024:{hard_limit()}",
+             "--add-runtime", f"mini={RUNTIME}"],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     for _ in range(120):
@@ -77,11 +81,11 @@ def answers(command: list[str]) -> bool:
     return subprocess.run([*command, "version"], capture_output=True).returncode == 0
 
 
-def podman() -> list[str]:
-    """The words that a podman command begins with."""
+def podman(runtime: str = "") -> list[str]:
+    """The words that a podman command begins with; with another OCI runtime than its own, if one is named."""
     configuration = directory() / "containers.conf"
     configuration.write_text(f'[containers]\ndefault_ulimits=["nofile=1024:{hard_limit()}","nproc=4096:4096"]\n')
-    runtime = "crun" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "runc"
+    runtime = runtime or ("crun" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "runc")
     return [
         *own_network(), "env", f"CONTAINERS_CONF={configuration}",
         "podman", "--runtime", runtime, "--root", f"{directory()}/podman",

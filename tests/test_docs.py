@@ -103,7 +103,7 @@ def test_every_command_exists_and_takes_its_flags(document: Path) -> None:
             assert rest[0] in table, words
             table, rest = table[rest[0]], rest[1:]
         try:
-            _, others = flags.parse(which, table, rest, stop=which in ("run", "exec", "top"))
+            _, others = flags.parse(which, table, rest, stop=which in ("run", "exec", "top", "oci"))
         except cli.Help:
             continue
         except cli.UsageError as error:

@@ -59,6 +59,7 @@ COMMANDS = {
     "notebook": ("notebook", "list, reset NN: the course's notebooks; a reset keeps your copy"),
     "lab": ("lab", "list, start NN, check NN, reset NN, progress, bundle: the course's labs"),
     "grade": ("grade", "the labs of a whole class, for marks: each submission in a container"),
+    "oci": ("oci", "create, start, run, state, list, kill, delete, spec: an OCI runtime, as runc is one"),
     "doctor": ("doctor", "what this machine can do, and the mend for what it cannot"),
     "system": ("system", "df, prune, check [--repair], start, enable, reset: the store as a whole, and after a boot"),
     "bench": ("bench", "measure: start, life, load, and native beside container"),

@@ -84,9 +84,14 @@ def all_of(root: str, mounts: list[dict[str, Any]]) -> Iterator[steps.Step]:
             )
         else:
             why = WHY.get(mount["destination"], f"a {mount['type']} of its own")
-            yield steps.call(attach, *arguments, mount["type"], options.flags, options.data, why=why)
+            words = options.data.split(",")
+            data = ",".join(word for word in words if word != COPY_UP)
+            yield steps.call(
+                attach_copy if COPY_UP in words else attach, *arguments, mount["type"], options.flags, data, why=why
+            )
 
 
+COPY_UP = "tmpcopyup"  # runc's and crun's option, which podman's --tmpfs uses: no file system knows it
 BIND = "a directory or file of the host, at another place: native speed, no copy"
 
 WHY = {
@@ -107,6 +112,39 @@ def attach(root: str, source: str, destination: str, kind: str, flags: int, data
     """mount(2) a new file system at `destination` under `root`, a directory that is made if missing."""
     with Target(root, destination, directory=True) as target:
         syscalls.mount(source, target, kind, flags, data)
+
+
+def attach_copy(root: str, source: str, destination: str, kind: str, flags: int, data: str) -> None:
+    """The same, and what lay beneath is copied into the new file system, in which it has room or not."""
+    with Target(root, destination, directory=True) as beneath:
+        attach(root, source, destination, kind, flags & ~syscalls.MS_RDONLY, data)
+        with Target(root, destination, directory=True) as target:
+            copy_tree(beneath, target)
+            if flags & syscalls.MS_RDONLY:
+                remount(target, flags)
+
+
+def copy_tree(source: str, target: str) -> None:
+    """All below a directory, into an empty one: directories, files and symbolic links, with their owners and modes.
+
+    Devices, sockets and fifos are left out. To be called while nobody else can change either of the two.
+    """
+    for entry in os.scandir(source):
+        to, info = f"{target}/{entry.name}", entry.stat(follow_symlinks=False)
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), to)
+        elif entry.is_dir(follow_symlinks=False):
+            os.mkdir(to)
+            copy_tree(entry.path, to)
+        elif entry.is_file(follow_symlinks=False):
+            with open(entry.path, "rb") as old, open(to, "xb") as new:
+                while part := old.read(1 << 20):
+                    new.write(part)
+        else:
+            continue
+        os.chown(to, info.st_uid, info.st_gid, follow_symlinks=False)
+        if not entry.is_symlink():
+            os.chmod(to, info.st_mode & 0o7777)
 
 
 def bind(root: str, source: str, destination: str, flags: int, propagation: int) -> None:

@@ -27,7 +27,7 @@ import _prctl  # type: ignore[import-not-found]  # the C half of python-prctl: 0
 
 from .. import errors, steps, syscalls
 from ..kernel import cgroups, namespaces, terminal
-from . import channel, init, launch, state
+from . import channel, init, launch, state, waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -40,12 +40,15 @@ PROCESS = steps.Symbol("process")  # a pidfd of the container's init
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h; python-prctl has no name for it
 
 
-def plan(config: dict[str, Any], process: dict[str, Any], pid: int, started: int) -> Iterator[steps.Step]:
+def plan(
+    config: dict[str, Any], process: dict[str, Any], pid: int, started: int, outlives: bool = False
+) -> Iterator[steps.Step]:
     """Start `process` (as the spec has it) inside the container that runs by `config`; the keeper's steps.
 
-    `pid` and `started` say which process its init is. Which namespaces it has of its own is looked up now.
+    `pid` and `started` say which process its init is. Which namespaces it has of its own is looked up now. One that
+    `outlives` its keeper goes on when that ends.
     """
-    inside = list(born(config, process))
+    inside = list(born(config, process, outlives))
     joiner = list(join(config, namespaces.foreign(pid), inside))
     yield steps.call(
         state.hold, pid, started, why="a pid may come to mean another process; a pidfd cannot", result="process"
@@ -78,7 +81,7 @@ def join(config: dict[str, Any], kinds: int, inside: list[steps.Step]) -> Iterat
     yield steps.call(fork, inside, init.CHANNEL, why="the pid namespace takes in only children")
 
 
-def born(config: dict[str, Any], process: dict[str, Any]) -> Iterator[steps.Step]:
+def born(config: dict[str, Any], process: dict[str, Any], outlives: bool) -> Iterator[steps.Step]:
     """The steps of the process itself, which has never seen anything but the container.
 
     Its standard descriptors are the keeper's: what /dev/null is in here, the container may have decided.
@@ -96,7 +99,8 @@ def born(config: dict[str, Any], process: dict[str, Any]) -> Iterator[steps.Step
             why="a terminal of the container's own /dev/pts, relayed to ours",
         )._replace(concept="terminal")
     architecture = config.get("annotations", {}).get(init.ARCHITECTURE, "")
-    yield from init.command(process, config["linux"].get("seccomp"), architecture)
+    last = [waiting.outliving()] if outlives else []
+    yield from init.command(process, config["linux"].get("seccomp"), architecture, last)
 
 
 def expect_orphans() -> None:

@@ -17,7 +17,7 @@ import _prctl  # type: ignore[import-not-found]  # the C half of python-prctl: 0
 
 from .. import errors, files, steps, syscalls
 from ..kernel import capabilities, cgroups, mounts, namespaces, rootfs, seccomp, terminal
-from . import channel, threshold
+from . import channel, hooks, threshold, waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -33,15 +33,22 @@ ARCHITECTURE = "org.opencontainers.image.architecture"
 THRESHOLD = steps.Symbol("threshold")
 
 
-def plan(config: dict[str, Any], root: str, stdin: bool) -> Iterator[steps.Step]:
-    """Every step of the child. `root` is the directory that becomes `/`; with `stdin`, it keeps its standard input."""
+def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | None = None) -> Iterator[steps.Step]:
+    """Every step of the child. `root` is the directory that becomes `/`; with `stdin`, it keeps its standard input.
+
+    A command that is `held` waits to be started (waiting.py).
+    """
     process, linux = config["process"], config["linux"]
     spaces = linux["namespaces"]
+    hooked = config.get("hooks") or {}
 
+    if held:
+        yield from waiting.prepare(held)
     yield steps.call(
         begin,
         CHANNEL,
         stdin,
+        *([waiting.FIFO] if held else []),
         why="a session of its own, with nothing open but what it is given; if the parent dies, so does it",
     )
     yield from steps.about("cgroups", cgroups.enter(linux["cgroupsPath"], linux.get("resources", {})))
@@ -59,8 +66,15 @@ def plan(config: dict[str, Any], root: str, stdin: bool) -> Iterator[steps.Step]
     if config.get("hostname"):
         yield steps.sethostname(config["hostname"], why="the name that its prompt shows")._replace(concept="namespaces")
 
+    networked = steps.call(channel.wait, CHANNEL, "network", {}, why="its interface is up before its command runs")
+    if hooked.get("createContainer"):  # after those that the parent runs, and with the host's files still in sight
+        yield networked
+        yield steps.call(
+            hooks.run, hooked["createContainer"], waiting.STATE, why="the caller's own programs, in its namespaces"
+        )
     yield from steps.about("rootfs", rootfs.pivot(root))
-    yield steps.call(channel.wait, CHANNEL, "network", {}, why="its interface is up before its command runs")
+    if not hooked.get("createContainer"):
+        yield networked
     for key, value in linux.get("sysctl", {}).items():
         yield steps.put(f"/proc/sys/{key.replace('.', '/')}", value, why="a kernel parameter of its own namespaces")
     if process.get("terminal"):
@@ -79,17 +93,22 @@ def plan(config: dict[str, Any], root: str, stdin: bool) -> Iterator[steps.Step]
     )
     if config["root"].get("readonly"):
         yield from steps.about("rootfs", rootfs.readonly())
-    yield from command(process, linux.get("seccomp"), config.get("annotations", {}).get(ARCHITECTURE, ""))
+    last = waiting.command(held, process, hooked.get("startContainer") or [], CHANNEL, THRESHOLD) if held else ()
+    architecture = config.get("annotations", {}).get(ARCHITECTURE, "")
+    yield from command(process, linux.get("seccomp"), architecture, last)
 
 
-def command(process: dict[str, Any], profile: dict[str, Any] | None, architecture: str) -> Iterator[steps.Step]:
-    """From a process inside to the command, for `run` and `exec` alike."""
+def command(
+    process: dict[str, Any], profile: dict[str, Any] | None, architecture: str, last: steps.Plan = ()
+) -> Iterator[steps.Step]:
+    """From a process inside to the command, for `run` and `exec` alike; `last`: what comes right before it."""
     yield steps.call(
         threshold.prepare,
         why="what /proc/self/exe will lead to, should the command ask: not our Python",
         result="threshold",
     )
     yield from identity(process, profile)
+    yield from last
     yield steps.call(
         execute,
         process["args"],
@@ -120,8 +139,9 @@ def identity(process: dict[str, Any], profile: dict[str, Any] | None) -> Iterato
     yield from steps.about("capabilities", capabilities.bound(process.get("capabilities", {})))
     if filter_early:
         yield from steps.about("seccomp", seccomp.load(profile))
+    masked = [user["umask"]] if user.get("umask") is not None else []
     yield steps.call(
-        become, user["uid"], user["gid"], user.get("additionalGids", []), why="the user that was asked for"
+        become, user["uid"], user["gid"], user.get("additionalGids") or [], *masked, why="the user that was asked for"
     )
     yield from steps.about("capabilities", capabilities.apply(process.get("capabilities", {}), user["uid"]))
     yield steps.call(enter_directory, process["cwd"], why="the working directory, with the command's own rights")
@@ -157,13 +177,13 @@ def perform(child_plan: list[steps.Step], end: socket.socket, report: bool, **bo
         channel.send(end, {"error": channel.describe(error)})
 
 
-def begin(end: socket.socket, stdin: bool) -> None:
+def begin(end: socket.socket, stdin: bool, *kept: int) -> None:
     """A new session, a parent whose death is ours, the signals as a fresh program expects them.
 
     What our parent has open is closed: a directory of the host's that is open here is a way out of the new root
     (CVE-2024-21626: a working directory of /proc/self/fd/N).
     """
-    keep_open(end.fileno())
+    keep_open(end.fileno(), *kept)
     _prctl.prctl(_prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
     os.umask(0o022)
@@ -220,8 +240,9 @@ def set_limit(kind: str, soft: int, hard: int) -> None:
         raise errors.KernelError(number, "setrlimit", (kind, soft, hard), hint) from None
 
 
-def become(uid: int, gid: int, groups: list[int]) -> None:
+def become(uid: int, gid: int, groups: list[int], umask: int = 0o022) -> None:
     """setgroups(2), setresgid(2), setresuid(2), in this order: afterwards none of them would be allowed."""
+    os.umask(umask)
     try:
         with open("/proc/self/setgroups") as file:
             allowed = file.read().strip() == "allow"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from .. import steps
 from ..kernel import cgroups, namespaces
-from . import channel, init
+from . import channel, init, waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -31,15 +31,17 @@ def plan(
     stdin: bool = True,
     report: bool = False,
     network: Iterable[steps.Step] = (),
+    held: waiting.Held | None = None,
 ) -> Iterator[steps.Step]:
     """Start the config's process with `root` as its `/`.
 
     `network` is what to do once the child's network namespace exists ($pid is bound by then): the point where OCI has
-    the createRuntime hooks. With `stdin`, the child keeps its standard input. With `report`, it reports each step.
+    the createRuntime hooks. With `stdin`, the child keeps its standard input. With `report`, it reports each step. A
+    command that is `held` is left waiting, ready to be started.
     """
     linux = config["linux"]
     path = linux["cgroupsPath"]
-    child = list(init.plan(config, root, stdin))
+    child = list(init.plan(config, root, stdin, held))
 
     yield from steps.about("cgroups", cgroups.create(path, linux.get("resources", {})))
     yield from steps.about("namespaces", namespaces.of_kinds(linux["namespaces"], ("pid",)))
@@ -49,6 +51,9 @@ def plan(
     yield steps.call(channel.wait, OURS, "namespaces", VALUES, why="until the child has unshared its network")
     yield from network
     yield steps.call(channel.tell, OURS, "network", why="the child may go on to its command")
+    if held:
+        yield steps.call(channel.wait, OURS, "created", VALUES, why="all is ready: it waits to be started")
+        return
     yield steps.call(
         channel.wait, OURS, "execve", VALUES, why="the stream ends when execve closes the child's end of it"
     )

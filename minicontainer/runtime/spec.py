@@ -7,6 +7,7 @@ cannot do. A config is a plain dict in the specification's own spelling all the 
 from __future__ import annotations
 
 from .. import errors, host
+from . import hooks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -69,17 +70,66 @@ def mount(destination: str, kind: str, source: str, options: list[str]) -> dict[
     return {"destination": destination, "type": kind, "source": source, "options": options}
 
 
+def complete(config: dict[str, Any]) -> dict[str, Any]:
+    """A config that somebody else wrote, with what the specification lets one leave out. Nothing of it is changed.
+
+    Raises InvalidArgument where a part is missing, or is no object.
+    """
+    for name in ("root", "process"):
+        if not isinstance(config.get(name), dict):
+            raise errors.InvalidArgument(f"config.json has no {name}, which a container is made from")
+    process, linux = config["process"], config.get("linux") or {}
+    if not isinstance(process.get("args") or [], list) or not isinstance(linux, dict):
+        raise errors.InvalidArgument("config.json is malformed: process.args is a list of words, linux an object")
+    return {
+        **config,
+        "mounts": [{"type": "none", "source": "none", **entry} for entry in config.get("mounts") or []],
+        "process": complete_process(process),
+        "linux": {
+            **linux,
+            **{name: linux.get(name) or [] for name in ("namespaces", "maskedPaths", "readonlyPaths", "devices")},
+            "resources": meant(linux.get("resources") or {}),
+            "sysctl": linux.get("sysctl") or {},
+        },
+        "annotations": config.get("annotations") or {},
+    }
+
+
+def complete_process(process: dict[str, Any]) -> dict[str, Any]:
+    """The same for a process, the container's or one more."""
+    return {
+        **process,
+        "args": process.get("args") or [],
+        "cwd": process.get("cwd") or "",
+        "env": process.get("env") or [],
+        "user": {"uid": 0, "gid": 0, **(process.get("user") or {})},
+        "capabilities": process.get("capabilities") or {},
+        "rlimits": process.get("rlimits") or [],
+    }
+
+
+def meant(resources: dict[str, Any]) -> dict[str, Any]:
+    """The resources without what means "no limit": nothing, 0 and objects of such; docker says it of each it has."""
+    found = {name: meant(value) if isinstance(value, dict) else value for name, value in resources.items()}
+    return {name: value for name, value in found.items() if value}
+
+
 # What is understood, level by level; the rest is refused by name.
 KNOWN: dict[str, set[str]] = {
-    "": {"ociVersion", "root", "process", "mounts", "hostname", "linux", "annotations"},
+    "": {"ociVersion", "root", "process", "mounts", "hostname", "hooks", "linux", "annotations"},
+    "root": {"path", "readonly"},
     "process": {
         "args", "cwd", "env", "user", "capabilities", "rlimits", "noNewPrivileges", "terminal", "oomScoreAdj",
         "consoleSize",
     },
+    "process.user": {"uid", "gid", "additionalGids", "umask"},
+    "hooks": set(hooks.KINDS),
     "linux": {
         "namespaces", "resources", "maskedPaths", "readonlyPaths", "devices", "sysctl", "cgroupsPath", "seccomp",
+        "rootfsPropagation",
     },
 }  # fmt: skip
+NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup")
 
 
 def check(config: dict[str, Any]) -> None:
@@ -87,12 +137,21 @@ def check(config: dict[str, Any]) -> None:
     if not str(config.get("ociVersion", "")).startswith("1."):
         raise errors.InvalidArgument(f"config.json is of ociVersion {config.get('ociVersion')!r}: 1.x is understood")
     for level, known in KNOWN.items():
-        part = config if level == "" else config.get(level, {})
+        part = config
+        for name in level.split(".") if level else ():
+            part = part.get(name) or {}
         for key in part:
             if key not in known and part[key]:
                 raise errors.Unsupported(
                     f"config.json asks for {level + '.' if level else ''}{key}, which is not supported yet"
                 )
+    for namespace in config["linux"]["namespaces"]:
+        if namespace["type"] not in NAMESPACES:
+            raise errors.Unsupported(f"config.json asks for a namespace {namespace['type']!r}, not supported yet")
+    if not any(entry["type"] == "mount" and not entry.get("path") for entry in config["linux"]["namespaces"]):
+        raise errors.Unsupported("config.json asks for no new mount namespace: another's root would be exchanged")
+    if (config["linux"].get("rootfsPropagation") or "private") not in ("private", "rprivate"):
+        raise errors.Unsupported("config.json asks for linux.rootfsPropagation: private and rprivate are supported")
     if not config["process"]["args"]:
         raise errors.InvalidArgument("config.json names no command: process.args is empty")
     if not config["process"]["cwd"].startswith("/"):

@@ -196,7 +196,7 @@ def enter(path: str, resources: Resources = NOTHING) -> steps.Plan:
     if not usable():
         return
     file = "tasks" if version() == 1 else "cgroup.procs"
-    for directory in _directories(path, resources):
+    for directory in directories(path, resources):
         yield steps.put(f"{directory}/{file}", "0", why="from here on what I use is counted as the container's")
 
 
@@ -204,7 +204,7 @@ def join(path: str, pid: steps.Symbol | int, resources: Resources = NOTHING) -> 
     """Another process goes in, with all its threads. Each call waits out an RCU grace period, 5 to 10 ms."""
     if not usable():
         return
-    for directory in _directories(path, resources):
+    for directory in directories(path, resources):
         yield steps.put(
             f"{directory}/cgroup.procs", steps.Text((pid,)), why="what it uses is counted as the container's"
         )
@@ -230,9 +230,9 @@ def remove(path: str) -> steps.Plan:
     """The cgroup at `path` is gone afterwards, with whatever ran in it. From the path alone, as often as one likes."""
     if not usable():
         return
-    directories = _directories(path, {"cpu": {"cpus": "all"}})
-    yield steps.call(empty, tuple(directories), why="a cgroup can be removed only when nothing runs in it")
-    for directory in directories:
+    everywhere = directories(path, {"cpu": {"cpus": "all"}})
+    yield steps.call(empty, tuple(everywhere), why="a cgroup can be removed only when nothing runs in it")
+    for directory in everywhere:
         yield steps.rmdir(directory, why="the container's limits and counters end with it")
 
 
@@ -263,7 +263,7 @@ def _create_v1(layout: Layout, path: str, limits: list[tuple[str, str]], resourc
             )
     if any(name.startswith("memory.memsw") for name, _ in limits) and not has_swap_limit():
         raise errors.Unsupported("this kernel counts no swap for cgroups; boot it with swapaccount=1")
-    for directory in _directories(path, resources):
+    for directory in directories(path, resources):
         if directory == f"{layout.mounts.get('cpuset')}{path}":
             yield from _cpusets(layout.mounts["cpuset"], path)
         yield steps.mkdir(directory, why="a cgroup of the container's own")
@@ -344,7 +344,7 @@ def _controller(file: str) -> str:
     return file.partition(".")[0]
 
 
-def _directories(path: str, resources: Resources) -> list[str]:
+def directories(path: str, resources: Resources) -> list[str]:
     """The cgroup's directory in each hierarchy that it needs, each once (cpu and cpuacct are often one)."""
     layout = detect()
     if layout.version == 2:

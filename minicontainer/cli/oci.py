@@ -1,0 +1,270 @@
+"""`oci`: an OCI runtime's command line, as runc's callers type it; also the program `minicontainer-runtime`.
+
+podman, docker, containerd, buildah and Slurm call a runtime by these words. What it refuses, it says on standard error
+and, where its caller asked so by --log, in a file; the caller reads that text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+from .. import __version__, cli, errors, files, host
+from ..kernel import cgroups
+from ..runtime import lifecycle, spec
+from . import Help, UsageError, sentence
+from .flags import Flag, parse, usage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Verb = tuple[Callable[["lifecycle.Runtime", dict[str, Any], list[str]], int], str, list[Flag]]
+
+FLAGS = [
+    Flag("--root", "root", "text", "where the state of its containers lies"),
+    Flag("--log", "log", "text", "write what went wrong into this file, too"),
+    Flag("--log-format", "log_format", "text", "of that file: text or json"),
+    Flag("--debug", "debug", "bool", "(accepted; there is nothing more to say)"),
+    Flag("--systemd-cgroup", "systemd", "bool", "cgroups by systemd: refused, not supported yet"),
+    Flag("--version -v", "version", "bool", "which runtime this is, for which specification"),
+]
+BUNDLE = [
+    Flag("-b --bundle", "bundle", "text", "the directory with config.json (default: this one)"),
+    Flag("--pid-file", "pid_file", "text", "write its pid there"),
+    Flag("--console-socket", "console_socket", "text", "hand its terminal to who listens there"),
+    Flag("--preserve-fds", "preserve_fds", "text", "more descriptors for its command: 0, more are not supported yet"),
+    Flag("--no-pivot", "no_pivot", "bool", "refused: a root without pivot_root(2) can be left"),
+]
+
+
+def main(arguments: list[str]) -> int:
+    """Do what was typed."""
+    values, words = parse("oci [FLAGS] COMMAND …", FLAGS, arguments, stop=True)
+    if values["version"]:
+        print(f"minicontainer-runtime version {__version__}\nspec: {spec.VERSION}")
+        return 0
+    if not words or words[0] not in VERBS:
+        raise UsageError(f"{usage('oci [FLAGS] COMMAND …', FLAGS)}\n\ncommands: {', '.join(VERBS)}")
+    if values.get("log_format", "text") not in ("text", "json"):
+        raise UsageError(f"--log-format {values['log_format']}: text or json")
+    try:
+        if values["systemd"]:
+            raise errors.Unsupported("--systemd-cgroup is not supported yet: leave it out, cgroups are made directly")
+        perform, shape, flags = VERBS[words[0]]
+        given, rest = parse(f"oci {words[0]} {shape}", flags, words[1:], stop="…" in shape)
+        wanted = shape.split()
+        most = 1 << 20 if "…" in shape else len(wanted)
+        if not len([word for word in wanted if word[0] not in "[…"]) <= len(rest) <= most:
+            raise UsageError(f"oci {words[0]} {shape}: not {len(rest)} words")
+        return perform(lifecycle.Runtime(values.get("root") or f"{host.run_root()}/oci"), given, rest)
+    except Help:
+        raise
+    except (errors.MiniContainerError, OSError) as error:
+        if values.get("log"):
+            note(values["log"], values.get("log_format", "text"), "error", said(error))
+        print(f"minicontainer-runtime: {said(error)}", file=sys.stderr)
+        return 1
+
+
+def console() -> None:
+    """The entry of the program `minicontainer-runtime`."""
+    sys.argv.insert(1, "oci")
+    cli.console()
+
+
+def said(error: Exception) -> str:
+    """An error in one line. Engines look for the kernel's own words in lower case, as Go prints them."""
+    text = sentence(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = text.replace(error.strerror, error.strerror.lower())
+    return text
+
+
+def note(path: str, form: str, level: str, text: str) -> None:
+    """One more line in the caller's log."""
+    from datetime import UTC, datetime
+
+    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    fields = {"level": level, "msg": text, "time": now}
+    line = json.dumps(fields) if form == "json" else f'time="{now}" level={level} msg={json.dumps(text)}'
+    with open(path, "a") as file:
+        file.write(f"{line}\n")
+
+
+def create(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """Make a container; its command waits."""
+    make(runtime, given, words[0])
+    return 0
+
+
+def make(runtime: lifecycle.Runtime, given: dict[str, Any], identifier: str, outlives: bool = True) -> int:
+    """Make a container from what was typed. Its pid."""
+    if given["no_pivot"]:
+        raise errors.Unsupported("--no-pivot is not supported: without pivot_root(2) the root can be left")
+    if given.get("preserve_fds", "0") != "0":
+        raise errors.Unsupported(f"--preserve-fds {given['preserve_fds']} is not supported yet: 0 is")
+    pid_file, console = given.get("pid_file", ""), given.get("console_socket", "")
+    return runtime.create(identifier, given.get("bundle", "."), pid_file, console, outlives)
+
+
+def run(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """create, start, wait, delete; killed, it takes its container with it. Returns the command's exit code."""
+    identifier = words[0]
+    pid = make(runtime, given, identifier, outlives=given["detach"])
+    if given["detach"]:
+        warn(runtime.start(identifier))
+        return 0
+    for number in set(signal.valid_signals()) - {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, lambda number, _: os.kill(pid, number))
+    try:
+        warn(runtime.start(identifier))
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    finally:
+        warn(runtime.delete(identifier, force=True))
+    return code if code >= 0 else 128 - code
+
+
+def execute(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """One more process in a container. Returns its exit code; with --detach, at once."""
+    identifier, *command = words
+    if bool(command) == ("process" in given):
+        raise UsageError("oci exec ID COMMAND …, or --process FILE: one of them says what to run")
+    if command:
+        process = {**runtime.config(identifier)["process"], "args": command, "terminal": given["tty"]}
+    else:
+        with open(given["process"]) as file:
+            process = json.load(file)
+    pid_file, console = given.get("pid_file", ""), given.get("console_socket", "")
+    pid = runtime.enter(identifier, process, pid_file, console, given["detach"])
+    if given["detach"]:
+        return 0
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code if code >= 0 else 128 - code
+
+
+def ps(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """The pids of its processes."""
+    pids = cgroups.processes(runtime.cgroup(words[0]))
+    print(json.dumps(pids) if given.get("format") == "json" else "\n".join(map(str, pids)))
+    return 0
+
+
+def pause(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """Hold it still."""
+    cgroups.freeze(runtime.cgroup(words[0]))
+    return 0
+
+
+def resume(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """Let it go on."""
+    cgroups.thaw(runtime.cgroup(words[0]))
+    return 0
+
+
+def update(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """Other limits."""
+    if "resources" not in given:
+        raise UsageError("oci update --resources FILE ID: a file, or - for standard input")
+    text = sys.stdin.read() if given["resources"] == "-" else files.read(given["resources"]).decode()
+    runtime.update(words[0], json.loads(text))
+    return 0
+
+
+def start(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """Let its command begin."""
+    warn(runtime.start(words[0]))
+    return 0
+
+
+def state(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """Its state, as JSON."""
+    print(json.dumps(runtime.state(words[0]), indent=2))
+    return 0
+
+
+def listing(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """All that are there."""
+    found = runtime.all()
+    form = given.get("format", "table")
+    if form == "json":
+        print(json.dumps(found))
+    elif form == "table" and not given["quiet"]:
+        from . import table
+
+        rows = [[one["id"], str(one["pid"]), one["status"], one["bundle"]] for one in found]
+        print(table.show(["ID", "PID", "STATUS", "BUNDLE"], rows))
+    elif given["quiet"]:
+        print("".join(f"{one['id']}\n" for one in found), end="")
+    else:
+        raise UsageError(f"--format {form}: table or json")
+    return 0
+
+
+def kill(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """Send it a signal, by number or name; TERM, if none is said."""
+    runtime.kill(words[0], signal_of(words[1] if len(words) > 1 else "TERM"), given["all"])
+    return 0
+
+
+def signal_of(word: str) -> int:
+    """15, TERM, SIGTERM, sigterm."""
+    try:
+        return int(signal.Signals(int(word)))
+    except ValueError:
+        pass
+    try:
+        return int(signal.Signals[f"SIG{word.upper().removeprefix('SIG')}"])
+    except KeyError:
+        raise UsageError(f"unknown signal {word!r}: say 15, TERM or SIGTERM") from None
+
+
+def delete(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """Remove it."""
+    warn(runtime.delete(words[0], given["force"]))
+    return 0
+
+
+def example(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """A config.json to begin with."""
+    path = os.path.join(given.get("bundle", "."), "config.json")
+    with open(path, "x") as file:
+        json.dump(spec.default(), file, indent=2)
+    return 0
+
+
+def warn(failed: list[str]) -> None:
+    """Say what did not go well and does not matter."""
+    for text in failed:
+        print(f"minicontainer-runtime: warning: {text}", file=sys.stderr)
+
+
+VERBS: dict[str, Verb] = {
+    "create": (create, "ID", BUNDLE),
+    "start": (start, "ID", []),
+    "run": (run, "ID", [*BUNDLE, Flag("-d --detach", "detach", "bool", "leave it alone once it runs")]),
+    "state": (state, "ID", []),
+    "list": (
+        listing, "", [
+            Flag("-f --format", "format", "text", "table or json"), Flag("-q --quiet", "quiet", "bool", "ids only"),
+        ],
+    ),
+    "kill": (kill, "ID [SIGNAL]", [Flag("-a --all", "all", "bool", "all its processes")]),
+    "delete": (delete, "ID", [Flag("-f --force", "force", "bool", "kill it first; no error if it is not there")]),
+    "exec": (
+        execute, "ID [COMMAND …]", [
+            Flag("-p --process", "process", "text", "what to run: the spec's process, as JSON in this file"),
+            Flag("-d --detach", "detach", "bool", "leave it alone once it runs"),
+            Flag("-t --tty", "tty", "bool", "a terminal of its own, for --console-socket"),
+            *BUNDLE[1:3],
+        ],
+    ),
+    "ps": (ps, "ID", [Flag("-f --format", "format", "text", "json, or a line each")]),
+    "pause": (pause, "ID", []),
+    "resume": (resume, "ID", []),
+    "update": (update, "ID", [Flag("-r --resources", "resources", "text", "the spec's linux.resources: FILE or -")]),
+    "spec": (example, "", [Flag("-b --bundle", "bundle", "text", "the directory to write config.json into")]),
+}  # fmt: skip

@@ -1,0 +1,330 @@
+"""The operations of an OCI runtime: create, start, state, kill, delete (runtime.md, Operations).
+
+    <root>/<id>/    made first, removed last: an id is taken by one mkdir(2)
+        config.json the bundle's, as it was at `create`
+        state.json  its process: pid and start time; its bundle; once it has been written, it is created
+        fifo        where the process waits to be started (fifo(7)); gone once it has been
+
+create                                  the process (init.py)
+mkdir, mkfifo
+fork, and all that launch.py says ────▶ all but its command
+     ◀──────────────────── "created" ── read the fifo
+state.json, the pid file; ends
+                                        its parent is now whoever takes orphans: containerd's shim, conmon, init
+start: one byte into the fifo ────────▶ execve
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+
+from .. import errors, files, steps
+from ..kernel import cgroups
+from . import enter, hooks, launch, spec, state, waiting
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing: 4 ms of every start
+    from typing import Any
+
+    Config = dict[str, Any]
+
+IDS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")  # as runc has it
+
+
+class Runtime:
+    """The containers whose state lies below `root`."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def place(self, identifier: str) -> str:
+        """A container's directory. Raises InvalidArgument for an id that cannot be one."""
+        if not identifier or not IDS.issuperset(identifier) or identifier in (".", "..") or len(identifier) > 1024:
+            raise errors.InvalidArgument(f"invalid container ID {identifier!r}: use letters, digits and `_+-.`")
+        return f"{self.root}/{identifier}"
+
+    # From a bundle to a running command
+
+    def create(
+        self, identifier: str, bundle: str, pid_file: str = "", console_socket: str = "", outlives: bool = True
+    ) -> int:
+        """Make a container from the bundle in that directory; its command waits to be started. Returns its pid.
+
+        Unless it `outlives` us, it ends with us, its parent. A terminal's master goes to who listens at
+        `console_socket`. Raises Conflict if the id is taken, InvalidArgument and Unsupported for a config.json that
+        will not do, and whatever keeps it from being ready: nothing is left then.
+        """
+        place, bundle = self.place(identifier), os.path.realpath(bundle)
+        taken = f"container with id exists already: {identifier}; delete it first"
+        if os.path.exists(place):
+            raise errors.Conflict(taken)
+        config = read(bundle)
+        check_console(config["process"], console_socket)
+        linux = config["linux"]
+        linux["cgroupsPath"] = own_cgroup(linux.get("cgroupsPath") or identifier)
+        if not any(namespace["type"] == "cgroup" for namespace in linux["namespaces"]):
+            show_own_cgroup(config)
+        if linux["resources"].get("devices"):  # config-linux.md, Default Devices: those are always there
+            linux["resources"]["devices"] += cgroups.default_devices()[1:]
+        os.makedirs(self.root, 0o700, exist_ok=True)
+        try:
+            os.mkdir(place, 0o700)
+        except FileExistsError:
+            raise errors.Conflict(taken) from None
+        try:
+            files.write(f"{place}/config.json", json.dumps(config).encode())
+            os.mkfifo(f"{place}/fifo", 0o600)
+            described = {"ociVersion": spec.VERSION, "id": identifier, "status": "creating", "bundle": bundle}
+            described["annotations"] = config["annotations"]
+            values = launch.values()
+            values[launch.VALUES.name] = values
+            root = os.path.join(bundle, config["root"]["path"])
+            held = waiting.Held(f"{place}/fifo", described, outlives)
+            first = [steps.call(run_hooks, config, ("prestart", "createRuntime"), described, steps.PID, why=HOOKS)]
+            steps.execute(launch.plan(config, root, True, False, first, held), values)
+            pid = int(values["pid"])
+            if console_socket:
+                hand_over(console_socket, values["master"])
+            known = {**described, "pid": pid, "start_time": state.start_time(pid)}
+            files.write(f"{place}/state.json", json.dumps(known).encode())
+            if pid_file:
+                files.write(pid_file, str(pid).encode())
+            return pid
+        except BaseException:
+            self.take_down(place, config)
+            raise
+
+    def start(self, identifier: str) -> list[str]:
+        """Let a created container's command begin. Returns what went wrong with its poststart hooks.
+
+        Raises Conflict if it has begun, or has ended, before.
+        """
+        known = self.state(identifier)
+        if known["status"] != "created":
+            raise errors.Conflict(f"cannot start container {identifier}: it is {known['status']}, not created")
+        place = self.place(identifier)
+        try:
+            fifo = os.open(f"{place}/fifo", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.ENXIO, errno.ENOENT):
+                raise
+            raise errors.Conflict(f"cannot start container {identifier}: its process has just ended") from None
+        os.write(fifo, b"!")
+        os.close(fifo)
+        files.unlink(f"{place}/fifo")
+        return afterwards(self.config(identifier), "poststart", {**known, "status": "running"})
+
+    def enter(
+        self, identifier: str, process: Config, pid_file: str = "", console_socket: str = "", outlives: bool = False
+    ) -> int:
+        """One more process in a container that runs, as the spec describes one. Returns its pid, a child of ours.
+
+        Raises as `create` does, and Conflict for a container that does not run.
+        """
+        known, config = self.state(identifier), self.config(identifier)
+        if known["status"] != "running":
+            raise errors.Conflict(f"cannot exec in container {identifier}: it is {known['status']}")
+        process = spec.complete_process(process)
+        check_console(process, console_socket)
+        spec.check({**config, "process": process})
+        values = launch.values()
+        values[launch.VALUES.name] = values
+        started = self.started(identifier)
+        steps.execute(enter.plan(config, process, known["pid"], started, outlives), values)
+        if console_socket:
+            hand_over(console_socket, values["master"])
+        if pid_file:
+            files.write(pid_file, str(values["pid"]).encode())
+        return int(values["pid"])
+
+    # What is there
+
+    def config(self, identifier: str) -> Config:
+        """The config that it was created with."""
+        config: Config = json.loads(files.read(f"{self.place(identifier)}/config.json"))
+        return config
+
+    def state(self, identifier: str) -> dict[str, Any]:
+        """Its state as runtime.md has it. Raises ContainerNotFound."""
+        place = self.place(identifier)
+        try:
+            known: dict[str, Any] = json.loads(files.read(f"{place}/state.json"))
+        except FileNotFoundError:
+            if not os.path.isdir(place):
+                raise errors.ContainerNotFound(f"container does not exist: {identifier}") from None
+            return {"ociVersion": spec.VERSION, "id": identifier, "status": "creating", "pid": 0, "bundle": ""}
+        started = known.pop("start_time")
+        if not state.alive(known["pid"], started):
+            return {**known, "status": "stopped", "pid": 0}
+        if os.path.exists(f"{place}/fifo"):
+            return {**known, "status": "created"}
+        frozen = cgroups.is_frozen(self.config(identifier)["linux"]["cgroupsPath"])
+        return {**known, "status": "paused" if frozen else "running"}
+
+    def all(self) -> list[dict[str, Any]]:
+        """The state of each that is there."""
+        found = []
+        for name in sorted(os.listdir(self.root)) if os.path.isdir(self.root) else ():
+            try:
+                found.append(self.state(name))
+            except errors.ContainerNotFound:
+                pass  # deleted meanwhile
+        return found
+
+    def cgroup(self, identifier: str) -> str:
+        """The path of its cgroup. Raises ContainerNotFound, and Conflict if it does not run."""
+        if self.state(identifier)["status"] not in ("created", "running", "paused"):
+            raise errors.Conflict(f"container {identifier} is not running")
+        path: str = self.config(identifier)["linux"]["cgroupsPath"]
+        return path
+
+    def update(self, identifier: str, resources: dict[str, Any]) -> None:
+        """Other limits, as the spec's linux.resources has them; what is not named stays. Raises as `create` does."""
+        path, config = self.cgroup(identifier), self.config(identifier)
+        before = config["linux"]["resources"]
+        wanted = {name: value for name, value in spec.meant(resources).items() if name != "devices"}
+        after = {name: {**before.get(name, {}), **value} for name, value in wanted.items()}
+        steps.execute(cgroups.update(path, before, after), {})
+        config["linux"]["resources"] = {**before, **after}
+        files.write(f"{self.place(identifier)}/config.json", json.dumps(config).encode())
+
+    # To its end
+
+    def kill(self, identifier: str, number: int, everyone: bool = False) -> None:
+        """Send its process a signal; `everyone`: all processes of its cgroup. Raises Conflict if it does not run."""
+        known = self.state(identifier)
+        if everyone:
+            for pid in cgroups.processes(self.config(identifier)["linux"]["cgroupsPath"]):
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    pass
+            return
+        if known["status"] not in ("created", "running", "paused"):
+            raise errors.Conflict(f"cannot kill container {identifier}: container not running")
+        process = state.hold(known["pid"], self.started(identifier))
+        try:
+            signal.pidfd_send_signal(process, number)
+        finally:
+            os.close(process)
+
+    def started(self, identifier: str) -> int:
+        """When its process did, in the kernel's clock ticks."""
+        return int(json.loads(files.read(f"{self.place(identifier)}/state.json"))["start_time"])
+
+    def delete(self, identifier: str, force: bool = False) -> list[str]:
+        """Remove one that has stopped; with `force`, whatever it is, and whether or not it is there.
+
+        Returns what went wrong with its poststop hooks. Raises ContainerNotFound, Conflict.
+        """
+        place = self.place(identifier)
+        try:
+            known = self.state(identifier)
+        except errors.ContainerNotFound:
+            if force:
+                return []
+            raise
+        if known["status"] != "stopped" and not force:
+            raise errors.Conflict(f"cannot delete container {identifier} that is not stopped: it is {known['status']}")
+        try:
+            config = self.config(identifier)
+        except FileNotFoundError:  # killed before it was written: nothing else was done
+            files.remove_tree(place)
+            return []
+        self.take_down(place, config)
+        return afterwards(config, "poststop", {**known, "status": "stopped", "pid": 0})
+
+    def take_down(self, place: str, config: Config) -> None:
+        """The reverse of `create`, from the config alone, as often as one likes: kills what runs in its cgroup."""
+        steps.execute(cgroups.remove(config["linux"]["cgroupsPath"]), {})
+        files.remove_tree(place)
+
+
+HOOKS = "the caller's own programs: docker's network is plugged in by one"
+
+
+def read(bundle: str) -> Config:
+    """A bundle's config.json, checked and whole. Raises InvalidArgument, Unsupported."""
+    try:
+        config = json.loads(files.read(f"{bundle}/config.json"))
+    except FileNotFoundError:
+        raise errors.InvalidArgument(f"{bundle} is no bundle: it has no config.json") from None
+    except ValueError as error:
+        raise errors.InvalidArgument(f"{bundle}/config.json is no JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise errors.InvalidArgument(f"{bundle}/config.json is no object")
+    config = spec.complete(config)
+    spec.check(config)
+    return config
+
+
+def check_console(process: Config, console_socket: str) -> None:
+    """Raise InvalidArgument where there is a terminal and nobody to give it to, or the other way round."""
+    if process.get("terminal") and not console_socket:
+        raise errors.InvalidArgument("process.terminal is set: --console-socket says who gets the terminal")
+    if console_socket and not process.get("terminal"):
+        raise errors.InvalidArgument("process.terminal is not set: there is no terminal for --console-socket")
+
+
+def own_cgroup(path: str) -> str:
+    """The path of its cgroup, from the top. All that runs in it is the container's, so it may be nobody else's."""
+    path = os.path.normpath(f"/{path.lstrip('/')}")
+    if path == "/" or ":" in path:
+        raise errors.Unsupported(f"linux.cgroupsPath {path!r}: the path of a cgroup of its own is supported")
+    if cgroups.processes(path):
+        raise errors.Conflict(f"linux.cgroupsPath {path}: processes are in it already, which would end with it")
+    return path
+
+
+def show_own_cgroup(config: Config) -> None:
+    """Where no cgroup namespace hides what others have, a mount of type cgroup becomes bind mounts of its own one."""
+    layout, path, mounts = cgroups.detect(), config["linux"]["cgroupsPath"], []
+    for entry in config["mounts"]:
+        if entry["type"] != "cgroup":
+            mounts.append(entry)
+            continue
+        top, options = entry["destination"], [*(entry.get("options") or []), "bind"]
+        if layout.version == 2:
+            mounts.append(spec.mount(top, "bind", layout.mounts[""] + path, options))
+            continue
+        mounts.append(spec.mount(top, "tmpfs", "tmpfs", ["nosuid", "nodev", "noexec", "mode=755"]))
+        for directory in cgroups.directories(path, config["linux"]["resources"]):
+            name = os.path.basename(directory.removesuffix(path))
+            mounts.append(spec.mount(f"{top}/{name}", "bind", directory, options))
+        if "ro" in options:
+            config["linux"]["readonlyPaths"].append(top)  # after what is mounted below it
+    config["mounts"] = mounts
+
+
+def run_hooks(config: Config, kinds: tuple[str, ...], said: dict[str, Any], pid: int) -> None:
+    """Run a config's hooks of these kinds, in the host's namespaces. Raises for the first that fails."""
+    for kind in kinds:
+        hooks.run((config.get("hooks") or {}).get(kind) or [], {**said, "pid": pid})
+
+
+def afterwards(config: Config, kind: str, said: dict[str, Any]) -> list[str]:
+    """Run the hooks that can keep nothing from happening any more. Returns a sentence for each that fails."""
+    failed = []
+    for hook in (config.get("hooks") or {}).get(kind) or []:
+        try:
+            hooks.run([hook], said)
+        except errors.MiniContainerError as error:
+            failed.append(str(error))
+    return failed
+
+
+def hand_over(path: str, master: int) -> None:
+    """Send a terminal's master to who listens at the console socket (runc's docs/terminals.md)."""
+    import _socket as socket
+    import array
+
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        end.connect(path)
+        end.sendmsg([b"/dev/ptmx"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [master]))])
+    finally:
+        end.close()
+        os.close(master)

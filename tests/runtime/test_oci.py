@@ -1,0 +1,354 @@
+"""`oci`, the runtime's own command line, as an engine types it; the kernel says whether it is true."""
+
+import array
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minicontainer.kernel import cgroups
+from minicontainer.runtime import spec, state
+from tests.conftest import CHECKOUT
+
+pytestmark = [pytest.mark.root, pytest.mark.needs("busybox")]
+
+
+class Engine:
+    """Whoever drives a runtime: a folder for its state, and a bundle."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state, self.bundle, self.log = folder / "state", folder / "bundle", folder / "log.json"
+        (self.bundle / "rootfs/bin").mkdir(parents=True)
+        shutil.copy(shutil.which("busybox") or "", self.bundle / "rootfs/bin/busybox")
+        for name in ("sh", "sleep", "cat", "readlink", "touch", "tty"):
+            (self.bundle / "rootfs/bin" / name).symlink_to("busybox")
+        self.config = spec.default()
+        self.config["linux"]["cgroupsPath"] = f"/minicontainer-test-{os.getpid()}/c"
+        self.command("sleep", "1000")
+
+    def command(self, *words: str, **process: Any) -> None:
+        """What it shall run, and how."""
+        self.config["process"] |= {"args": list(words), **process}
+        self.write()
+
+    def write(self) -> None:
+        """Write config.json as it is now."""
+        (self.bundle / "config.json").write_text(json.dumps(self.config))
+
+    def words(self, *words: str) -> list[str]:
+        """A command line of the runtime."""
+        log = ["--log", str(self.log), "--log-format", "json"]
+        return [sys.executable, "-m", "minicontainer", "oci", "--root", str(self.state), *log, *words]
+
+    def __call__(self, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        more = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+        return subprocess.run(self.words(*words), text=True, timeout=60, cwd=CHECKOUT, **more)
+
+    def create(self, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        """`create c`, which must go well. Its command's output goes nowhere."""
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": None}
+        return self("create", "--bundle", str(self.bundle), *words, "c", check=True, **{**quiet, **more})
+
+    def status(self, name: str = "c") -> dict[str, Any]:
+        """What `state` says."""
+        told: dict[str, Any] = json.loads(self("state", name, check=True).stdout)
+        return told
+
+    def until(self, status: str) -> dict[str, Any]:
+        """Wait for it to be so."""
+        for _ in range(500):
+            told = self.status()
+            if told["status"] == status:
+                return told
+            time.sleep(0.02)
+        raise AssertionError(f"still {told['status']}")
+
+    def cgroups(self) -> list[str]:
+        """The directories of its cgroup that there are."""
+        mounts = cgroups.detect().mounts.values()
+        return [f"{mount}{self.config['linux']['cgroupsPath']}" for mount in mounts if os.path.isdir(
+            f"{mount}{self.config['linux']['cgroupsPath']}")]  # fmt: skip
+
+    def left(self) -> list[str]:
+        """Every trace of it."""
+        return [*self.cgroups(), *(map(str, self.state.iterdir()) if self.state.exists() else ())]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = Engine(tmp_path)
+    yield engine
+    engine("delete", "--force", "c")
+    assert engine.left() == []
+    for mount in cgroups.detect().mounts.values():
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(f"{mount}{engine.config['linux']['cgroupsPath']}"))
+
+
+def program(pid: int) -> str:
+    """Which program a process is."""
+    return os.readlink(f"/proc/{pid}/exe")
+
+
+def test_created_it_waits_in_its_namespaces_and_started_it_is_its_command(engine: Engine, tmp_path: Path) -> None:
+    engine.create("--pid-file", str(tmp_path / "pid"))
+    told = engine.status()
+    pid = told["pid"]
+    assert told["status"] == "created" and told["bundle"] == str(engine.bundle) and told["id"] == "c"
+    assert (tmp_path / "pid").read_text() == str(pid)
+    ours = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "mnt", "uts", "ipc", "net")}
+    assert [kind for kind, here in ours.items() if os.readlink(f"/proc/{pid}/ns/{kind}") == here] == []
+    assert os.stat(f"/proc/{pid}/root").st_ino == os.stat(engine.bundle / "rootfs").st_ino
+    assert pid in cgroups.processes(engine.config["linux"]["cgroupsPath"])
+    assert program(pid) != "/bin/busybox"
+    assert engine("delete", "c").returncode == 1, "it has not stopped"
+    engine("start", "c", check=True)
+    assert engine.until("running")["pid"] == pid
+    while program(pid) != "/bin/busybox":  # as its own root has it
+        assert state.start_time(pid)
+    assert engine("start", "c").returncode == 1
+    engine("kill", "c", "KILL", check=True)
+    assert engine.until("stopped")["pid"] == 0
+    assert engine("kill", "c").returncode == 1
+    engine("delete", "c", check=True)
+    assert engine.left() == []
+    assert engine("state", "c").returncode == engine("delete", "c").returncode == 1
+    assert engine("delete", "--force", "c").returncode == 0
+
+
+def hook(log: Path, name: str, *more: str) -> dict[str, Any]:
+    """One that notes its name, its mount namespace, and the state that it got. Of the host's programs."""
+    script = f"{{ echo {name}; readlink /proc/self/ns/mnt; cat; echo; }} >> {log}; {' '.join(more)}"
+    return {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}
+
+
+def test_hooks_in_their_order_and_namespaces(engine: Engine, tmp_path: Path) -> None:
+    log = tmp_path / "hooks"
+    engine.config["hooks"] = {
+        kind: [hook(log, kind)] for kind in ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+    } | {"startContainer": [hook(Path("/inside"), "startContainer")]}
+    engine.config["annotations"] = {"a": "b"}
+    engine.write()
+    engine.create()
+    pid = engine.status()["pid"]
+    inside = os.readlink(f"/proc/{pid}/ns/mnt")
+    assert not (engine.bundle / "rootfs/inside").exists()
+    engine("start", "c", check=True)
+    engine("kill", "c", "9", check=True)
+    engine.until("stopped")
+    engine("delete", "c", check=True)
+    lines = log.read_text().splitlines()
+    here = os.readlink("/proc/self/ns/mnt")
+    assert lines[0::3] == ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]
+    assert lines[1::3] == [here, here, inside, here, here]
+    told = [json.loads(line) for line in lines[2::3]]
+    assert [one["pid"] for one in told] == [pid, pid, pid, pid, 0]
+    assert [one["status"] for one in told] == ["creating", "creating", "creating", "running", "stopped"]
+    assert all(one["annotations"] == {"a": "b"} and one["id"] == "c" for one in told)
+    name, where, said = (engine.bundle / "rootfs/inside").read_text().splitlines()
+    assert (name, where, json.loads(said)["pid"]) == ("startContainer", inside, pid)
+
+
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
+def test_a_hook_that_fails_leaves_nothing(engine: Engine, tmp_path: Path, kind: str) -> None:
+    engine.config["hooks"] = {kind: [hook(tmp_path / "hooks", kind, "exit 3")]}
+    engine.write()
+    done = engine("create", "--bundle", str(engine.bundle), "c")
+    assert done.returncode == 1 and "/bin/sh failed: exit code 3" in done.stderr
+    assert engine.left() == []
+    pid = json.loads((tmp_path / "hooks").read_text().splitlines()[2])["pid"]
+    assert not state.alive(pid, state.start_time(pid) or 0)
+
+
+def test_a_hook_has_its_time(engine: Engine) -> None:
+    engine.config["hooks"] = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]}
+    engine.write()
+    done = engine("create", "--bundle", str(engine.bundle), "c")
+    assert done.returncode == 1 and "longer than 1 s" in done.stderr
+
+
+def test_poststop_hooks_keep_nothing_from_being_deleted(engine: Engine) -> None:
+    engine.config["hooks"] = {"poststop": [{"path": "/nosuch"}, {"path": "/bin/false"}]}
+    engine.write()
+    engine.create()
+    done = engine("delete", "--force", "c")
+    assert done.returncode == 0 and "/nosuch" in done.stderr and "/bin/false failed" in done.stderr
+    assert engine.left() == []
+
+
+def test_killed_in_the_middle_it_takes_its_child_along_and_is_deleted(engine: Engine, tmp_path: Path) -> None:
+    log = tmp_path / "hooks"
+    engine.config["hooks"] = {"createRuntime": [hook(log, "createRuntime", "exec sleep 1000")]}
+    engine.write()
+    creating = subprocess.Popen(engine.words("create", "--bundle", str(engine.bundle), "c"), cwd=CHECKOUT)
+    while not log.exists() or len(log.read_text().splitlines()) < 3:
+        assert creating.poll() is None
+        time.sleep(0.01)
+    child = json.loads(log.read_text().splitlines()[2])["pid"]
+    assert engine.status()["status"] == "creating"
+    [sleeper] = [int(pid) for pid in Path(f"/proc/{creating.pid}/task/{creating.pid}/children").read_text().split()
+                 if int(pid) != child]  # fmt: skip
+    creating.kill()
+    creating.wait()
+    os.kill(sleeper, signal.SIGKILL)
+    while state.alive(child, state.start_time(child) or 0):
+        time.sleep(0.01)
+    assert engine("delete", "--force", "c").returncode == 0
+
+
+def mounts(bundle: Path) -> list[str]:
+    """The host's root, with its propagation, and what is mounted in the bundle."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if line.split()[4] == "/" or line.split()[4].startswith(str(bundle))]
+
+
+def without(*path: str, **more: Any) -> Callable[[dict[str, Any]], None]:
+    """Change a config: set what is at `path` to `value`."""
+
+    def change(config: dict[str, Any]) -> None:
+        for name in path[:-1]:
+            config = config[name]
+        config[path[-1]] = more["value"]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without("ociVersion", value="2.0.0"), "2.0.0"),
+        (without("process", value=None), "has no process"),
+        (without("process", "args", value=[]), "process.args is empty"),
+        (without("process", "cwd", value="tmp"), "not an absolute path"),
+        (without("process", "terminal", value=True), "--console-socket"),
+        (without("process", "apparmorProfile", value="x"), "process.apparmorProfile"),
+        (without("linux", "intelRdt", value={"closID": "x"}), "linux.intelRdt"),
+        (without("linux", "namespaces", value=[{"type": "mount"}, {"type": "time"}]), "'time'"),
+        (without("linux", "namespaces", value=[{"type": "pid"}]), "mount namespace"),
+        (without("linux", "namespaces", value=[{"type": "mount", "path": "/proc/1/ns/mnt"}]), "mount namespace"),
+        (without("linux", "cgroupsPath", value="/"), "cgroupsPath"),
+        (without("linux", "cgroupsPath", value="/a/../.."), "cgroupsPath"),
+        (without("linux", "cgroupsPath", value="system.slice:docker:x"), "cgroupsPath"),
+        (without("hooks", value={"before": [{"path": "/bin/true"}]}), "hooks.before"),
+        (without("root", "path", value="nosuch"), "nosuch"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_by_name(engine: Engine, change: Callable[[Any], None], said: str) -> None:
+    cgroup = engine.config["linux"]["cgroupsPath"]
+    before = mounts(engine.bundle)
+    change(engine.config)
+    engine.write()
+    done = engine("create", "--bundle", str(engine.bundle), "c")
+    assert done.returncode == 1 and said in done.stderr, done.stderr
+    assert json.loads(engine.log.read_text().splitlines()[-1])["msg"] in done.stderr
+    assert mounts(engine.bundle) == before
+    engine.config["linux"]["cgroupsPath"] = cgroup
+    assert engine.left() == []
+
+
+def test_flags_that_are_not_supported_are_refused(engine: Engine) -> None:
+    for words in (["create", "--no-pivot"], ["create", "--preserve-fds", "2"], ["create", "--keyring"]):
+        assert engine(*words, "--bundle", str(engine.bundle), "c").returncode != 0
+    assert engine("--systemd-cgroup", "list").returncode == 1
+    assert engine("create", "--bundle", str(engine.bundle), "../c").returncode == 1
+    assert engine("create", "--bundle", str(engine.bundle / "rootfs"), "c").returncode == 1
+    assert engine.left() == []
+
+
+def test_a_cgroup_that_others_are_in_is_not_taken(engine: Engine) -> None:
+    engine.create()
+    other = engine("create", "--bundle", str(engine.bundle), "other")
+    assert other.returncode == 1 and "processes are in it already" in other.stderr
+    again = engine("create", "--bundle", str(engine.bundle), "c")
+    assert again.returncode == 1 and "exists already" in again.stderr
+    assert engine.status()["status"] == "created"
+
+
+@pytest.mark.parametrize(("command", "said"), [
+    ("nosuch", "no such file or directory"), ("/nosuch", "no such file or directory"), ("/bin", "permission denied"),
+])  # fmt: skip
+def test_a_command_that_cannot_be_is_said_at_once_in_the_engines_words(engine: Engine, command: str, said: str) -> None:
+    engine.command(command)
+    assert engine("create", "--bundle", str(engine.bundle), "c").returncode == 1
+    entry = json.loads(engine.log.read_text())
+    assert entry["level"] == "error" and said in entry["msg"]
+    assert engine.left() == []
+
+
+def test_exec_goes_inside_and_one_that_is_left_alone_outlives_us(engine: Engine, tmp_path: Path) -> None:
+    engine.create()
+    assert "it is created" in engine("exec", "c", "true").stderr
+    engine("start", "c", check=True)
+    pid = engine.status()["pid"]
+    assert engine("exec", "c", "readlink", "/proc/self/ns/net").stdout.strip() == os.readlink(f"/proc/{pid}/ns/net")
+    assert engine("exec", "c", "sh", "-c", "exit 3").returncode == 3
+    process = {**engine.config["process"], "args": ["sleep", "1000"], "user": {"uid": 7, "gid": 8}}
+    (tmp_path / "process").write_text(json.dumps(process))
+    words = ["--process", str(tmp_path / "process"), "--detach", "--pid-file", str(tmp_path / "pid")]
+    engine("exec", *words, "c", check=True, stdout=subprocess.DEVNULL, stderr=None)
+    other = int((tmp_path / "pid").read_text())
+    assert os.stat(f"/proc/{other}").st_uid == 7
+    assert os.readlink(f"/proc/{other}/ns/pid") == os.readlink(f"/proc/{pid}/ns/pid")
+    assert set(json.loads(engine("ps", "--format", "json", "c").stdout)) == {pid, other}
+    assert engine("exec", "c", "nosuch").returncode == 1
+
+
+def test_limits_change_and_it_is_held_still(engine: Engine) -> None:
+    engine.config["linux"]["resources"] = {"pids": {"limit": 20}, "cpu": {"shares": 0}}
+    engine.create()
+    engine("start", "c", check=True)
+    engine("update", "--resources", "-", "c", stdin=None, input='{"pids": {"limit": 10}}', check=True)
+    [limit] = [path for path in (Path(directory, "pids.max") for directory in engine.cgroups()) if path.exists()]
+    assert limit.read_text() == "10\n"
+    engine("pause", "c", check=True)
+    assert engine.status()["status"] == "paused" and cgroups.is_frozen(engine.config["linux"]["cgroupsPath"])
+    engine("resume", "c", check=True)
+    assert engine.status()["status"] == "running"
+    engine("kill", "--all", "c", "KILL", check=True)
+    engine.until("stopped")
+
+
+def test_the_terminal_is_handed_over(engine: Engine, tmp_path: Path) -> None:
+    engine.command("tty", terminal=True)
+    os.symlink(tmp_path, short := f"/tmp/minicontainer-test-{os.getpid()}")  # a socket's path is short (unix(7))
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(f"{short}/console")
+        listener.listen()
+        engine.create("--console-socket", f"{short}/console")
+    finally:
+        os.unlink(short)
+    end, _ = listener.accept()
+    _, beside, _, _ = end.recvmsg(100, socket.CMSG_SPACE(4))
+    [master] = array.array("i", beside[0][2])
+    engine("start", "c", check=True)
+    assert os.read(master, 100) == b"/dev/pts/0\r\n"
+    for descriptor in (end, listener):
+        descriptor.close()
+    os.close(master)
+
+
+def test_run_waits_and_killed_it_takes_its_container_along(engine: Engine) -> None:
+    engine.command("sh", "-c", "echo hello; exit 5")
+    done = engine("run", "--bundle", str(engine.bundle), "c")
+    assert (done.stdout, done.returncode) == ("hello\n", 5)
+    assert engine.left() == []
+    engine.command("sleep", "1000")
+    running = subprocess.Popen(engine.words("run", "--bundle", str(engine.bundle), "c"), cwd=CHECKOUT)
+    while not (engine.state / "c/state.json").exists() or engine.status()["status"] != "running":
+        assert running.poll() is None
+        time.sleep(0.02)
+    running.kill()
+    running.wait()
+    engine.until("stopped")
+    engine("delete", "c", check=True)
