@@ -138,7 +138,10 @@ def cables(record: Record, bridges: set[str]) -> list[spoofing.Cable]:
     identifier = record["id"]
     found = record.get("ends", {}).items()
     ends = [end for name, end in found if name in bridges and "mac" in end]  # an earlier version noted none
-    return [(identifier, cable(identifier, end["device"]), end["mac"], end["address"]) for end in ends]
+    return [
+        (identifier, cable(identifier, end["device"]), end["mac"], end["address"], end.get("address6", ""))
+        for end in ends
+    ]
 
 
 def plug_in(plug: Plug, identifier: str) -> steps.Plan:

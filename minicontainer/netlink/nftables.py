@@ -544,8 +544,9 @@ def ifname_pair_in(name: str) -> Expression:
 # What a frame says of its sender: base, offset and length; in ARP (RFC 826) the protocol's sender is an IPv4 address.
 _SENDER = {
     "ether saddr": (0, 6, 6), "ip saddr": (1, 12, 4), "arp saddr ether": (1, 8, 6), "arp saddr ip": (1, 14, 4),
+    "ip6 saddr": (1, 8, 16),
 }  # fmt: skip
-_ETHER_TYPES = {"ip": 0x0800, "arp": 0x0806, "8021q": 0x8100, "8021ad": 0x88A8}  # linux/if_ether.h
+_ETHER_TYPES = {"ip": 0x0800, "arp": 0x0806, "8021q": 0x8100, "ip6": 0x86DD, "8021ad": 0x88A8}  # linux/if_ether.h
 
 
 def protocol_is(name: str) -> Expression:
@@ -556,8 +557,8 @@ def protocol_is(name: str) -> Expression:
 def sender_not_among(name: str, *fields: str, nobody: str = "") -> Expression:
     """`iifname . ether saddr . ip saddr != @name`: who sends by this device is not in the set.
 
-    With `nobody`, an address that the last field may have as well: `ip saddr != 0.0.0.0` before. A field of ip or arp
-    is looked for in such frames only, which nft(8) sees to, and leaves out when it prints.
+    With `nobody`, "0.0.0.0" or "::", the last field may say that as well: `ip saddr != 0.0.0.0` before. A field of ip
+    or arp is looked for in such frames only, which nft(8) sees to, and leaves out when it prints.
     """
     text, code, register = " . ".join(("iifname", *fields)), b"", _REG32 + 4
     last = fields[-1]
@@ -565,7 +566,7 @@ def sender_not_among(name: str, *fields: str, nobody: str = "") -> Expression:
         code += protocol_is(last.partition(" ")[0]).code
     if nobody:
         text = f"{last} != {nobody} {text}"
-        code += _payload(*_SENDER[last]) + _compare(socket.inet_aton(nobody), unequal=True)
+        code += _payload(*_SENDER[last]) + _compare(bytes(_SENDER[last][2]), unequal=True)
     code += _meta(6)
     for field in fields:
         code += _payload(*_SENDER[field], register)

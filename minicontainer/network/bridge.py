@@ -202,8 +202,9 @@ def attach(
     end = cable(container_id, device)
     mac = mac or hardware_address(container_id, device)
     if guarded:
+        own = [address, address6] if address6 else [address]
         yield steps.call(
-            spoofing.admit, container_id, end, mac, address, why="what comes by this cable bears these addresses"
+            spoofing.admit, container_id, end, mac, *own, why="what comes by this cable bears these addresses"
         )
     yield steps.link_add(
         end, "veth", peer=device, namespace=there, master=network.device, mtu=network.mtu, up=True, peer_mac=mac,
@@ -286,11 +287,11 @@ def ipv4_only(process: int, device: str) -> None:
 def ipv6_quietly(process: int, device: str) -> None:
     """IPv6 on a device of a process's network namespace, without what it would look for by itself.
 
-    No router is asked for or believed, and a link-local address serves at once: by default the kernel asks for a
-    second whether somebody has it.
+    No router is asked for or believed, and a link-local address, made of the hardware address (spoofing.py), serves at
+    once: by default the kernel asks for a second whether somebody has it.
     """
     with syscalls.inside_network(process):
-        for name, value in (("accept_ra", "0"), ("accept_dad", "0"), ("disable_ipv6", "0")):
+        for name, value in (("accept_ra", "0"), ("accept_dad", "0"), ("addr_gen_mode", "0"), ("disable_ipv6", "0")):
             files.put(f"{SETTINGS6}/{device}/{name}", value)
 
 

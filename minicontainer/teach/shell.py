@@ -702,12 +702,13 @@ def withdraw(sheet: Sheet, identifier: str) -> None:
 
 
 def admit(sheet: Sheet, *cable: Any) -> None:
-    nft(sheet, *spoofing.cable_commands([cable]))
+    identifier, end, mac, address, address6 = (*cable, "")[:5]
+    nft(sheet, *spoofing.cable_commands([(identifier, end, mac, address, address6)]))
 
 
 def forget(sheet: Sheet, identifier: str, cable: str = "") -> None:
     sheet.use("withdraw")
-    sheet.add(f"withdraw set {spoofing.table()} cables macs addresses")
+    sheet.add(f"withdraw set {spoofing.table()} cables macs addresses addresses6")
 
 
 def expel(sheet: Sheet, device: str) -> None:

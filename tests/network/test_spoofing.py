@@ -49,9 +49,10 @@ def packet(source: str, target: str = "172.30.0.3") -> bytes:
     return header[:10] + struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF) + header[12:] + MARK
 
 
-def packet6() -> bytes:
-    """An IPv6 header (RFC 8200), from nobody to nobody, for nothing."""
-    return struct.pack(">IHBB32x", 6 << 28, len(MARK) + NAME, 59, 64) + MARK
+def packet6(source: str = "::") -> bytes:
+    """An IPv6 header (RFC 8200), to nobody, for nothing."""
+    sender = socket.inet_pton(socket.AF_INET6, source)
+    return struct.pack(">IHBB16s16x", 6 << 28, len(MARK) + NAME, 59, 64, sender) + MARK
 
 
 def arp(mac: str, address: str, operation: int = 2) -> bytes:
@@ -100,7 +101,8 @@ def frames_of(
         "ip tagged": frame(mac, VLAN, tag + struct.pack(">H", IP) + packet(address)),
         "arp reply": frame(mac, ARP, arp(mac, address)),
         "arp probe": frame(mac, ARP, arp(mac, none, 1)),
-        "ipv6": frame(mac, IP6, packet6()),
+        "ipv6 of nobody": frame(mac, IP6, packet6()),
+        "ipv6 of its link": frame(mac, IP6, packet6(spoofing.link_local(mac))),
         "something else": frame(mac, 0x88B5, MARK),
     }
     forged = {
@@ -120,6 +122,8 @@ def frames_of(
         "arp question of the gateway's": frame(mac, ARP, arp(mac, gateway, 1)),
         "arp from the neighbour's mac": frame(other, ARP, arp(other, others)),
         "ipv6 from the neighbour's mac": frame(other, IP6, packet6()),
+        "ipv6 of the neighbour's link": frame(mac, IP6, packet6(spoofing.link_local(other))),
+        "ipv6 of the world": frame(mac, IP6, packet6("2001:db8::1")),
         "something else from the neighbour's mac": frame(other, 0x88B5, MARK),
     }
     return honest, forged
@@ -164,7 +168,7 @@ def test_the_rules_are_what_nft_lists(laboratory: Laboratory) -> None:
     for each in spoofing.table_commands():
         if each[0] == "add rule":
             assert f"\t\t{netlink.nft_text(each).split(maxsplit=5)[5]}\n" in listing
-    assert listing.count("drop") == 6
+    assert listing.count("drop") == 7
     script = "".join(f"{netlink.nft_text(each)}\n" for each in spoofing.table_commands())
     subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
     assert command("nft", "list", "table", *spoofing.table().split()) == listing
@@ -221,19 +225,24 @@ def cleaned() -> Iterator[None]:
 
 def test_real_containers_speak_for_themselves_whatever_they_were_given(shop: Shop) -> None:
     with cleaned():
-        minicontainer("network", "create", "--subnet", "10.249.0.0/24", "net")
+        minicontainer("network", "create", "--ipv6", "--subnet", "10.249.0.0/24", "net")
         wished = ["--network", "net", "--ip", "10.249.0.9", "--mac-address", "02:00:00:00:00:09", "--privileged"]
         liar, witness = End("liar", *wished), End("witness", "--network", "net")
         address, others = (end.ends["net"]["IPAddress"] for end in (liar, witness))
         mac, other = (end.ends["net"]["MacAddress"] for end in (liar, witness))
         assert (address, mac) == ("10.249.0.9", "02:00:00:00:00:09")
         honest, forged = frames_of(mac, address, other, others, "10.249.0.1")
+        six, sixth = (end.ends["net"]["GlobalIPv6Address"] for end in (liar, witness))
+        honest["ipv6 of its own"] = frame(mac, IP6, packet6(six))
+        forged["ipv6 of the neighbour"] = frame(mac, IP6, packet6(sixth))
+        link = spoofing.link_local(mac)
+        assert link in command("nsenter", "-t", str(liar.pid), "-n", "ip", "-6", "address", "show", "eth0")
         minicontainer("network", "connect", "net", End("late").id)
         with ear(liar.pid) as mouth, ear(witness.pid) as listener:
             every = {**honest, **forged}
             assert heard(mouth, listener, every, honest["ip"]) == set(honest)
             before = elements(shop)
-            assert len(before) == 3 * 4  # late is in two networks
+            assert len(before) == 5 + 5 + 5 + 4  # late is in two networks
             for table in (["inet"], ["bridge"], ["inet", "bridge"]):
                 for family in table:
                     command("nft", "delete", "table", family, f"minicontainer{shop.suffix}")
@@ -241,14 +250,15 @@ def test_real_containers_speak_for_themselves_whatever_they_were_given(shop: Sho
                 assert elements(shop) == before
             assert heard(mouth, listener, every, honest["ip"]) == set(honest)
         minicontainer("network", "disconnect", "net", "late")
-        assert len(elements(shop)) == 3 * 3
+        assert len(elements(shop)) == 5 + 5 + 4
         minicontainer("restart", "-t", "0", "witness")
-        assert len(elements(shop)) == 3 * 3
+        assert len(elements(shop)) == 5 + 5 + 4
         minicontainer("rm", "-f", "witness", "late")
         assert elements(shop) == sorted(
             f'{key} comment "{liar.id}"'
-            for end in [f'"{cable(liar.id)}"'] for key in (end, f"{end} . {mac}", f"{end} . {mac} . {address}")
-        )  # fmt: skip
+            for end in [f'"{cable(liar.id)}"']
+            for key in (end, f"{end} . {mac}", *(f"{end} . {mac} . {own}" for own in (address, link, six)))
+        )
         # A monitor that is killed takes nothing down; whoever repairs does.
         monitor = int(Path(f"/proc/{liar.pid}/status").read_text().partition("PPid:")[2].split()[0])
         os.kill(monitor, signal.SIGKILL)
