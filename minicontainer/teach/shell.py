@@ -680,7 +680,8 @@ def ipv4_only(sheet: Sheet, process: Any, device: str) -> None:
 
 def ipv6_quietly(sheet: Sheet, process: Any, device: str) -> None:
     settings = " ".join(
-        f"echo {value} >{name};" for name, value in (("accept_ra", 0), ("accept_dad", 0), ("disable_ipv6", 0))
+        f"echo {value} >{name};"
+        for name, value in (("accept_ra", 0), ("accept_dad", 0), ("addr_gen_mode", 0), ("disable_ipv6", 0))
     )
     sheet.add(f"{within(sheet, process)}sh -c 'cd /proc/sys/net/ipv6/conf/{device}; {settings}'")
 
@@ -953,6 +954,7 @@ CALLS: dict[str, Callable[..., None]] = {
     "bridge.ipv4_only": ipv4_only,
     "parent.switch_on": switch_on,
     "bridge.ipv6_quietly": ipv6_quietly,
+    "bridge.listens": none("a moment: the kernel joins the group where its address of IPv6 is asked for"),
     "bridge.remember_forwarding6": none(
         "what the host's IPv6 forwarding was, and accept_ra=2 where it believes routers"
     ),
