@@ -78,3 +78,14 @@ def test_a_cable_that_is_in_no_bridge_branches_off_from_none() -> None:
     assert re.search(
         r"│ ✗ vethloose is in no bridge, not in mc0: ip link set\s+│\n +│   vethloose master mc0 ", drawn
     ), drawn
+
+
+def test_who_stands_on_a_device_of_the_hosts_is_in_no_bridge() -> None:
+    found = made(0, 1)
+    parent = graph.Device(link(7, "ens3", ""), ["192.0.2.7/24"], None)
+    found.host.devices.append(parent)
+    inside = found.spaces[0].devices
+    inside.append(graph.Device(link(3, "eth0", "macvlan"), ["192.0.2.9/24"], graph.Far(1, parent.link)))
+    drawn = wiring.text(found)
+    assert "│ ens3  192.0.2.7/24" in drawn  # though no route of the host leads out by it
+    assert "macvlan on ens3 ═╡ eth0  192.0.2.9/24" in drawn
