@@ -36,9 +36,9 @@ few_and_many = pytest.mark.parametrize("many", [False, pytest.param(True, marks=
 
 
 def fuzz(check: Callable[..., None], examples: int, many: bool, *strategies: st.SearchStrategy[Any]) -> None:
-    """Call `check` with that many examples; twenty times as many where there is time."""
+    """Call `check` with that many examples; eight times as many where there is time."""
     settled = settings(
-        max_examples=examples * 20 if many else examples, derandomize=IN_CI or not many,
+        max_examples=examples * 8 if many else examples, derandomize=IN_CI or not many,
         suppress_health_check=list(HealthCheck), deadline=None,
     )  # fmt: skip
     settled(given(*strategies)(check))()

@@ -93,12 +93,12 @@ def package(lab: Lab) -> str:
 
 
 def caught(lab: Lab) -> list[tuple[str, bool]]:
-    """Every mutant, as "line 12: dropped the call of os.mkdir", and whether it lost points. Two processors' work."""
+    """Every mutant, as "line 12: dropped the call of os.mkdir", and whether it lost points. They wait, mostly."""
 
     def one(mutant: mutants.Mutant) -> tuple[str, bool]:
         return f"line {mutant.line}: {mutant.change}", bool(score(lab, mutant.source, True, "proof").failed)
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(2 * len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(one, mutants.mutants(solution(lab))))
 
 
