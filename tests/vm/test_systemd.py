@@ -325,6 +325,7 @@ def test_lab_09_is_checked_by_root() -> None:
     assert "18 of 18 points" in done.stdout, done.stdout
 
 
+@pytest.mark.timeout(250)
 def test_lab_09_is_checked_by_a_user(student: dict[str, str]) -> None:
     """In a delegated scope it has all its points; without one none is lost, and it is said what is missing."""
     check = (*COMMAND, "lab", "check", "09", REFERENCE)
@@ -352,7 +353,7 @@ def perfect(home: Path, numbers: str, run: Callable[..., subprocess.CompletedPro
 def test_root_grades_for_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells in a cgroup that systemd has delegated; what is lent to their rooms lies in another one."""
     monkeypatch.setenv("MINICONTAINER_ROOT", str(tmp_path / "root"))
-    assert perfect(tmp_path, "09,10", lambda *command: minicontainer(*command, timeout=250)) == {}
+    assert perfect(tmp_path, "09", lambda *command: minicontainer(*command, timeout=250)) == {}
 
 
 @pytest.mark.timeout(300)
