@@ -6,7 +6,6 @@ Each line is typed twice, with runc and with ours: the same output, the same exi
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,12 +45,6 @@ rm -f web
 """.strip().splitlines()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def done() -> Iterator[None]:
-    yield
-    peers.stop()
-
-
 def told(engine: list[str], run: list[str], archive: Path) -> list[tuple[str, int, str]]:
     """What the engine prints, and its exit code, for each line; ids and what a runtime says of itself are left out."""
     subprocess.run([*engine, "load", "-i", archive], capture_output=True, check=True)
@@ -65,14 +58,14 @@ def told(engine: list[str], run: list[str], archive: Path) -> list[tuple[str, in
 
 
 @pytest.mark.parametrize("name", ["docker", "podman"])
-def test_an_engine_notices_nothing(name: str, tmp_path: Path) -> None:
+def test_an_engine_notices_nothing(name: str, docker: list[str], podman: list[str], tmp_path: Path) -> None:
     archive = tmp_path / "images.tar"
     archive.write_bytes(engine_fixtures.archive(engine_fixtures.images()))
     if name == "docker":
-        theirs = told(peers.docker(), ["run", "--runtime", "runc"], archive)
-        ours = told(peers.docker(), ["run", "--runtime", "mini"], archive)
+        theirs = told(docker, ["run", "--runtime", "runc"], archive)
+        ours = told(docker, ["run", "--runtime", "mini"], archive)
     else:
-        theirs = told(peers.podman("runc"), ["run"], archive)
+        theirs = told(podman, ["run"], archive)
         ours = told(peers.podman(str(peers.RUNTIME)), ["run"], archive)
     assert ours == theirs
     assert {code for _, code, _ in ours} == {0, 3, 126, 127}
