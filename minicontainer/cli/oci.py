@@ -236,6 +236,12 @@ def example(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
     return 0
 
 
+def features(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """What a config.json may ask for, as JSON."""
+    print(json.dumps(lifecycle.features(), indent=2))
+    return 0
+
+
 def warn(failed: list[str]) -> None:
     """Say what did not go well and does not matter."""
     for text in failed:
@@ -266,5 +272,6 @@ VERBS: dict[str, Verb] = {
     "pause": (pause, "ID", []),
     "resume": (resume, "ID", []),
     "update": (update, "ID", [Flag("-r --resources", "resources", "text", "the spec's linux.resources: FILE or -")]),
+    "features": (features, "", []),
     "spec": (example, "", [Flag("-b --bundle", "bundle", "text", "the directory to write config.json into")]),
 }  # fmt: skip

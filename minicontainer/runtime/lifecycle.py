@@ -21,8 +21,8 @@ import json
 import os
 import signal
 
-from .. import errors, files, steps
-from ..kernel import cgroups
+from .. import errors, files, steps, syscalls
+from ..kernel import capabilities, cgroups, mounts, seccomp
 from . import enter, hooks, launch, spec, state, waiting
 
 TYPE_CHECKING = False
@@ -243,6 +243,31 @@ class Runtime:
         files.remove_tree(place)
 
 
+def features() -> dict[str, Any]:
+    """What a config.json may ask for, for a caller who chooses among runtimes (features.md)."""
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": spec.VERSION,
+        "hooks": list(hooks.KINDS),
+        "mountOptions": sorted([*mounts.FLAGS, *mounts.PROPAGATION, mounts.COPY_UP]),
+        "linux": {
+            "namespaces": list(spec.NAMESPACES),
+            "capabilities": list(capabilities.NAMES),
+            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "seccomp": {
+                "enabled": True,
+                "actions": list(seccomp.ACTIONS),
+                "operators": [f"SCMP_CMP_{name}" for name in seccomp.COMPARISONS],
+                "archs": seccomp.ARCHITECTURES[syscalls.MACHINE],
+            },
+            "apparmor": {"enabled": False},
+            "selinux": {"enabled": False},
+            "intelRdt": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": False}},
+        },
+    }
+
+
 HOOKS = "the caller's own programs: docker's network is plugged in by one"
 
 
@@ -281,22 +306,22 @@ def own_cgroup(path: str) -> str:
 
 def show_own_cgroup(config: Config) -> None:
     """Where no cgroup namespace hides what others have, a mount of type cgroup becomes bind mounts of its own one."""
-    layout, path, mounts = cgroups.detect(), config["linux"]["cgroupsPath"], []
+    layout, path, shown = cgroups.detect(), config["linux"]["cgroupsPath"], []
     for entry in config["mounts"]:
         if entry["type"] != "cgroup":
-            mounts.append(entry)
+            shown.append(entry)
             continue
         top, options = entry["destination"], [*(entry.get("options") or []), "bind"]
         if layout.version == 2:
-            mounts.append(spec.mount(top, "bind", layout.mounts[""] + path, options))
+            shown.append(spec.mount(top, "bind", layout.mounts[""] + path, options))
             continue
-        mounts.append(spec.mount(top, "tmpfs", "tmpfs", ["nosuid", "nodev", "noexec", "mode=755"]))
+        shown.append(spec.mount(top, "tmpfs", "tmpfs", ["nosuid", "nodev", "noexec", "mode=755"]))
         for directory in cgroups.directories(path, config["linux"]["resources"]):
             name = os.path.basename(directory.removesuffix(path))
-            mounts.append(spec.mount(f"{top}/{name}", "bind", directory, options))
+            shown.append(spec.mount(f"{top}/{name}", "bind", directory, options))
         if "ro" in options:
             config["linux"]["readonlyPaths"].append(top)  # after what is mounted below it
-    config["mounts"] = mounts
+    config["mounts"] = shown
 
 
 def run_hooks(config: Config, kinds: tuple[str, ...], said: dict[str, Any], pid: int) -> None:

@@ -265,6 +265,24 @@ def test_flags_that_are_not_supported_are_refused(engine: Engine) -> None:
     assert engine.left() == []
 
 
+def test_features_are_what_is_taken_and_nothing_else(engine: Engine) -> None:
+    told = json.loads(engine("features", check=True).stdout)
+    assert set(told["linux"]["namespaces"]) == {"pid", "mount", "uts", "ipc", "network", "cgroup"}
+    engine.config["hooks"] = {kind: [{"path": "/bin/true"}] for kind in told["hooks"] if kind != "startContainer"}
+    engine.config["mounts"].append(
+        {"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "tmpcopyup"]}
+    )
+    rule = {"names": ["swapon"], "action": "SCMP_ACT_ERRNO"}
+    engine.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW", "architectures": told["linux"]["seccomp"]["archs"], "syscalls": [rule],
+    }  # fmt: skip
+    engine.write()
+    engine.create()
+    assert {"nosuid", "nodev", "tmpcopyup"} <= set(told["mountOptions"])
+    lines = Path(f"/proc/{engine.status()['pid']}/mountinfo").read_text().splitlines()
+    assert [line.split()[5] for line in lines if line.split()[4] == "/mnt"] == ["rw,nosuid,nodev,relatime"]
+
+
 def test_a_cgroup_that_others_are_in_is_not_taken(engine: Engine) -> None:
     engine.create()
     other = engine("create", "--bundle", str(engine.bundle), "other")
