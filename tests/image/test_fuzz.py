@@ -470,7 +470,7 @@ def test_atheris_finds_nothing_either(tmp_path: Path, what: str) -> None:
     found = tmp_path / "found"
     found.mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.image.fuzzed", what, "20000", "120", str(found)],
+        [sys.executable, "-m", "tests.image.fuzzed", what, "8000", "60", str(found)],
         cwd=CHECKOUT, capture_output=True, text=True, errors="replace",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
