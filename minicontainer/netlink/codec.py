@@ -136,6 +136,13 @@ def open_socket(protocol: int, namespace: int = 0) -> socket.socket:
     return sockets[key]
 
 
+def close_sockets() -> None:
+    """None is kept open any more. The next request opens one."""
+    for opened in sockets.values():
+        opened.close()
+    sockets.clear()
+
+
 def _open(protocol: int) -> socket.socket:
     try:
         opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)

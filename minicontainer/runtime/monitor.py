@@ -32,8 +32,10 @@ CHANNEL = 3  # the descriptor of a new monitor that leads to its client
 
 def fork(work: Callable[[socket.socket], None]) -> session.Session:
     """Fork a monitor that performs `work(its end of the channel)`, and ends; returns the client's end."""
+    from ..netlink import codec
     from . import channel, session
 
+    codec.close_sockets()  # at the end of all the kernel would have us wait at this for what the teardown has deleted
     ours, theirs = channel.pair()
     pid = os.fork()
     if pid:
