@@ -13,7 +13,7 @@ import sys
 
 from .. import __version__, cli, errors, files, host
 from ..kernel import cgroups
-from ..runtime import lifecycle, spec
+from ..runtime import lifecycle, monitor, spec
 from . import Help, UsageError, sentence
 from .flags import Flag, parse, usage
 
@@ -122,10 +122,9 @@ def run(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> 
         signal.signal(number, lambda number, _: os.kill(pid, number))
     try:
         warn(runtime.start(identifier))
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return monitor.exit_code(os.waitpid(pid, 0)[1])
     finally:
         warn(runtime.delete(identifier, force=True))
-    return code if code >= 0 else 128 - code
 
 
 def execute(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
@@ -142,8 +141,7 @@ def execute(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
     pid = runtime.enter(identifier, process, pid_file, console, given["detach"])
     if given["detach"]:
         return 0
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code if code >= 0 else 128 - code
+    return monitor.exit_code(os.waitpid(pid, 0)[1])
 
 
 def ps(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
@@ -206,20 +204,8 @@ def listing(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
 
 def kill(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
     """Send it a signal, by number or name; TERM, if none is said."""
-    runtime.kill(words[0], signal_of(words[1] if len(words) > 1 else "TERM"), given["all"])
+    runtime.kill(words[0], monitor.signal_number(words[1] if len(words) > 1 else "TERM"), given["all"])
     return 0
-
-
-def signal_of(word: str) -> int:
-    """15, TERM, SIGTERM, sigterm."""
-    try:
-        return int(signal.Signals(int(word)))
-    except ValueError:
-        pass
-    try:
-        return int(signal.Signals[f"SIG{word.upper().removeprefix('SIG')}"])
-    except KeyError:
-        raise UsageError(f"unknown signal {word!r}: say 15, TERM or SIGTERM") from None
 
 
 def delete(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 
 from .. import errors, files, steps
 from ..kernel import cgroups
-from ..runtime import channel, session
+from ..runtime import channel, monitor, session
 from . import containers, events, logs, names
 
 TYPE_CHECKING = False
@@ -193,7 +193,7 @@ class Container:
 
     def kill(self, signal: str | int = "KILL") -> None:
         """Send it a signal. The one that `stop` would send, and SIGKILL, also end a restart policy. Raises Conflict."""
-        number = containers.signal_number(str(signal))
+        number = monitor.signal_number(str(signal))
         self.settle()
         with_stop = number in (SIGKILL, self.record["stop_signal"])
         if not self.send(number, with_stop):
@@ -226,7 +226,7 @@ class Container:
         self.settle()
         if timeout is None:
             timeout = self.record["stop_timeout"] if self.record["stop_timeout"] is not None else 10
-        number = containers.signal_number(signal) if signal else self.record["stop_signal"]
+        number = monitor.signal_number(signal) if signal else self.record["stop_signal"]
         if self.record["status"] not in containers.LIVE:
             return
         try:

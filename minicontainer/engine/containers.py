@@ -133,7 +133,7 @@ class Containers:
             "log": log_options(options["log_config"], described),
             "restart": restart_policy(options["restart_policy"], options["remove"]),
             "restart_count": 0,
-            "stop_signal": signal_number(
+            "stop_signal": monitor.signal_number(
                 options["stop_signal"] or defaults_of(found.config).get("StopSignal") or "TERM"
             ),
             "stop_timeout": options["stop_timeout"],
@@ -878,17 +878,6 @@ def restart_policy(given: dict[str, Any], remove: bool) -> dict[str, Any]:
     if remove and name != "no":
         raise errors.InvalidArgument("conflicting options: --restart and --rm")
     return {"name": name, "maximum": most}
-
-
-def signal_number(text: str) -> int:
-    """A signal by its name, with or without SIG, or by its number, as signal(7) lists them."""
-    import signal
-
-    name = text.upper().removeprefix("SIG")
-    number = int(text) if text.isdecimal() else getattr(signal, f"SIG{name}", None)
-    if number is None or number not in signal.valid_signals():
-        raise errors.InvalidArgument(f"invalid signal: {text}")
-    return int(number)
 
 
 def word(record: Record) -> str:

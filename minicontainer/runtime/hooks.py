@@ -5,8 +5,8 @@
     startContainer             the container's namespaces and files, just before its command
     poststart, poststop        the host's, after `start` and after `delete`
 
-Each gets the container's state (runtime.md, State) on its standard input. What the first three kinds refuse, by any
-exit code but 0, the container cannot be.
+Each gets the container's state (runtime.md, State) on its standard input. What those of the first four kinds
+refuse, by any exit code but 0, the container cannot be.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Runtime:
             show_own_cgroup(config)
         if linux["resources"].get("devices"):  # config-linux.md, Default Devices: those are always there
             linux["resources"]["devices"] += cgroups.default_devices()[1:]
-        os.makedirs(self.root, 0o700, exist_ok=True)
+        files.make_directory(self.root, 0o700)
         try:
             os.mkdir(place, 0o700)
         except FileExistsError:
@@ -124,7 +124,7 @@ class Runtime:
 
         Raises as `create` does, and Conflict for a container that does not run.
         """
-        known, config = self.state(identifier), self.config(identifier)
+        (known, started), config = self.look(identifier), self.config(identifier)
         if known["status"] != "running":
             raise errors.Conflict(f"cannot exec in container {identifier}: it is {known['status']}")
         process = spec.complete_process(process)
@@ -132,7 +132,6 @@ class Runtime:
         spec.check({**config, "process": process})
         values = launch.values()
         values[launch.VALUES.name] = values
-        started = self.started(identifier)
         steps.execute(enter.plan(config, process, known["pid"], started, outlives), values)
         if console_socket:
             hand_over(console_socket, values["master"])
@@ -149,20 +148,24 @@ class Runtime:
 
     def state(self, identifier: str) -> dict[str, Any]:
         """Its state as runtime.md has it. Raises ContainerNotFound."""
+        return self.look(identifier)[0]
+
+    def look(self, identifier: str) -> tuple[dict[str, Any], int]:
+        """The same, and when its process started, in the kernel's clock ticks; 0 before it is created."""
         place = self.place(identifier)
         try:
             known: dict[str, Any] = json.loads(files.read(f"{place}/state.json"))
         except FileNotFoundError:
             if not os.path.isdir(place):
                 raise errors.ContainerNotFound(f"container does not exist: {identifier}") from None
-            return {"ociVersion": spec.VERSION, "id": identifier, "status": "creating", "pid": 0, "bundle": ""}
+            return {"ociVersion": spec.VERSION, "id": identifier, "status": "creating", "pid": 0, "bundle": ""}, 0
         started = known.pop("start_time")
         if not state.alive(known["pid"], started):
-            return {**known, "status": "stopped", "pid": 0}
+            return {**known, "status": "stopped", "pid": 0}, started
         if os.path.exists(f"{place}/fifo"):
-            return {**known, "status": "created"}
+            return {**known, "status": "created"}, started
         frozen = cgroups.is_frozen(self.config(identifier)["linux"]["cgroupsPath"])
-        return {**known, "status": "paused" if frozen else "running"}
+        return {**known, "status": "paused" if frozen else "running"}, started
 
     def all(self) -> list[dict[str, Any]]:
         """The state of each that is there."""
@@ -195,7 +198,7 @@ class Runtime:
 
     def kill(self, identifier: str, number: int, everyone: bool = False) -> None:
         """Send its process a signal; `everyone`: all processes of its cgroup. Raises Conflict if it does not run."""
-        known = self.state(identifier)
+        known, started = self.look(identifier)
         if everyone:
             for pid in cgroups.processes(self.config(identifier)["linux"]["cgroupsPath"]):
                 try:
@@ -205,15 +208,11 @@ class Runtime:
             return
         if known["status"] not in ("created", "running", "paused"):
             raise errors.Conflict(f"cannot kill container {identifier}: container not running")
-        process = state.hold(known["pid"], self.started(identifier))
+        process = state.hold(known["pid"], started)
         try:
             signal.pidfd_send_signal(process, number)
         finally:
             os.close(process)
-
-    def started(self, identifier: str) -> int:
-        """When its process did, in the kernel's clock ticks."""
-        return int(json.loads(files.read(f"{self.place(identifier)}/state.json"))["start_time"])
 
     def delete(self, identifier: str, force: bool = False) -> list[str]:
         """Remove one that has stopped; with `force`, whatever it is, and whether or not it is there.

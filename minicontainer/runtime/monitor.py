@@ -200,3 +200,16 @@ def exit_code(status: int) -> int:
     """A wait status as a shell shows it: 128+n for a signal."""
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
+
+
+def signal_number(text: str) -> int:
+    """A signal by its name, with or without SIG, or by its number, as signal(7) lists them."""
+    import signal
+
+    from .. import errors
+
+    name = text.upper().removeprefix("SIG")
+    number = int(text) if text.isdecimal() else getattr(signal, f"SIG{name}", None)
+    if number is None or number not in signal.valid_signals():
+        raise errors.InvalidArgument(f"invalid signal: {text}")
+    return int(number)
