@@ -58,28 +58,21 @@ def made(
     """
     device = f"mc{identifier[:6]}{host.suffix()}"
     if subnet:
-        low, high = ipam.bounds(subnet)
-        if high - low < 3:
-            raise errors.InvalidArgument(f"{subnet} has no room for a gateway and a container: /30 at least")
-        for used, first, last in _taken(device, every(root)):
-            if low <= last and first <= high:
-                raise errors.Conflict(f"subnet {subnet} overlaps with {used}: choose another, or none")
+        ipam.check(subnet, _taken(device, every(root)))
     else:
         subnet = free_subnet(device, every(root))
-        low, high = ipam.bounds(subnet)
-    gateway = gateway or ipam.dotted(low + 1)
-    try:
-        inside = low < ipam.number(gateway) < high
-    except OSError:
-        inside = False
-    if not inside:
-        raise errors.InvalidArgument(f"the gateway {gateway} is no address in {subnet}")
-    if mtu and not 68 <= mtu <= 65535:
-        raise errors.InvalidArgument(f"an MTU of {mtu}: 68 to 65535 (ip(7) needs 68)")
+    gateway = ipam.router(subnet, gateway)
+    check_mtu(mtu)
     name_of_it = settings.get("device", "")
     if name_of_it and (len(name_of_it) > 15 or netlink.link(name_of_it)):
         raise errors.InvalidArgument(f"a bridge {name_of_it}: 15 bytes at most, and no device that is there")
     return Network(name, device, subnet, gateway, mtu or _mtu(), identifier)._replace(**settings)
+
+
+def check_mtu(mtu: int) -> None:
+    """Raise InvalidArgument for what is no MTU; 0 is none that was asked for."""
+    if mtu and not 68 <= mtu <= 65535:
+        raise errors.InvalidArgument(f"an MTU of {mtu}: 68 to 65535 (ip(7) needs 68)")
 
 
 def made6(root: str, network: Network, subnet: str = "", gateway: str = "", ip_range: str = "") -> Network:
@@ -90,23 +83,11 @@ def made6(root: str, network: Network, subnet: str = "", gateway: str = "", ip_r
         raise errors.InvalidArgument(f"an MTU of {network.mtu}: IPv6 needs 1280 at least (RFC 8200)")
     taken = _taken6(network.device, every(root))
     if subnet:
-        low, high = ipam.bounds(subnet)
-        subnet = f"{ipam.written(low, subnet)}/{subnet.partition('/')[2]}"
-        if high - low < 3:
-            raise errors.InvalidArgument(f"{subnet} has no room for a gateway and a container: /126 at least")
-        for used, first, last in taken:
-            if low <= last and first <= high:
-                raise errors.Conflict(f"subnet {subnet} overlaps with {used}: choose another, or none")
+        subnet = f"{ipam.written(ipam.bounds(subnet)[0], subnet)}/{subnet.partition('/')[2]}"  # however it was spelled
+        ipam.check(subnet, taken)
     else:
         subnet = _free_subnet6(root, [(first, last) for _, first, last in taken])
-        low, high = ipam.bounds(subnet)
-    try:
-        number = ipam.number(gateway) if gateway else low + 1
-    except OSError:
-        number = 0
-    if not low < number < high:
-        raise errors.InvalidArgument(f"the gateway {gateway} is no address in {subnet}")
-    return network._replace(subnet6=subnet, gateway6=ipam.written(number, subnet), ip_range6=ip_range)
+    return network._replace(subnet6=subnet, gateway6=ipam.router(subnet, gateway), ip_range6=ip_range)
 
 
 def setup(network: Network) -> steps.Plan:

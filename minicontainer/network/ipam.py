@@ -23,6 +23,10 @@ import struct
 from .. import errors, files, host
 from . import Network
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 def directory(network: Network) -> str:
     """Where the leases of a network lie: gone at the next boot, as the containers are."""
@@ -111,6 +115,29 @@ def number(address: str) -> int:
     if ":" in address:
         return int.from_bytes(socket.inet_pton(socket.AF_INET6, address), "big")
     return int(struct.unpack(">I", socket.inet_pton(socket.AF_INET, address))[0])
+
+
+def check(subnet: str, taken: Iterable[tuple[str, int, int]]) -> None:
+    """Raise InvalidArgument for a subnet without room, Conflict for one that overlaps with (whose, first, last)."""
+    low, high = bounds(subnet)
+    if high - low < 3:
+        least = 126 if ":" in subnet else 30
+        raise errors.InvalidArgument(f"{subnet} has no room for a gateway and a container: /{least} at least")
+    for used, first, last in taken:
+        if low <= last and first <= high:
+            raise errors.Conflict(f"subnet {subnet} overlaps with {used}: choose another, or none")
+
+
+def router(subnet: str, gateway: str) -> str:
+    """The gateway of a subnet: this one, or its first address. Raises InvalidArgument for one that is not inside."""
+    low, high = bounds(subnet)
+    try:
+        address = number(gateway) if gateway else low + 1
+    except OSError:
+        address = low
+    if not low < address < high:
+        raise errors.InvalidArgument(f"the gateway {gateway} is no address in {subnet}")
+    return written(address, subnet)
 
 
 def is_address(text: str) -> bool:

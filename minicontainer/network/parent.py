@@ -37,21 +37,12 @@ def made(
     if device:
         check(root, device, internal)
     if subnet:
-        low, high = ipam.bounds(subnet)
-        if high - low < 3:
-            raise errors.InvalidArgument(f"{subnet} has no room for a gateway and a container: /30 at least")
-        for other in every(root):  # a route of the host's may well lead there: by the parent
-            first, last = ipam.bounds(other.subnet)
-            if low <= last and first <= high:
-                raise errors.Conflict(f"subnet {subnet} overlaps with network {other.name}: choose another")
+        # A route of the host's may well lead there: by the parent.
+        ipam.check(subnet, [(f"network {other.name}", *ipam.bounds(other.subnet)) for other in every(root)])
     else:
         subnet = bridge.free_subnet(device, every(root))
-        low, high = ipam.bounds(subnet)
-    gateway = gateway or ipam.dotted(low + 1)
-    if not ipam.is_address(gateway) or not low < ipam.number(gateway) < high:
-        raise errors.InvalidArgument(f"the gateway {gateway} is no address in {subnet}")
-    if mtu and not 68 <= mtu <= 65535:
-        raise errors.InvalidArgument(f"an MTU of {mtu}: 68 to 65535 (ip(7) needs 68)")
+    gateway = ipam.router(subnet, gateway)
+    bridge.check_mtu(mtu)
     below = netlink.link(device) or netlink.link(trunk(device)[0])
     return Network(
         name, device or f"mc{identifier[:6]}{host.suffix()}", subnet, gateway, mtu or (below.mtu if below else 1500),
