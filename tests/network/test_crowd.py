@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -39,11 +39,16 @@ def devices() -> list[str]:
     return sorted(link["ifname"] for link in json.loads(command("ip", "-json", "link")))
 
 
-def wait_for_resolvers(store: Path, count: int) -> None:
-    """They begin with a question, and end with the last container that has asked."""
+def cables() -> list[str]:
+    """The host's ends of veth pairs: each goes with its namespace, which the kernel takes down in its own time."""
+    return [name for name in devices() if name.startswith("veth")]
+
+
+def wait_for(count: int, found: Callable[[], list]) -> None:
+    """Until as many are found, which takes a moment after each first question and after each end."""
     end = time.monotonic() + 20
-    while len(leftovers.resolvers(store)) != count:
-        assert time.monotonic() < end, f"{len(leftovers.resolvers(store))} resolvers, not {count}"
+    while len(found()) != count:
+        assert time.monotonic() < end, f"{len(found())}, not {count}: {found()}"
         time.sleep(0.05)
 
 
@@ -54,6 +59,7 @@ def test_two_hundred_containers_in_twenty_networks(laboratory: Laboratory, tmp_p
     table = f"minicontainer{suffix}"
     with leftovers.store_with_busybox(store):
         minicontainer("run", "--rm", "busybox", "true")  # the default network is there, and stays
+        wait_for(0, cables)
         before = listed(table), devices()
         names = [f"net{number}" for number in range(NETWORKS)]
         at_once(["network", "create", *(["--ipv6"] if number % 2 else []), name] for number, name in enumerate(names))
@@ -68,10 +74,11 @@ def test_two_hundred_containers_in_twenty_networks(laboratory: Laboratory, tmp_p
         six = {end["GlobalIPv6Address"] for end in ends} - {""}
         ports = {place["HostPort"] for each in found for place in each["NetworkSettings"]["Ports"]["80/tcp"]}
         assert (len(found), len(four), len(six), len(ports)) == (CONTAINERS, CONTAINERS, CONTAINERS // 2, CONTAINERS)
-        assert len([name for name in devices() if name.startswith("veth")]) == CONTAINERS
-        wait_for_resolvers(store, NETWORKS)
+        assert len(cables()) == CONTAINERS
+        wait_for(NETWORKS, lambda: leftovers.resolvers(store))
         at_once(["rm", "-f", each["Id"]] for each in found)
-        wait_for_resolvers(store, 0)
+        wait_for(0, lambda: leftovers.resolvers(store))
+        wait_for(0, cables)
         assert leftovers.none_within(store, suffix) == []
         at_once(["network", "rm", name] for name in names)
         assert (listed(table), devices()) == before
