@@ -65,9 +65,8 @@ NUMBERS = {
         "capget": 125,
         "capset": 126,
         "keyctl": 250,
-        "getcwd": 79,
     },
-    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "capget": 90, "capset": 91, "keyctl": 219, "getcwd": 17},
+    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "capget": 90, "capset": 91, "keyctl": 219},
 }.get(MACHINE, {})
 NUMBERS |= {"pidfd_send_signal": 424, "close_range": 436, "openat2": 437, "mount_setattr": 442}
 
@@ -196,13 +195,6 @@ def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolv
     """openat2(2): open `path` under the directory descriptor, as strictly as the RESOLVE_* bits say."""
     how = b"".join(value.to_bytes(8, "little") for value in (flags | os.O_CLOEXEC, mode, resolve))
     return syscall("openat2", directory, os.fsencode(path), how, len(how))
-
-
-def getcwd() -> bytes:
-    """getcwd(2). A directory that is not below this process's root begins with "(unreachable)", which glibc hides."""
-    buffer = ctypes.create_string_buffer(4096)
-    length = syscall("getcwd", buffer, len(buffer))
-    return buffer.raw[: length - 1]
 
 
 def seccomp_load(program: bytes, flags: int = 0) -> None:

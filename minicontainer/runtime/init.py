@@ -31,6 +31,7 @@ CHANNEL = steps.Symbol("channel")
 ARCHITECTURE = "org.opencontainers.image.architecture"
 
 THRESHOLD = steps.Symbol("threshold")
+DIRECTORY = steps.Symbol("directory")
 
 
 def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | None = None) -> Iterator[steps.Step]:
@@ -127,6 +128,12 @@ def identity(process: dict[str, Any], profile: dict[str, Any] | None) -> Iterato
     capabilities go, and else last, where it need not allow what init itself still calls.
     """
     user = process["user"]
+    yield steps.call(
+        find_directory,
+        process["cwd"],
+        why="which directory that is, as the root has it: a filter may forbid to ask that way",
+        result="directory",
+    )
     filter_early = profile is not None and not process.get("noNewPrivileges")
     for limit in process.get("rlimits", []):
         yield steps.call(
@@ -144,7 +151,9 @@ def identity(process: dict[str, Any], profile: dict[str, Any] | None) -> Iterato
         become, user["uid"], user["gid"], user.get("additionalGids") or [], *masked, why="the user that was asked for"
     )
     yield from steps.about("capabilities", capabilities.apply(process.get("capabilities", {}), user["uid"]))
-    yield steps.call(enter_directory, process["cwd"], why="the working directory, with the command's own rights")
+    yield steps.call(
+        enter_directory, process["cwd"], DIRECTORY, why="the working directory, with the command's own rights"
+    )
     if profile is not None and not filter_early:
         yield from steps.about("seccomp", seccomp.load(profile))
 
@@ -261,20 +270,32 @@ def become(uid: int, gid: int, groups: list[int], umask: int = 0o022) -> None:
     _prctl.prctl(_prctl.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user clears it (prctl(2))
 
 
-def enter_directory(path: str) -> None:
-    """fchdir(2) to the working directory, and a look whether it is one of the container's (CVE-2024-21626)."""
+def find_directory(path: str) -> int:
+    """The working directory, open: one of the container's own, whatever links are on the way (CVE-2024-21626)."""
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        directory = files.inside(root, path, os.O_PATH | os.O_DIRECTORY)
-        os.fchdir(directory)
-        os.close(directory)
+        return files.inside(root, path, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
-        hint = MAGIC if error.errno == errno.ELOOP else "is it a directory that the user may enter?"
+        hint = MAGIC if error.errno == errno.ELOOP else NO_DIRECTORY
         raise errors.KernelError(error.errno or 0, "chdir", (path,), hint) from None
     finally:
         os.close(root)
-    if not syscalls.getcwd().startswith(b"/"):
-        raise errors.KernelError(errno.EXDEV, "chdir", (path,), "it lies outside of the container's root")
+
+
+def enter_directory(path: str, found: int) -> None:
+    """chdir(2), which asks whether the user may walk there, and fchdir(2) to what was `found` there, and is closed.
+
+    With the oldest system calls there are: the container's own filter may be loaded by now, and know no others.
+    """
+    try:
+        os.chdir(path)
+        os.fchdir(found)
+    except OSError as error:
+        raise errors.KernelError(error.errno or 0, "chdir", (path,), NO_DIRECTORY) from None
+    os.close(found)
+
+
+NO_DIRECTORY = "is it a directory that the user may enter?"
 
 
 def execute(

@@ -115,7 +115,7 @@ def program(machine: str = syscalls.MACHINE) -> bytes:
 
 
 def prepare() -> int:
-    """The program in memory, sealed. Returns a descriptor that closes on exec."""
+    """The program in memory, sealed. Returns a descriptor that closes on exec, as all above 2 do from here on."""
     content = program()
     flags = MFD_CLOEXEC | MFD_ALLOW_SEALING
     try:
@@ -128,6 +128,7 @@ def prepare() -> int:
         descriptor = os.memfd_create("threshold", flags)
     files.write_all(descriptor, content)
     fcntl.fcntl(descriptor, F_ADD_SEALS, SEALS)
+    syscalls.close_range(CHANNEL, flags=syscalls.CLOSE_RANGE_CLOEXEC)  # now: a filter may forbid it later
     return descriptor
 
 
@@ -140,7 +141,7 @@ def cross(threshold: int, channel: int, path: str, arguments: list[str], variabl
     if threshold == CHANNEL:
         threshold = os.dup(threshold)
     os.dup2(channel, CHANNEL)
-    syscalls.close_range(CHANNEL + 1, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+    os.set_inheritable(CHANNEL, True)
     try:
         os.execve(threshold, [path, *arguments], variables)
     except OSError as error:

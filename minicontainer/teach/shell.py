@@ -998,6 +998,7 @@ CALLS: dict[str, Callable[..., None]] = {
     "init.set_limit": set_limit,
     "init.become": become,
     "init.make_directory": one("mkdir -p {0}"),
+    "init.find_directory": none("the look whether a link of /proc leads out of the root"),
     "init.enter_directory": one("directory={0}"),
     "threshold.prepare": none("a program in memory, between us and the command (runtime/threshold.py)"),
     "init.execute": execute,

@@ -336,6 +336,19 @@ def test_limits_change_and_it_is_held_still(engine: Engine) -> None:
     engine.until("stopped")
 
 
+@pytest.mark.parametrize("user", [{"uid": 0, "gid": 0}, {"uid": 7, "gid": 8}])
+def test_a_filter_that_knows_no_young_calls_lets_its_container_start(engine: Engine, user: dict[str, int]) -> None:
+    refused = ["openat2", "close_range", "faccessat2", "statx", "getcwd", "memfd_create"]
+    rule = {"names": refused, "action": "SCMP_ACT_ERRNO"}
+    engine.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
+    (engine.bundle / "rootfs/work").mkdir()
+    engine.command("sh", "-c", "cd -P .; readlink /proc/self/cwd; ls -l /proc/self/fd | wc -l", user=user, cwd="/work")
+    (engine.bundle / "rootfs/bin/ls").symlink_to("busybox")
+    (engine.bundle / "rootfs/bin/wc").symlink_to("busybox")
+    done = engine("run", "--bundle", str(engine.bundle), "c")
+    assert (done.stdout.splitlines(), done.returncode) == (["/work", "5"], 0), done.stderr  # total, 0, 1, 2, its own
+
+
 def test_the_terminal_is_handed_over(engine: Engine, tmp_path: Path) -> None:
     engine.command("tty", terminal=True)
     os.symlink(tmp_path, short := f"/tmp/minicontainer-test-{os.getpid()}")  # a socket's path is short (unix(7))
