@@ -65,8 +65,9 @@ NUMBERS = {
         "capget": 125,
         "capset": 126,
         "keyctl": 250,
+        "clone": 56,
     },
-    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "capget": 90, "capset": 91, "keyctl": 219},
+    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "capget": 90, "capset": 91, "keyctl": 219, "clone": 220},
 }.get(MACHINE, {})
 NUMBERS |= {"pidfd_send_signal": 424, "close_range": 436, "openat2": 437, "mount_setattr": 442}
 
@@ -145,6 +146,29 @@ def pivot_root(new_root: str, put_old: str) -> None:
 def unshare(flags: int) -> None:
     """unshare(2)."""
     _check(libc.unshare(flags), "unshare", flags)
+
+
+def fork(flags: int) -> int:
+    """fork(2) with CLONE_NEW* flags (clone(2)): a child born in those namespaces; a user namespace owns the others.
+
+    To be called by a process with one thread. Returns as os.fork does, whose hooks for Python's own state run, too.
+    """
+    interpreter = ctypes.pythonapi
+    interpreter.PyOS_BeforeFork()
+    pid: int = ctypes.PyDLL(None, use_errno=True).syscall(
+        ctypes.c_long(NUMBERS["clone"]), ctypes.c_ulong(flags | SIGCHLD), *[ctypes.c_long(0)] * 4
+    )
+    if pid == 0:
+        interpreter.PyOS_AfterFork_Child()
+        return 0
+    number = ctypes.get_errno()
+    interpreter.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise errors.KernelError(number, "clone", (flags,), "see user.max_user_namespaces of sysctl(8)")
+    return pid
+
+
+SIGCHLD = 17  # signal(7): what a parent hears when the child ends
 
 
 def setns(descriptor: int, kind: int) -> None:

@@ -8,12 +8,16 @@ An ordinary user may map one id alone, the own one. More of them only a program 
 newgidmap(1), setuid programs that look into /etc/subuid and /etc/subgid. With one id, chown, setresuid and setgroups
 have nobody else to name.
 
-Offers: `choose` (which map this user can have), `plan` (the steps that give it to a process), `mapped`, `mend`.
+A container with a user namespace of its own (linux.uidMappings) is born in it; root of the machine writes its maps.
+
+Offers: `choose` (which map this user can have), `of_spec` (which one a config asks for), `plan` (the steps that give it
+to a process), `mapped`, `mend`.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections import namedtuple
 
 from .. import errors, files, host, steps
@@ -21,6 +25,7 @@ from .. import errors, files, host, steps
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
 PROGRAMS = ("newuidmap", "newgidmap")
 
@@ -119,6 +124,44 @@ def helper(program: str, pid: int, lines: Iterable[Range]) -> None:
     _, status = os.waitpid(child, 0)
     if status:
         raise errors.Unsupported(f"{' '.join(words)} was refused; /etc/sub{program[3:6]} must keep these ids for you")
+
+
+def of_spec(linux: dict[str, Any]) -> Maps:
+    """The maps that a config's linux.uidMappings and gidMappings ask for (config-linux.md, User namespace mappings)."""
+    uids, gids = (
+        tuple(Range(line["containerID"], line["hostID"], line["size"]) for line in linux.get(name) or ())
+        for name in ("uidMappings", "gidMappings")
+    )
+    return Maps(uids, gids, False)
+
+
+def outside(lines: Iterable[Range], number: int) -> int:
+    """What an id inside is outside. Raises InvalidArgument for one that is not mapped."""
+    for line in lines:
+        if line.inside <= number < line.inside + line.count:
+            return line.outside + number - line.inside
+    raise errors.InvalidArgument(
+        f"id {number} is not mapped into the user namespace: see linux.uidMappings, gidMappings"
+    )
+
+
+def give_pipes(uid: int, gid: int) -> None:
+    """Pipes that are our standard descriptors become those of a user outside, so that one inside can open /dev/stdout.
+
+    It is root of the machine's to do: root inside may not change what belongs to an id that it does not know.
+    """
+    for descriptor in (0, 1, 2):
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            os.fchown(descriptor, uid, gid)
+
+
+def become_root() -> None:
+    """Root of our user namespace, whose ids have been mapped; so far we are nobody in here."""
+    with open("/proc/self/setgroups") as file:
+        if file.read().strip() == "allow":
+            os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
 
 
 def mapped() -> int:

@@ -4,7 +4,7 @@ Input is the OCI spec's `linux.namespaces`: a list of {"type", "path"?}. Without
 with one it is entered. A kind that the list leaves out is shared with the host.
 
 The pid namespace is special: it takes in only children, so the parent makes it before it forks. All others the child
-makes for itself.
+makes for itself; but a user namespace owns those that are made in it, so with one the child is born into both.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ WHY = {
 FILES = {"mount": "mnt", "network": "net"}
 
 
-def of_kinds(namespaces: list[dict[str, Any]], kinds: tuple[str, ...]) -> Iterator[steps.Step]:
+def of_kinds(namespaces: list[dict[str, Any]], kinds: tuple[str, ...], new_ones: bool = True) -> Iterator[steps.Step]:
     """Enter or make those namespaces of the list that are of these kinds, all the new ones by a single unshare(2).
+
+    Without `new_ones`, none is made.
 
     Raises InvalidArgument for a type that the specification (config-linux.md, Namespaces) does not have.
     """
@@ -59,13 +61,20 @@ def of_kinds(namespaces: list[dict[str, Any]], kinds: tuple[str, ...]) -> Iterat
         else:
             new |= FLAGS[kind]
             why.append(WHY[kind])
-    if new:
+    if new and new_ones:
         yield steps.unshare(new, why="; ".join(why))
 
 
 def new(namespaces: list[dict[str, Any]], kind: str) -> bool:
     """Whether the list asks for a new namespace of this kind."""
     return any(namespace["type"] == kind and not namespace.get("path") for namespace in namespaces)
+
+
+def born_into(namespaces: list[dict[str, Any]]) -> int:
+    """CLONE_NEW* flags for a child that gets a user namespace: its new pid namespace has to belong to that. Or 0."""
+    if not new(namespaces, "user"):
+        return 0
+    return syscalls.CLONE_NEWUSER | (syscalls.CLONE_NEWPID if new(namespaces, "pid") else 0)
 
 
 def path(pid: int, kind: str) -> str:

@@ -46,9 +46,12 @@ def private(root: str) -> Iterator[steps.Step]:
     )
 
 
-def devices(root: str, extra: list[dict[str, Any]]) -> Iterator[steps.Step]:
-    """The device nodes in `/dev`, and the links every program expects. `extra` is the spec's `linux.devices`."""
-    bound = host.in_user_namespace()
+def devices(root: str, extra: list[dict[str, Any]], bound: bool = False) -> Iterator[steps.Step]:
+    """The device nodes in `/dev`, and the links every program expects. `extra` is the spec's `linux.devices`.
+
+    `bound`: the container has a user namespace of its own.
+    """
+    bound = bound or host.in_user_namespace()
     why = "a device node: a name for a driver" + (", bound: a user namespace may not make one" if bound else "")
     for name, major, minor in DEVICES:
         device = {"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor, "fileMode": 0o666}

@@ -53,6 +53,8 @@ def plan(
     yield steps.call(
         state.hold, pid, started, why="a pid may come to mean another process; a pidfd cannot", result="process"
     )
+    if namespaces.new(config["linux"]["namespaces"], "user"):
+        yield from init.pipes(config, process)
     yield steps.call(expect_orphans, why="the child of a process that has ended becomes ours, not the machine's")
     yield steps.call(
         send, joiner, launch.OURS, launch.THEIRS, PROCESS, why="one that goes inside, so that we can stay", result="pid"
@@ -88,6 +90,9 @@ def born(config: dict[str, Any], process: dict[str, Any], outlives: bool) -> Ite
     """
     yield steps.call(channel.wait, init.CHANNEL, "go", {}, why="until its parent is the one that stays")
     yield steps.call(init.begin, init.CHANNEL, True, why="a session of its own; if the keeper dies, so does it")
+    if namespaces.new(config["linux"]["namespaces"], "user"):
+        yield from init.become_root(process)
+        process = {**process, "oomScoreAdj": None}
     if process.get("terminal"):
         size = process.get("consoleSize") or {}
         yield steps.call(

@@ -43,6 +43,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     spaces = linux["namespaces"]
     hooked = config.get("hooks") or {}
 
+    mapped = namespaces.new(spaces, "user")
     if held:
         yield from waiting.prepare(held)
     yield steps.call(
@@ -52,6 +53,8 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         *([waiting.FIFO] if held else []),
         why="a session of its own, with nothing open but what it is given; if the parent dies, so does it",
     )
+    if mapped:
+        yield steps.call(channel.wait, CHANNEL, "mapped", {}, why="until our ids mean something outside")
     yield from steps.about("cgroups", cgroups.enter(linux["cgroupsPath"], linux.get("resources", {})))
     yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("mount", "uts", "ipc", "network", "cgroup")))
     if namespaces.new(spaces, "network"):
@@ -60,9 +63,16 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     yield steps.call(channel.tell, CHANNEL, "namespaces", why="the parent can now plug in the network")
 
     yield from steps.about("rootfs", rootfs.private(root))
+    if mapped:
+        yield steps.chdir(root, why="hold on to it: who we become may not be allowed to walk there")
+        root = "."
+        yield from become_root(process)
+        process = {**process, "oomScoreAdj": None}
     yield from steps.about("mounts", mounts.all_of(root, config["mounts"]))
     if not any(os.path.normpath(m["destination"]) == "/dev" and m["type"] == "bind" for m in config["mounts"]):
-        yield from steps.about("rootfs", rootfs.devices(root, linux.get("devices", [])))  # never in the host's own /dev
+        yield from steps.about(
+            "rootfs", rootfs.devices(root, linux.get("devices", []), bound=mapped)
+        )  # never in the host's own /dev
 
     if config.get("hostname"):
         yield steps.sethostname(config["hostname"], why="the name that its prompt shows")._replace(concept="namespaces")
@@ -97,6 +107,37 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     last = waiting.command(held, process, hooked.get("startContainer") or [], CHANNEL, THRESHOLD) if held else ()
     architecture = config.get("annotations", {}).get(ARCHITECTURE, "")
     yield from command(process, linux.get("seccomp"), architecture, last)
+
+
+def become_root(process: dict[str, Any]) -> Iterator[steps.Step]:
+    """In a user namespace: from the machine's root, who is nobody in there, to its own."""
+    from ..kernel import idmap
+
+    if process.get("oomScoreAdj") is not None:
+        yield oom_score(process["oomScoreAdj"])
+    yield steps.call(idmap.become_root, why="whose files its files are")._replace(concept="namespaces")
+    yield steps.call(live_with_parent, why="a change of user takes that back (prctl(2))")
+
+
+def pipes(config: dict[str, Any], process: dict[str, Any]) -> Iterator[steps.Step]:
+    """Before the fork of a process for a user namespace: what root in there could not do."""
+    from ..kernel import idmap
+
+    maps, user = idmap.of_spec(config["linux"]), process["user"]
+    ids = idmap.outside(maps.uids, user["uid"]), idmap.outside(maps.gids, user["gid"])
+    yield steps.call(idmap.give_pipes, *ids, why="its /dev/stdout is for its user to open")._replace(
+        concept="namespaces"
+    )
+
+
+def live_with_parent() -> None:
+    """prctl(PR_SET_PDEATHSIG): we end when our parent does."""
+    _prctl.prctl(_prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def oom_score(value: int) -> steps.Step:
+    """The spec's process.oomScoreAdj."""
+    return steps.put("/proc/self/oom_score_adj", str(value), why="whom the kernel kills first")
 
 
 def command(
@@ -140,7 +181,7 @@ def identity(process: dict[str, Any], profile: dict[str, Any] | None) -> Iterato
             set_limit, limit["type"], limit["soft"], limit["hard"], why="a bound on what one process may use"
         )
     if process.get("oomScoreAdj") is not None:
-        yield steps.put("/proc/self/oom_score_adj", str(process["oomScoreAdj"]), why="whom the kernel kills first")
+        yield oom_score(process["oomScoreAdj"])
     if process.get("noNewPrivileges"):
         yield from steps.about("capabilities", capabilities.no_new_privileges())
     yield from steps.about("capabilities", capabilities.bound(process.get("capabilities", {})))
@@ -158,9 +199,9 @@ def identity(process: dict[str, Any], profile: dict[str, Any] | None) -> Iterato
         yield from steps.about("seccomp", seccomp.load(profile))
 
 
-def fork(child_plan: list[steps.Step], ours: socket.socket, theirs: socket.socket, report: bool) -> int:
-    """fork(2). The child performs its plan and never returns; the parent gets its pid."""
-    pid = os.fork()
+def fork(child_plan: list[steps.Step], ours: socket.socket, theirs: socket.socket, report: bool, kinds: int = 0) -> int:
+    """fork(2), into new namespaces of these `kinds`. The child performs its plan and never returns. Its pid."""
+    pid = syscalls.fork(kinds) if kinds else os.fork()
     if pid:
         theirs.close()
         return pid
@@ -260,14 +301,15 @@ def become(uid: int, gid: int, groups: list[int], umask: int = 0o022) -> None:
         elif set(groups) - {gid}:
             raise errors.Unsupported("this user namespace forbids setgroups(2): run without --group-add")
         for descriptor in (0, 1, 2):  # /dev/stdout can be opened by who owns the pipe behind it, as with runc
-            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            found = os.fstat(descriptor)
+            if stat.S_ISFIFO(found.st_mode) and found.st_uid != uid:
                 os.fchown(descriptor, uid, -1)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     except OSError as error:
         hint = f"is user {uid}:{gid} mapped in this user namespace? see /proc/self/uid_map"
         raise errors.KernelError(error.errno or 0, "setresuid", (uid, gid), hint) from None
-    _prctl.prctl(_prctl.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user clears it (prctl(2))
+    live_with_parent()  # a change of user clears it (prctl(2))
 
 
 def find_directory(path: str) -> int:

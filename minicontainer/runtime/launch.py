@@ -42,12 +42,22 @@ def plan(
     linux = config["linux"]
     path = linux["cgroupsPath"]
     child = list(init.plan(config, root, stdin, held))
+    born_into = namespaces.born_into(linux["namespaces"])
 
     yield from steps.about("cgroups", cgroups.create(path, linux.get("resources", {})))
-    yield from steps.about("namespaces", namespaces.of_kinds(linux["namespaces"], ("pid",)))
-    yield steps.call(
-        init.fork, child, OURS, THEIRS, report, why="the child goes its own way, in its own namespaces", result="pid"
-    )
+    if born_into:
+        yield from init.pipes(config, config["process"])
+        yield from steps.about("namespaces", namespaces.of_kinds(linux["namespaces"], ("pid",), new_ones=False))
+        why = "a child, born into a user namespace, which owns its other namespaces"
+    else:
+        yield from steps.about("namespaces", namespaces.of_kinds(linux["namespaces"], ("pid",)))
+        why = "the child goes its own way, in its own namespaces"
+    yield steps.call(init.fork, child, OURS, THEIRS, report, born_into, why=why, result="pid")
+    if born_into:
+        from ..kernel import idmap
+
+        yield from steps.about("namespaces", idmap.plan(idmap.of_spec(linux)))
+        yield steps.call(channel.tell, OURS, "mapped", why="it is somebody in there from here on")
     yield steps.call(channel.wait, OURS, "namespaces", VALUES, why="until the child has unshared its network")
     yield from network
     yield steps.call(channel.tell, OURS, "network", why="the child may go on to its command")

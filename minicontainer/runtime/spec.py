@@ -126,10 +126,10 @@ KNOWN: dict[str, set[str]] = {
     "hooks": set(hooks.KINDS),
     "linux": {
         "namespaces", "resources", "maskedPaths", "readonlyPaths", "devices", "sysctl", "cgroupsPath", "seccomp",
-        "rootfsPropagation",
+        "rootfsPropagation", "uidMappings", "gidMappings",
     },
 }  # fmt: skip
-NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup")
+NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup", "user")
 
 
 def check(config: dict[str, Any]) -> None:
@@ -150,9 +150,27 @@ def check(config: dict[str, Any]) -> None:
             raise errors.Unsupported(f"config.json asks for a namespace {namespace['type']!r}, not supported yet")
     if not any(entry["type"] == "mount" and not entry.get("path") for entry in config["linux"]["namespaces"]):
         raise errors.Unsupported("config.json asks for no new mount namespace: another's root would be exchanged")
+    check_maps(config["linux"])
     if (config["linux"].get("rootfsPropagation") or "private") not in ("private", "rprivate"):
         raise errors.Unsupported("config.json asks for linux.rootfsPropagation: private and rprivate are supported")
     if not config["process"]["args"]:
         raise errors.InvalidArgument("config.json names no command: process.args is empty")
     if not config["process"]["cwd"].startswith("/"):
         raise errors.InvalidArgument(f"the working directory {config['process']['cwd']!r} is not an absolute path")
+
+
+def check_maps(linux: dict[str, Any]) -> None:
+    """Raise what is wrong with linux.uidMappings, gidMappings: they are for a new user namespace, and map its root."""
+    spaces = [entry for entry in linux["namespaces"] if entry["type"] == "user"]
+    if any(entry.get("path") for entry in spaces):
+        raise errors.Unsupported("config.json asks for a namespace 'user' by its path: a new one is supported")
+    for name in ("uidMappings", "gidMappings"):
+        lines = linux.get(name) or []
+        if lines and not spaces:
+            raise errors.InvalidArgument(f"config.json has linux.{name}, and no namespace 'user' to use it in")
+        if any(not isinstance(line.get(key), int) for line in lines for key in ("containerID", "hostID", "size")):
+            raise errors.InvalidArgument(f"config.json: linux.{name} is a list of containerID, hostID and size")
+        if spaces and not any(line["containerID"] == 0 and line["size"] for line in lines):
+            raise errors.InvalidArgument(
+                f"config.json: linux.{name} does not map 0, which makes the container's mounts"
+            )

@@ -236,6 +236,9 @@ def without(*path: str, **more: Any) -> Callable[[dict[str, Any]], None]:
         (without("linux", "namespaces", value=[{"type": "mount"}, {"type": "time"}]), "'time'"),
         (without("linux", "namespaces", value=[{"type": "pid"}]), "mount namespace"),
         (without("linux", "namespaces", value=[{"type": "mount", "path": "/proc/1/ns/mnt"}]), "mount namespace"),
+        (without("linux", "namespaces", value=[{"type": "mount"}, {"type": "user"}]), "linux.uidMappings"),
+        (without("linux", "namespaces", value=[{"type": "mount"}, {"type": "user", "path": "/x"}]), "by its path"),
+        (without("linux", "gidMappings", value=[{"containerID": 0, "hostID": 1, "size": 1}]), "no namespace 'user'"),
         (without("linux", "cgroupsPath", value="/"), "cgroupsPath"),
         (without("linux", "cgroupsPath", value="/a/../.."), "cgroupsPath"),
         (without("linux", "cgroupsPath", value="system.slice:docker:x"), "cgroupsPath"),
@@ -267,7 +270,7 @@ def test_flags_that_are_not_supported_are_refused(engine: Engine) -> None:
 
 def test_features_are_what_is_taken_and_nothing_else(engine: Engine) -> None:
     told = json.loads(engine("features", check=True).stdout)
-    assert set(told["linux"]["namespaces"]) == {"pid", "mount", "uts", "ipc", "network", "cgroup"}
+    assert set(told["linux"]["namespaces"]) == {"pid", "mount", "uts", "ipc", "network", "cgroup", "user"}
     engine.config["hooks"] = {kind: [{"path": "/bin/true"}] for kind in told["hooks"] if kind != "startContainer"}
     engine.config["mounts"].append(
         {"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "tmpcopyup"]}
@@ -334,6 +337,43 @@ def test_limits_change_and_it_is_held_still(engine: Engine) -> None:
     assert engine.status()["status"] == "running"
     engine("kill", "--all", "c", "KILL", check=True)
     engine.until("stopped")
+
+
+def test_a_user_namespace_whose_root_is_nobody_outside(engine: Engine, tmp_path: Path) -> None:
+    maps = [{"containerID": 0, "hostID": 100000, "size": 1000}]
+    engine.config["linux"] |= {"uidMappings": maps, "gidMappings": maps}
+    engine.config["linux"]["namespaces"].append({"type": "user"})
+    for path in (engine.bundle / "rootfs", *(engine.bundle / "rootfs").rglob("*")):
+        os.lchown(path, 100000, 100000)
+    engine.command("sh", "-c", "touch /here; echo hello > /dev/stdout; exec sleep 1000", oomScoreAdj=500)
+    reader, writer = os.pipe()
+    engine.create(stdout=writer)
+    os.close(writer)
+    pid = engine.status()["pid"]
+    engine("start", "c", check=True)
+    assert os.read(reader, 100) == b"hello\n"
+    os.close(reader)
+    assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", "100000", "1000"]
+    assert Path(f"/proc/{pid}/gid_map").read_text().split() == ["0", "100000", "1000"]
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    assert (status["Uid"], status["Gid"]) == ("\t".join(["100000"] * 4), "\t".join(["100000"] * 4))
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "500\n"
+    assert (engine.bundle / "rootfs/here").stat().st_uid == 100000
+    kinds = ("user", "pid", "mnt", "uts", "ipc", "net")
+    assert [
+        kind for kind in kinds if os.readlink(f"/proc/self/ns/{kind}") == os.readlink(f"/proc/{pid}/ns/{kind}")
+    ] == []
+    process = {**engine.config["process"], "user": {"uid": 7, "gid": 8}, "args": ["sh", "-c", READ_BACK]}
+    (tmp_path / "process").write_text(json.dumps(process))
+    done = engine("exec", "--process", str(tmp_path / "process"), "c")
+    assert (done.stdout.splitlines(), done.returncode) == (["0 100000 1000", "Uid: 7 7 7 7"], 0), done.stderr
+
+
+READ_BACK = """exec > /dev/stdout
+set -- $(cat /proc/self/uid_map)
+echo $*
+while read line; do set -- $line; [ $1 != Uid: ] || echo $*; done < /proc/self/status
+"""
 
 
 @pytest.mark.parametrize("user", [{"uid": 0, "gid": 0}, {"uid": 7, "gid": 8}])
