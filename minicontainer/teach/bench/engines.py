@@ -9,6 +9,7 @@ does not work here says so in one line, and the others go on without it.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import shutil
@@ -172,26 +173,29 @@ class Podman(Docker):
 
 
 class Runtime(Engine):
-    """runc or crun: what docker and podman call in the end. A bundle in, a process out; no image, network or lease.
+    """runc, crun, or ours as one: what docker and podman call in the end. A bundle in, a process out.
 
-    The bundle asks for what our containers have by default, so the difference is the programs'.
+    There is no image, network or lease. The bundle asks for what our containers have by default, so the difference is
+    the programs'.
     """
 
     networks = ("none", "host")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, typed: Sequence[str] = ()) -> None:
         self.name = name
+        self.typed = list(typed) or [name]
         self.hidden = -1  # a mount namespace to run it in
 
     def prepare(self, workshop: Workshop, path: str, image: str) -> str:
         """A bundle for each network, from the tree that the archive was made of."""
-        if not shutil.which(self.name):
+        if not shutil.which(self.typed[0]):
             raise Unfit(f"{self.name} is not installed")
-        self.folder = f"{workshop.folder}/{self.name}"
-        self.id = f"{workshop.tag}-{self.name}"
+        self.id = f"{workshop.tag}-{self.name.replace(' ', '-')}"
+        self.folder = f"{workshop.folder}/{self.id}"
+        self.typed += ["--root", f"{self.folder}/state"]
         for network in self.networks:
             os.makedirs(f"{self.folder}/{network}")
-        version = said([self.name, "--version"]).splitlines()[0].replace("version ", "")
+        version = said([*self.typed, "--version"]).splitlines()[0].replace("version ", "")
         workshop.at_end(f"remove {self.name}'s container", self.remove)
         try:
             self.output("none", ["true"])
@@ -210,17 +214,36 @@ class Runtime(Engine):
     def remove(self) -> None:
         """A container that an interrupted run has left."""
         with self.where():
-            if self.id in said([self.name, "--root", f"{self.folder}/state", "list", "-q"]).split():
-                said([self.name, "--root", f"{self.folder}/state", "delete", "--force", self.id])
+            if self.id in said([*self.typed, "list", "-q"]).split():
+                said([*self.typed, "delete", "--force", self.id])
         steps.execute(cgroups.remove(f"/{self.id}"), {})  # one that refuses a config leaves the cgroup behind
         if self.hidden >= 0:
             os.close(self.hidden)
 
     def command(self, network: str, words: Sequence[str], flags: Sequence[str] = ()) -> list[str]:
         """runc run, of a bundle whose config.json says what to run."""
-        with open(f"{self.folder}/{network}/config.json", "w") as file:
+        return [*self.typed, "run", "--bundle", self.bundle(network, words), self.id]
+
+    def bundle(self, network: str, words: Sequence[str]) -> str:
+        """A directory whose config.json says what to run; it has no root file system of its own, but names the tree."""
+        path = f"{self.folder}/{network}"
+        with open(f"{path}/config.json", "w") as file:
             json.dump(self.config(network, words), file)
-        return [self.name, "--root", f"{self.folder}/state", "run", "--bundle", f"{self.folder}/{network}", self.id]
+        return path
+
+    def in_steps(self, words: Sequence[str]) -> measure.Timed:
+        """The same by create, start and delete, as engines call a runtime: the three commands' seconds."""
+        commands = (
+            [*self.typed, "create", "--bundle", self.bundle("none", words), self.id],
+            [*self.typed, "start", self.id],
+            [*self.typed, "delete", "--force", self.id],
+        )
+
+        def once() -> float:
+            with self.where():
+                return sum(measure.spent(command) for command in commands)
+
+        return once
 
     def config(self, network: str, words: Sequence[str]) -> dict[str, Any]:
         """Our default container, as the OCI has it."""
@@ -315,4 +338,9 @@ def shown(engine: Engine, network: str) -> dict[str, str]:
 
 def everyone() -> list[Callable[[], Engine]]:
     """All contestants, ours first."""
-    return [Minicontainer, Docker, Podman, lambda: Runtime("runc"), lambda: Runtime("crun")]
+    return [Minicontainer, Docker, Podman, *(functools.partial(Runtime, *each) for each in runtimes())]
+
+
+def runtimes() -> list[tuple[str, list[str]]]:
+    """The OCI runtimes, ours first: what they are called, and the words that their commands begin with."""
+    return [("minicontainer oci", [*command_line(), "oci"]), ("runc", ["runc"]), ("crun", ["crun"])]

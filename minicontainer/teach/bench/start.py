@@ -3,6 +3,9 @@
 What is timed is the whole command that a user types, from its start to its end, clean-up included. First each
 contestant shows that its container is one: a seccomp filter, the fourteen capabilities, on the bridge a gateway that
 answers. Ours must pass or there is no figure; another that fails is left out, by name.
+
+The OCI runtimes make the same container of a bundle, `oci run` beside `runc run`; and by the three commands that
+engines call, create, start, delete. Each of ours starts a Python: what that alone takes is measured, too.
 """
 
 from __future__ import annotations
@@ -16,12 +19,17 @@ from . import Bar, Group, Report, Workshop, archives, engines
 
 # The bars: how much of docker's and podman's time a start on the bridge may take, and what we aim at.
 AT_MOST, AIM = 0.20, 0.15
+# How much of runc's time `oci run` may take; create, start and delete; and these without the starts of Python in them.
+RUN, STEPS, STEPS_ALONE = (1.2, 1.0), (1.6, 1.2), (0.8, 0.6)
+OCI, BY_STEPS, ALONE = "minicontainer oci", "create, start, delete", "create, start, delete, less three Pythons"
 
 # Docker's fourteen, as /proc/PID/status has them: chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap,
 # net_bind_service, net_raw, sys_chroot, mknod, audit_write, setfcap (bits 0 1 3 4 5 6 7 8 10 13 18 27 29 31).
 FOURTEEN = 0xA80425FB
 
 RUNS, WARM_UP = 20, 2
+
+INTERPRETER = [sys.executable, "-IS", "-c"]  # as the command in /usr/local/bin starts it: without site.py
 
 
 def measure(workshop: Workshop, runs: int) -> Report:
@@ -37,6 +45,7 @@ def measure(workshop: Workshop, runs: int) -> Report:
     archives.archive(f"{workshop.folder}/image.tar", f"{workshop.folder}/layer.tar", image, ["sh"])
 
     contestants: dict[str, dict[str, measuring.Timed]] = {network: {} for network in engines.NETWORKS}
+    by_steps: dict[str, measuring.Timed] = {}
     for make in engines.everyone():
         engine = make()
         ours = isinstance(engine, engines.Minicontainer)
@@ -63,9 +72,13 @@ def measure(workshop: Workshop, runs: int) -> Report:
             if note and (engine.name, note) not in report.skipped:
                 report.facts.append(f"{engine.name}, {network}: {note}")
             contestants[network][engine.name] = engine.timed(network, ["true"])
+            if isinstance(engine, engines.Runtime) and network == "none":
+                by_steps[engine.name] = engine.in_steps(["true"])
     report.facts[0] = f"timed as minicontainer: {report.facts[0]} run --rm"
 
     flat = {f"{name}/{network}": once for network, rows in contestants.items() for name, once in rows.items()}
+    flat |= {f"{name}/steps": once for name, once in by_steps.items()}
+    flat["Python/steps"] = lambda: sum(measuring.spent([*INTERPRETER, "pass"]) for _ in range(3))
     workshop.tell(f"{len(flat)} contestants, {WARM_UP} rounds to warm up, {runs} that count")
     figures = measuring.interleave(
         flat, runs, WARM_UP, tell=lambda done, all_: workshop.tell(f"round {done} of {all_}")
@@ -73,8 +86,15 @@ def measure(workshop: Workshop, runs: int) -> Report:
     for network, rows in contestants.items():
         series = {name: figures[f"{name}/{network}"] for name in rows}
         report.groups.append(Group(network, "minicontainer", series))
+    series = {name: figures[f"{name}/steps"] for name in by_steps}
+    report.groups.append(Group(BY_STEPS, OCI, series))
+    pythons = figures["Python/steps"]
+    alone = {OCI: [all_ - python for all_, python in zip(series.get(OCI, []), pythons, strict=True)]}
+    report.groups.append(Group(ALONE, OCI, {**series, **alone}))
     for peer in ("docker", "podman"):
         report.bars.append(Bar("bridge", "minicontainer", peer, AT_MOST, AIM))
+    for group, bar in (("none", RUN), (BY_STEPS, STEPS), (ALONE, STEPS_ALONE)):
+        report.bars.append(Bar(group, OCI, "runc", *bar))
     report.method = {"runs": runs, "warm_up": WARM_UP, "order": "rounds, shuffled", "seed": measuring.SEED}
     report.facts.append(imports())
     return report
@@ -103,12 +123,11 @@ def imports(runs: int = 15) -> str:
     paths = [path for path in sys.path if path and os.path.isdir(path)]
     bare = f"import os, sys; sys.path[:] = {paths!r}"
     leave = "os._exit(0)"  # as the command does: an interpreter is not taken down
-    start = [sys.executable, "-IS", "-c"]  # as the command in /usr/local/bin does it: without site.py
     figures = measuring.interleave(
         {
-            "bare": lambda: measuring.spent([*start, f"{bare}; {leave}"]),
+            "bare": lambda: measuring.spent([*INTERPRETER, f"{bare}; {leave}"]),
             "site": lambda: measuring.spent([sys.executable, "-I", "-c", f"{bare}; {leave}"]),
-            "run": lambda: measuring.spent([*start, f"{bare}; import minicontainer.cli.run; {leave}"]),
+            "run": lambda: measuring.spent([*INTERPRETER, f"{bare}; import minicontainer.cli.run; {leave}"]),
         },
         runs,
     )
