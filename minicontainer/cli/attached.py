@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
+from .. import signals as signal
 from ..kernel import terminal
 from ..runtime import session as sessions
 from . import UsageError

@@ -6,12 +6,12 @@ and, where its caller asked so by --log, in a file; the caller reads that text.
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
 
 from .. import __version__, cli, errors, files, host
+from .. import quickjson as json
+from .. import signals as signal
 from ..kernel import cgroups
 from ..runtime import lifecycle, monitor, spec
 from . import Help, UsageError, sentence
@@ -135,8 +135,7 @@ def execute(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
     if command:
         process = {**runtime.config(identifier)["process"], "args": command, "terminal": given["tty"]}
     else:
-        with open(given["process"]) as file:
-            process = json.load(file)
+        process = json.loads(files.read(given["process"]))
     pid_file, console = given.get("pid_file", ""), given.get("console_socket", "")
     pid = runtime.enter(identifier, process, pid_file, console, given["detach"])
     if given["detach"]:
@@ -218,7 +217,7 @@ def example(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
     """A config.json to begin with."""
     path = os.path.join(given.get("bundle", "."), "config.json")
     with open(path, "x") as file:
-        json.dump(spec.default(), file, indent=2)
+        file.write(json.dumps(spec.default(), indent=2))
     return 0
 
 

@@ -6,11 +6,11 @@ told laid over it. With SOURCE_DATE_EPOCH in the environment the same container 
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, BinaryIO
 
 from .. import errors, files
+from .. import quickjson as json
 from ..image import archive, changes, layers, reference, store
 from ..runtime import log
 from . import containers, trees

@@ -13,13 +13,13 @@ meets a stranger that has got the same pid. None of these calls starts a thread,
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import namedtuple
 from collections.abc import Iterable, Iterator
 
 from .. import errors, files, steps
+from .. import quickjson as json
 from ..kernel import cgroups
 from ..runtime import channel, monitor, session
 from . import containers, events, logs, names

@@ -20,12 +20,12 @@ where a monitor was killed and left something to take down.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import namedtuple
 
 from .. import errors, files, host, steps, syscalls
+from .. import quickjson as json
 from ..image import blobs, store
 from ..kernel import cgroups, overlay
 from ..network import bridge, dns, drivers, foreign, ipam, nat

@@ -10,12 +10,12 @@ Sources: docker-login(1); the helpers' protocol, docker/docker-credential-helper
 
 import base64
 import binascii
-import json
 import os
 import subprocess
 from typing import Any
 
 from .. import errors, files
+from .. import quickjson as json
 from ..image import registry
 
 HUB_KEY = "https://index.docker.io/v1/"  # what docker.io is called in there, since the beginning

@@ -7,11 +7,11 @@ list it is `null` or `[]` as there.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
 from .. import errors, files, netlink, oci
+from .. import quickjson as json
 from ..image import blobs
 from ..kernel import capabilities
 from ..network import Network, spoofing

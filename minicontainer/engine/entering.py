@@ -10,11 +10,11 @@ what it writes from then on is nobody's. A keeper that is killed takes its proce
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections import namedtuple
 
 from .. import errors, files, steps
+from .. import quickjson as json
 from ..kernel import capabilities
 from ..runtime import attach, enter, log, monitor
 from . import configure, containers, users

@@ -8,12 +8,12 @@ One write(2) of one line to a file opened with O_APPEND is whole, whoever else w
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import time
 
 from .. import files, syscalls
+from .. import quickjson as json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start

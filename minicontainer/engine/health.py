@@ -12,13 +12,13 @@ make it unhealthy, one success healthy. Failures of the start period do not coun
 
 from __future__ import annotations
 
-import json
 import os
 import select
-import signal
 import time
 
 from .. import errors, files, steps, syscalls
+from .. import quickjson as json
+from .. import signals as signal
 from ..runtime import channel, log, monitor
 from . import containers, entering, events
 

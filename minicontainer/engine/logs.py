@@ -6,13 +6,13 @@ slowly holds up the container. The end of the connection is the end of the conta
 
 from __future__ import annotations
 
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from .. import errors
+from .. import quickjson as json
 from ..runtime import channel, session
 
 Entry = dict[str, str]

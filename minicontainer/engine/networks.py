@@ -12,11 +12,11 @@ written: a teardown always knows of it.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import namedtuple
 
 from .. import errors, files, host, netlink, steps
+from .. import quickjson as json
 from ..network import (
     MOST,
     Network,

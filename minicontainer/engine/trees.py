@@ -13,12 +13,12 @@ container's journal is locked: nobody starts or removes it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator
 
 from .. import errors, files, steps, syscalls
+from .. import quickjson as json
 from ..kernel import mounts, overlay
 from ..runtime import state
 from . import containers, volumes

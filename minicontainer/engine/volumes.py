@@ -6,13 +6,13 @@ volume over a directory of its image finds that directory's content copied into 
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import time
 from collections import namedtuple
 
 from .. import errors, files, steps
+from .. import quickjson as json
 from . import names
 
 TYPE_CHECKING = False

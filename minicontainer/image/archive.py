@@ -12,7 +12,6 @@ Sources: moby image/spec (docker-archive); OCI image specification, image-layout
 
 import errno
 import io
-import json
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from .. import errors, files, oci
+from .. import quickjson as json
 from . import blobs, compression, layers, reference, store, tar
 
 Progress = Callable[[str, int, int], None]

@@ -7,9 +7,8 @@ registry to take a blob over from a repository that has it, and what a plain lay
 it again. Nothing depends on it: a file that is lost, stale or damaged costs time, and who writes last wins.
 """
 
-import json
-
 from .. import errors, files
+from .. import quickjson as json
 from . import store
 
 TYPE_CHECKING = False

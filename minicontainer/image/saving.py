@@ -16,12 +16,12 @@ from __future__ import annotations
 import calendar
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
 from .. import errors, oci
+from .. import quickjson as json
 from . import blobs, reference, store, tar
 
 FORMATS = ("docker-archive", "oci")

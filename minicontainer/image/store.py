@@ -22,11 +22,11 @@ Raises ImageNotFound, InvalidImage (what lies here is damaged), Conflict (the fo
 """
 
 import errno
-import json
 import os
 import sys
 
 from .. import errors, files, host, oci
+from .. import quickjson as json
 from . import blobs, reference
 
 TYPE_CHECKING = False

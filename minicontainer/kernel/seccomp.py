@@ -21,11 +21,11 @@ Import cost: json is loaded by every start anyway; pyseccomp (35 ms) only where 
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 
 from .. import errors, files, host, steps, syscalls
+from .. import quickjson as json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start

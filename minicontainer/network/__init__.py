@@ -15,11 +15,11 @@ stands here: what a network is, and the file that it is written in.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import namedtuple
 
 from .. import files
+from .. import quickjson as json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

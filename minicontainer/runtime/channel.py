@@ -6,8 +6,7 @@
     one byte                         the errno of the last execve, from threshold.py's program: {"errno": n}
 
 What a client and the monitor of a running container say is in attach.py. The end of the stream means that the other
-side is gone. json is imported by whoever speaks first, for an idle monitor is small without it; engine and init have it
-by then, and never import it behind a changed root.
+side is gone.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import _socket as socket  # its C half: 0.3 ms of every start, not 2
 import array
 
 from .. import errors
+from .. import quickjson as json
 from . import threshold
 
 TYPE_CHECKING = False
@@ -36,15 +36,11 @@ def send(end: socket.socket, message: dict[str, Any], *descriptors: int) -> None
 
 def packet(message: dict[str, Any]) -> bytes:
     """A message as it is sent."""
-    import json
-
     return json.dumps(message).encode()
 
 
 def parse(data: bytes) -> dict[str, Any]:
     """A message as it was meant."""
-    import json
-
     message: dict[str, Any] = json.loads(data)
     return message
 

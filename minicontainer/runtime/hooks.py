@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 
 from .. import errors
+from .. import quickjson as json
+from .. import signals as signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -33,8 +34,6 @@ def numbered(state: dict[str, Any]) -> dict[str, Any]:
 
 def run(hooks: list[Hook], state: dict[str, Any]) -> None:
     """Run them, one after the other. Raises MiniContainerError for the first that fails, or takes too long."""
-    import json  # init has it by the time that it runs hooks: nothing is imported behind a changed root
-
     said = json.dumps(state).encode()
     for hook in hooks:
         code = call(hook, said)

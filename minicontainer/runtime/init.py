@@ -10,12 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import signal
 import stat
 
 import _prctl  # type: ignore[import-not-found]  # the C half of python-prctl: 0.3 ms, not 3
 
 from .. import errors, files, steps, syscalls
+from .. import signals as signal
 from ..kernel import capabilities, cgroups, mounts, namespaces, rootfs, seccomp, terminal
 from . import channel, hooks, threshold, waiting
 

@@ -17,11 +17,11 @@ start: one byte into the fifo ────────▶ execve
 from __future__ import annotations
 
 import errno
-import json
 import os
-import signal
 
 from .. import errors, files, steps, syscalls
+from .. import quickjson as json
+from .. import signals as signal
 from ..kernel import capabilities, cgroups, mounts, seccomp
 from . import enter, hooks, launch, spec, state, waiting
 

@@ -78,8 +78,8 @@ def perform(work: Callable[[socket.socket], None], end: int) -> None:
     """
     import _socket as socket
     import gc
-    import signal
 
+    from .. import signals as signal
     from .. import syscalls
     from . import channel
 
@@ -204,9 +204,8 @@ def exit_code(status: int) -> int:
 
 def signal_number(text: str) -> int:
     """A signal by its name, with or without SIG, or by its number, as signal(7) lists them."""
-    import signal
-
     from .. import errors
+    from .. import signals as signal
 
     name = text.upper().removeprefix("SIG")
     number = int(text) if text.isdecimal() else getattr(signal, f"SIG{name}", None)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import _socket as socket
 import os
 import select
-import signal
 
 from .. import errors, files
+from .. import signals as signal
 from . import attach, channel
 
 TYPE_CHECKING = False
