@@ -43,6 +43,8 @@ PROPAGATION = {
     "rslave": syscalls.MS_SLAVE | syscalls.MS_REC,
     "shared": syscalls.MS_SHARED,
     "rshared": syscalls.MS_SHARED | syscalls.MS_REC,
+    "unbindable": syscalls.MS_UNBINDABLE,
+    "runbindable": syscalls.MS_UNBINDABLE | syscalls.MS_REC,
 }
 
 

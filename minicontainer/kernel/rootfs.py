@@ -36,11 +36,13 @@ LINKS = (
 )
 
 
-def private(root: str) -> Iterator[steps.Step]:
-    """Cut the new mount namespace off from the host's, and make the root a mount point, as pivot_root(2) demands."""
-    yield steps.mount(
-        "", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE, why="mounts made from here on stay in this namespace"
-    )
+def private(root: str, propagation: str = "private") -> Iterator[steps.Step]:
+    """Cut the new mount namespace off from the host's, and make the root a mount point, as pivot_root(2) demands.
+
+    `propagation` is the spec's linux.rootfsPropagation: a slave goes on hearing of what the host mounts.
+    """
+    kind = syscalls.MS_SLAVE if propagation in ("slave", "rslave") else syscalls.MS_PRIVATE
+    yield steps.mount("", "/", "", syscalls.MS_REC | kind, why="mounts made from here on stay in this namespace")
     yield steps.mount(
         root, root, "", syscalls.MS_BIND | syscalls.MS_REC, why="pivot_root wants a mount point, so the root is one"
     )
@@ -107,6 +109,17 @@ def hide(masked: list[str], readonly: list[str]) -> Iterator[steps.Step]:
         yield steps.call(mounts.make_readonly, path, why="read it, but do not set the machine's knobs")
     for path in masked:
         yield steps.call(mounts.mask, path, why="not the container's business, or a way to harm the host")
+
+
+def propagate(propagation: str) -> Iterator[steps.Step]:
+    """The spec's linux.rootfsPropagation as far as `private` has not done it. To be planned after the last bind mount.
+
+    What is shared is so in a peer group of its own, never the host's (config-linux.md, Rootfs Mount Propagation).
+    """
+    if propagation.removeprefix("r") in ("shared", "unbindable"):
+        yield steps.mount(
+            "", "/", "", mounts.PROPAGATION[propagation], why=f"the container asked for a {propagation} root"
+        )
 
 
 def readonly() -> Iterator[steps.Step]:

@@ -44,6 +44,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     hooked = config.get("hooks") or {}
 
     mapped = namespaces.new(spaces, "user")
+    propagation = linux.get("rootfsPropagation") or "private"
     if held:
         yield from waiting.prepare(held)
     yield steps.call(
@@ -62,7 +63,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         yield lo._replace(concept="namespaces")
     yield steps.call(channel.tell, CHANNEL, "namespaces", why="the parent can now plug in the network")
 
-    yield from steps.about("rootfs", rootfs.private(root))
+    yield from steps.about("rootfs", rootfs.private(root, propagation))
     if mapped:
         yield steps.chdir(root, why="hold on to it: who we become may not be allowed to walk there")
         root = "."
@@ -104,6 +105,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     )
     if config["root"].get("readonly"):
         yield from steps.about("rootfs", rootfs.readonly())
+    yield from steps.about("rootfs", rootfs.propagate(propagation))
     last = waiting.command(held, process, hooked.get("startContainer") or [], CHANNEL, THRESHOLD) if held else ()
     architecture = config.get("annotations", {}).get(ARCHITECTURE, "")
     yield from command(process, linux.get("seccomp"), architecture, last)

@@ -83,7 +83,11 @@ class Runtime:
             values[launch.VALUES.name] = values
             root = os.path.join(bundle, config["root"]["path"])
             held = waiting.Held(f"{place}/fifo", described, outlives)
-            first = [steps.call(run_hooks, config, ("prestart", "createRuntime"), described, steps.PID, why=HOOKS)]
+            # prestart hooks are of a time when `start` ran them (config.md of 1.0.0): there, it is created already.
+            first = [
+                steps.call(run_hooks, config, (kind,), {**described, "status": status}, steps.PID, why=HOOKS)
+                for kind, status in (("prestart", "created"), ("createRuntime", "creating"))
+            ]
             steps.execute(launch.plan(config, root, True, False, first, held), values)
             pid = int(values["pid"])
             if console_socket:

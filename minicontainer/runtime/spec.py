@@ -6,7 +6,10 @@ cannot do. A config is a plain dict in the specification's own spelling all the 
 
 from __future__ import annotations
 
+import resource
+
 from .. import errors, host
+from ..kernel import mounts
 from . import hooks
 
 TYPE_CHECKING = False
@@ -151,8 +154,12 @@ def check(config: dict[str, Any]) -> None:
     if not any(entry["type"] == "mount" and not entry.get("path") for entry in config["linux"]["namespaces"]):
         raise errors.Unsupported("config.json asks for no new mount namespace: another's root would be exchanged")
     check_maps(config["linux"])
-    if (config["linux"].get("rootfsPropagation") or "private") not in ("private", "rprivate"):
-        raise errors.Unsupported("config.json asks for linux.rootfsPropagation: private and rprivate are supported")
+    propagation = config["linux"].get("rootfsPropagation") or "private"
+    if propagation not in mounts.PROPAGATION:
+        raise errors.InvalidArgument(f"config.json: linux.rootfsPropagation {propagation!r} is no propagation")
+    for limit in config["process"]["rlimits"]:
+        if not str(limit.get("type")).startswith("RLIMIT_") or not hasattr(resource, limit["type"]):
+            raise errors.InvalidArgument(f"config.json: process.rlimits: there is no limit {limit.get('type')!r}")
     if not config["process"]["args"]:
         raise errors.InvalidArgument("config.json names no command: process.args is empty")
     if not config["process"]["cwd"].startswith("/"):

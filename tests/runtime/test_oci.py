@@ -153,7 +153,7 @@ def test_hooks_in_their_order_and_namespaces(engine: Engine, tmp_path: Path) -> 
     assert lines[1::3] == [here, here, inside, here, here]
     told = [json.loads(line) for line in lines[2::3]]
     assert [one["pid"] for one in told] == [pid, pid, pid, pid, 0]
-    assert [one["status"] for one in told] == ["creating", "creating", "creating", "running", "stopped"]
+    assert [one["status"] for one in told] == ["created", "creating", "creating", "running", "stopped"]
     assert all(one["annotations"] == {"a": "b"} and one["id"] == "c" for one in told)
     name, where, said = (engine.bundle / "rootfs/inside").read_text().splitlines()
     assert (name, where, json.loads(said)["pid"]) == ("startContainer", inside, pid)
@@ -239,6 +239,8 @@ def without(*path: str, **more: Any) -> Callable[[dict[str, Any]], None]:
         (without("linux", "namespaces", value=[{"type": "mount"}, {"type": "user"}]), "linux.uidMappings"),
         (without("linux", "namespaces", value=[{"type": "mount"}, {"type": "user", "path": "/x"}]), "by its path"),
         (without("linux", "gidMappings", value=[{"containerID": 0, "hostID": 1, "size": 1}]), "no namespace 'user'"),
+        (without("linux", "rootfsPropagation", value="public"), "'public' is no propagation"),
+        (without("process", "rlimits", value=[{"type": "RLIMIT_X", "soft": 1, "hard": 1}]), "no limit 'RLIMIT_X'"),
         (without("linux", "cgroupsPath", value="/"), "cgroupsPath"),
         (without("linux", "cgroupsPath", value="/a/../.."), "cgroupsPath"),
         (without("linux", "cgroupsPath", value="system.slice:docker:x"), "cgroupsPath"),
@@ -337,6 +339,22 @@ def test_limits_change_and_it_is_held_still(engine: Engine) -> None:
     assert engine.status()["status"] == "running"
     engine("kill", "--all", "c", "KILL", check=True)
     engine.until("stopped")
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"), [("shared", "shared:"), ("slave", "master:"), ("unbindable", "unbindable"), ("private", "-")]
+)
+def test_the_roots_propagation(engine: Engine, tmp_path: Path, asked: str, found: str) -> None:
+    engine.config["linux"]["rootfsPropagation"] = asked
+    engine.write()
+    words = engine.words("create", "--bundle", str(engine.bundle), "--pid-file", str(tmp_path / "pid"), "c")
+    host = ["unshare", "--mount", "--propagation", "shared"]  # one whose mounts are shared, as systemd makes them
+    script = f'"$@" > /dev/null && cat /proc/$(cat {tmp_path}/pid)/mountinfo'  # a master that has gone has no slaves
+    command = [*host, "sh", "-c", script, "sh", *words]
+    done = subprocess.run(command, cwd=CHECKOUT, check=True, timeout=60, stdout=subprocess.PIPE, text=True)
+    lines = done.stdout.splitlines()
+    [root] = [line.split()[6] for line in lines if line.split()[4] == "/"]
+    assert root.startswith(found)
 
 
 def test_a_user_namespace_whose_root_is_nobody_outside(engine: Engine, tmp_path: Path) -> None:
