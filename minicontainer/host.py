@@ -26,6 +26,11 @@ def in_user_namespace() -> bool:
         return file.read().split() != ["0", "0", "4294967295"]
 
 
+def has_selinux() -> bool:
+    """Whether this machine's SELinux is on (selinux(8))."""
+    return os.path.exists("/sys/fs/selinux/enforce")
+
+
 def forbids_setgroups(process: int | str = "self") -> bool:
     """Whether a process's user namespace forbids setgroups(2), as those of ordinary users do (user_namespaces(7))."""
     with open(f"/proc/{process}/setgroups") as file:

@@ -108,7 +108,9 @@ def make(runtime: lifecycle.Runtime, given: dict[str, Any], identifier: str, out
     if given.get("preserve_fds", "0") != "0":
         raise errors.Unsupported(f"--preserve-fds {given['preserve_fds']} is not supported yet: 0 is")
     pid_file, console = given.get("pid_file", ""), given.get("console_socket", "")
-    return runtime.create(identifier, given.get("bundle", "."), pid_file, console, outlives)
+    pid = runtime.create(identifier, given.get("bundle", "."), pid_file, console, outlives)
+    warn(spec.without_effect(runtime.config(identifier)))
+    return pid
 
 
 def run(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:

@@ -129,7 +129,7 @@ KNOWN: dict[str, set[str]] = {
     "hooks": set(hooks.KINDS),
     "linux": {
         "namespaces", "resources", "maskedPaths", "readonlyPaths", "devices", "sysctl", "cgroupsPath", "seccomp",
-        "rootfsPropagation", "uidMappings", "gidMappings",
+        "rootfsPropagation", "uidMappings", "gidMappings", "mountLabel",
     },
 }  # fmt: skip
 NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup", "user")
@@ -153,6 +153,10 @@ def check(config: dict[str, Any]) -> None:
             raise errors.Unsupported(f"config.json asks for a namespace {namespace['type']!r}, not supported yet")
     if not any(entry["type"] == "mount" and not entry.get("path") for entry in config["linux"]["namespaces"]):
         raise errors.Unsupported("config.json asks for no new mount namespace: another's root would be exchanged")
+    if config["linux"].get("mountLabel") and host.has_selinux():
+        raise errors.Unsupported(
+            "config.json asks for linux.mountLabel, which is not supported yet where SELinux is on"
+        )
     check_maps(config["linux"])
     propagation = config["linux"].get("rootfsPropagation") or "private"
     if propagation not in mounts.PROPAGATION:
@@ -164,6 +168,13 @@ def check(config: dict[str, Any]) -> None:
         raise errors.InvalidArgument("config.json names no command: process.args is empty")
     if not config["process"]["cwd"].startswith("/"):
         raise errors.InvalidArgument(f"the working directory {config['process']['cwd']!r} is not an absolute path")
+
+
+def without_effect(config: dict[str, Any]) -> list[str]:
+    """A sentence for each thing that a checked config asks for and nobody on this machine will read."""
+    if config["linux"].get("mountLabel"):
+        return ["linux.mountLabel has no effect: it is for SELinux, which this machine has not, or not on"]
+    return []
 
 
 def check_maps(linux: dict[str, Any]) -> None:

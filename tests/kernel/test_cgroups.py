@@ -46,6 +46,15 @@ def test_v1_writes_in_the_order_the_kernel_accepts() -> None:
     ]
 
 
+def test_what_the_kernel_itself_uses_is_memory_with_no_limit_of_its_own() -> None:
+    fits = {"limit": 64 << 20, "kernel": 64 << 20, "kernelTCP": 64 << 20}
+    assert v1.writes({"memory": fits})[1:] == [("memory.kmem.tcp.limit_in_bytes", "67108864")]
+    assert v2.writes({"memory": fits}) == [("memory.max", "67108864")]
+    for memory in ({"kernel": 1 << 20}, {"kernel": 1 << 20, "limit": 2 << 20}, {"kernel": 1 << 20, "limit": -1}):
+        with pytest.raises(errors.Unsupported, match=r"memory\.kernel is less"):
+            cgroups.create("/a/b", {"memory": memory})
+
+
 def test_v2_writes_the_same_in_its_own_words() -> None:
     assert v2.writes(FULL) == [
         ("cpu.weight", "59"),

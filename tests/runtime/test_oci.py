@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from minicontainer import host
 from minicontainer.kernel import cgroups
 from minicontainer.runtime import spec, state
 from tests.conftest import CHECKOUT
@@ -241,6 +242,8 @@ def without(*path: str, **more: Any) -> Callable[[dict[str, Any]], None]:
         (without("linux", "gidMappings", value=[{"containerID": 0, "hostID": 1, "size": 1}]), "no namespace 'user'"),
         (without("linux", "rootfsPropagation", value="public"), "'public' is no propagation"),
         (without("process", "rlimits", value=[{"type": "RLIMIT_X", "soft": 1, "hard": 1}]), "no limit 'RLIMIT_X'"),
+        (without("linux", "resources", value={"memory": {"kernel": 1 << 24}}), "memory.kernel is less"),
+        (without("linux", "resources", value={"memory": {"kernel": 9, "limit": 1 << 25}}), "memory.kernel is less"),
         (without("linux", "cgroupsPath", value="/"), "cgroupsPath"),
         (without("linux", "cgroupsPath", value="/a/../.."), "cgroupsPath"),
         (without("linux", "cgroupsPath", value="system.slice:docker:x"), "cgroupsPath"),
@@ -286,6 +289,15 @@ def test_features_are_what_is_taken_and_nothing_else(engine: Engine) -> None:
     assert {"nosuid", "nodev", "tmpcopyup"} <= set(told["mountOptions"])
     lines = Path(f"/proc/{engine.status()['pid']}/mountinfo").read_text().splitlines()
     assert [line.split()[5] for line in lines if line.split()[4] == "/mnt"] == ["rw,nosuid,nodev,relatime"]
+
+
+@pytest.mark.skipif(host.has_selinux(), reason="a label is refused where SELinux reads it")
+def test_a_label_that_nobody_reads_is_said(engine: Engine, tmp_path: Path) -> None:
+    engine.config["linux"]["mountLabel"] = "system_u:object_r:container_file_t:s0"
+    engine.write()
+    with open(tmp_path / "said", "w") as said:
+        engine.create(stderr=said)
+    assert "linux.mountLabel has no effect" in (tmp_path / "said").read_text()
 
 
 def test_a_cgroup_that_others_are_in_is_not_taken(engine: Engine) -> None:

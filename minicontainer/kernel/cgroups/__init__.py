@@ -35,9 +35,11 @@ NOTHING: Resources = {}
 # The parts of linux.resources that we know how to write. Anything else in there is refused, not skipped.
 KNOWN: dict[str, tuple[str, ...]] = {
     "cpu": ("shares", "quota", "period", "burst", "idle", "cpus", "mems"),
-    "memory": ("limit", "reservation", "swap", "swappiness", "disableOOMKiller", "checkBeforeUpdate"),
+    "memory": (
+        "limit", "reservation", "swap", "swappiness", "disableOOMKiller", "checkBeforeUpdate", "kernel", "kernelTCP",
+    ),
     "pids": ("limit",),
-}
+}  # fmt: skip
 
 SIGKILL = 9  # signal(7); importing the module for one number costs 3 ms
 SYSTEMD = "/run/systemd/system"  # there if systemd is process 1: sd_booted(3)
@@ -363,6 +365,22 @@ def _refuse_unknown(resources: Resources, version: int) -> None:
         for name, value in content.items():
             if value and name not in KNOWN[part]:
                 raise errors.Unsupported(f"linux.resources.{part}.{name} is not built; leave it out")
+    memory = resources.get("memory") or {}
+    for name in ("kernel", "kernelTCP") if version != 1 else ("kernel",):
+        _refuse_less(name, memory)
+
+
+def _refuse_less(name: str, memory: Resources) -> None:
+    """What the kernel itself uses for a container has had no limit of its own since Linux 5.16; it counts as memory.
+
+    So a limit that is not less than the memory's own is kept, and no other can be had (cgroup-v1/memory.rst).
+    """
+    asked, limit = memory.get(name) or -1, memory.get("limit") or -1
+    if asked > 0 and (limit < 0 or asked < limit):
+        raise errors.Unsupported(
+            f"linux.resources.memory.{name} is less than the limit on all memory, of which the kernel counts it as a "
+            "part: set linux.resources.memory.limit"
+        )
 
 
 def _first_line(path: str) -> str:

@@ -48,6 +48,8 @@ def _memory(memory: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "memory.memsw.limit_in_bytes", str(memory["swap"])
     if memory.get("reservation"):
         yield "memory.soft_limit_in_bytes", str(memory["reservation"])
+    if memory.get("kernelTCP"):
+        yield "memory.kmem.tcp.limit_in_bytes", str(memory["kernelTCP"])
     if memory.get("swappiness") is not None:
         yield "memory.swappiness", str(memory["swappiness"])
     if memory.get("disableOOMKiller"):
