@@ -66,6 +66,10 @@ def house(laboratory: Laboratory, tmp_path: Path) -> Iterator[House]:
 # more driver is one more network here, a row of DIRECT, and a word of OUT.
 NETWORKS = {
     "bridge": [], "user": ["--ipv6"], "closed": ["--ipv6", "--internal"], "other": ["--ipv6"],
+    "outside": [
+        "-d", "macvlan", "-o", "parent=lan0", "--subnet", "198.51.100.0/24", "--ip-range", "198.51.100.128/25",
+        "--gateway", LAN,
+    ],
 }  # fmt: skip
 PORTS = {"bridge": 8000, "user": 8001, "container": 8002, "host": 8003}
 #                 LAN  localhost  host address  sibling  itself  another network's
@@ -81,8 +85,17 @@ DIRECT = {  # a port that is not published, at the container's own address
     "user":      "--   ..         46            46       46      --",
     "container": "--   ..         46            46       46      --",
     "closed":    "--   ..         46            46       46      --",
+    "outside":   "4-   ..         --            4-       4-      --",  # a macvlan's: in the LAN, and not with the host
 }  # fmt: skip
-OUT = {"bridge": "4-", "user": "46", "container": "46", "closed": "--", "host": "46", "none": "--"}  # to the LAN
+OUT = {
+    "bridge": "4-",
+    "user": "46",
+    "container": "46",
+    "closed": "--",
+    "outside": "4-",
+    "host": "46",
+    "none": "--",
+}  # to the LAN
 SOURCES = ("LAN", "localhost", "host address", "sibling", "self", "other")
 FAMILIES = {"4": ("127.0.0.1", LAN_SIDE, LAN), "6": ("::1", LAN_SIDE6, LAN6)}
 PROTOCOLS = ("tcp", "udp")
@@ -108,9 +121,12 @@ class Matrix:
             "closed": house.run("closed", "--network", "closed", *lenient),
             "host": house.run("host", "--network", "host"),
             "none": house.run("none", "--network", "none"),
+            "outside": house.run("outside", "--network", "outside"),
             "other": house.run("other", "--network", "other", *lenient),
         }
-        self.siblings = {name: house.run(f"{name}2", "--network", name) for name in ("bridge", "user", "closed")}
+        self.siblings = {
+            name: house.run(f"{name}2", "--network", name) for name in ("bridge", "user", "closed", "outside")
+        }
         self.siblings |= {"container": self.siblings["user"], "host": self.inside["host"]}
         for protocol in PROTOCOLS:
             house.lan.serve(protocol, 80, "LAN")
@@ -138,7 +154,7 @@ class Matrix:
         for family, (loopback, ours, theirs) in FAMILIES.items():
             for table, port_of in (
                 (PUBLISHED, PORTS), (UNPUBLISHED, {"bridge": 81, "user": 81, "container": 91}),
-                (DIRECT, {"bridge": 81, "user": 81, "container": 91, "closed": 81}),
+                (DIRECT, {"bridge": 81, "user": 81, "container": 91, "closed": 81, "outside": 81}),
             ):  # fmt: skip
                 for name, row in table.items():
                     own = self.address("user" if name == "container" else name, family) if table is DIRECT else ""
@@ -182,6 +198,7 @@ class Matrix:
         return said
 
 
+@pytest.mark.needs("macvlan")
 def test_who_reaches_whom_in_every_network_and_beside_docker(house: House) -> None:
     matrix = Matrix(house)
     found = matrix.probe()
