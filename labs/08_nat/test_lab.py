@@ -48,6 +48,32 @@ def world(subnet, machine, guests):
     return pids
 
 
+def wing(subnet):
+    """In the room: one more switch, br1, with a container. Its pid."""
+    import os
+    import signal
+
+    from minicontainer import netlink, syscalls
+
+    ready, say = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+        os.write(say, b"\n")
+        while True:
+            signal.pause()
+    os.read(ready, 1)
+    netlink.link_add("br1", "bridge")
+    netlink.address_add("br1", f"{subnet}.1/24")
+    netlink.link_set("br1", up=True)
+    netlink.link_add("to2", "veth", peer="eth0", namespace=pid, master="br1", up=True)
+    netlink.address_add("eth0", f"{subnet}.2/24", namespace=pid)
+    netlink.link_set("eth0", up=True, namespace=pid)
+    netlink.route_add("default", f"{subnet}.1", namespace=pid)
+    netlink.link_wait("to2")
+    return pid
+
+
 class World:
     """The machine, its containers 0 and 1, the guest outside; and who hears whom."""
 
@@ -61,6 +87,13 @@ class World:
             "machine": None
         }
         self.addresses = {"first": f"{self.subnet}.2", "second": f"{self.subnet}.3", "guest": self.near}
+
+    def build(self, rng):
+        """One more switch, br1, with a container "third" in a subnet of its own: `other`."""
+        self.other = f"172.{rng.randrange(16, 32)}.{rng.randrange(256)}"
+        self.pids["third"] = self.room.outside(self.room.prepare(wing, self.other))
+        self.addresses["third"] = f"{self.other}.2"
+        return f"{self.subnet}.0/24", f"{self.other}.0/24"
 
     def open(self, who, port=0, address="0.0.0.0", kind=socket.SOCK_DGRAM):
         """A socket of somebody's, bound to a port."""
@@ -244,3 +277,76 @@ def test_taken_back(there, rng):
     assert there.asks("first", there.near, inner), "the containers' way out is gone"
     after = there.room.look(ruleset)
     assert after == before, f"the table of somebody else was {before!r} and is {after!r}"
+
+
+def elsewhere(rng, count):
+    """Subnets of nobody here."""
+    return [f"100.{64 + number // 256}.{number % 256}.0/24" for number in rng.sample(range(16000), count)]
+
+
+@pytest.mark.points(4)
+def test_apart(there, rng):
+    """Other networks' addresses are out of reach; neighbours, the world outside and published ports are not."""
+    here, other = there.build(rng)
+    port, outer = ports(rng, 2)
+    there.room.call("masquerade", here, "wan0")
+    there.room.call("publish", f"{outer}:{port}", there.addresses["first"], "udp", None)
+    there.listen(("first", port), ("second", port), ("third", port), ("guest", port))
+    heard = there.asks("third", there.addresses["first"], port)
+    assert heard and heard[0] == "first", f"before anything was said, the third asks the first: {heard}"
+    there.room.call("isolate", [here, *elsewhere(rng, 2), other], [])
+    for sender, receiver in (("first", "third"), ("third", "first"), ("third", "second")):
+        heard = there.asks(sender, there.addresses[receiver], port)
+        assert heard is None, f"the {sender} got through to the {receiver}, in another network: {heard}"
+    heard = there.asks("first", there.addresses["second"], port)
+    assert heard and heard[0] == "second" and heard[3], f"first to second, in one network: {heard}"
+    heard = there.asks("first", there.near, port)
+    assert heard and heard[0] == "guest" and heard[3], f"first to the guest outside: {heard}"
+    for who in ("third", "guest"):
+        heard = there.asks(who, there.machine, outer)
+        assert heard and heard[0] == "first" and heard[3], f"{who} to the published port {outer}: {heard}"
+
+
+@pytest.mark.points(4)
+def test_apart_but_for_some(there, rng):
+    """A pair that is allowed is so in one direction, answers included; and what is said anew replaces what was said."""
+    here, other = there.build(rng)
+    (port,) = ports(rng, 1)
+    others = elsewhere(rng, 2)
+    there.listen(("first", port), ("third", port))
+    for sender, receiver, pair in (("first", "third", (here, other)), ("third", "first", (other, here))):
+        there.room.call("isolate", [here, other, *others], [(others[0], others[1]), pair])
+        heard = there.asks(sender, there.addresses[receiver], port)
+        assert heard and heard[0] == receiver, f"{pair[0]} may ask {pair[1]}; {sender} to {receiver}: {heard}"
+        assert heard[3], f"{sender} may ask {receiver}, and its answer did not come back"
+        heard = there.asks(receiver, there.addresses[sender], port)
+        assert heard is None, f"only {pair[0]} may ask {pair[1]}, and {receiver} got through to {sender}: {heard}"
+
+
+def rules():
+    """In a network namespace: how many rules there are."""
+    import json
+    import subprocess
+
+    listed = subprocess.run(["/usr/sbin/nft", "-j", "list", "ruleset"], capture_output=True, check=True)
+    return sum("rule" in entry for entry in json.loads(listed.stdout)["nftables"])
+
+
+@pytest.mark.points(3)
+def test_many_networks_are_few_rules(there, rng):
+    """With a hundred networks there are as many rules as with two, and they hold."""
+    here, other = there.build(rng)
+    (port,) = ports(rng, 1)
+    there.listen(("first", port), ("third", port))
+    there.room.call("isolate", [here, other], [])
+    two = there.room.look(rules)
+    many = [here, *elsewhere(rng, 98), other]
+    allowed = [(many[number], many[number + 1]) for number in range(0, 40, 3)]
+    there.room.call("isolate", many, allowed)
+    hundred = there.room.look(rules)
+    assert hundred == two, f"{two} rules for two networks, and {hundred} for a hundred"
+    assert two > 0, "no rule at all"
+    heard = there.asks("third", there.addresses["first"], port)
+    assert heard is None, f"third got through to first: {heard}"
+    heard = there.asks("first", there.addresses["third"], port)
+    assert heard is None, f"first got through to third: {heard}"

@@ -15,3 +15,11 @@ def publish(ports, to, protocol, source):
 
 def unpublish(ports, protocol):
     steps.execute(nat.unpublish(f"{ports} {protocol}"), {})
+
+
+def isolate(subnets, allowed):
+    for number, subnet in enumerate([subnets[0], subnets[-1]]):
+        netlink.nft(
+            *nat.table_commands(),
+            *nat.network_commands(Network("lab", f"br{number}", subnet, subnet.replace(".0/24", ".1"), 1500)),
+        )
