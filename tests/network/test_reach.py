@@ -101,15 +101,49 @@ FAMILIES = {"4": ("127.0.0.1", LAN_SIDE, LAN), "6": ("::1", LAN_SIDE6, LAN6)}
 PROTOCOLS = ("tcp", "udp")
 
 
-class Matrix:
-    """A container in each network, with a sibling; what is to be asked by whom, and whether an answer is right."""
+class Questions:
+    """What is to be asked by whom, and whether an answer is right."""
+
+    def __init__(self) -> None:
+        self.asks: dict[tuple[Machine | None, tuple[str, str, int]], tuple[str, bool]] = {}
+
+    def expect(self, source: str, machine: Machine | None, address: str, port: int, name: str, answer: bool) -> None:
+        for protocol in PROTOCOLS:
+            words = f"{source} asks {name} by {protocol} at {address} {port}"
+            self.asks[machine, (protocol, address, port)] = words, answer
+
+    def probe(self) -> dict[str, str]:
+        """Everybody asks all at once: the answers, or nothing, by the words that say what was asked."""
+        begun = []
+        for machine in dict.fromkeys(machine for machine, _ in self.asks):
+            questions = [question for other, question in self.asks if other is machine]
+            at_work = (machine or Inside(os.getpid())).begin(lambda questions=questions: ask_all(questions))  # type: ignore
+            begun.append((machine, questions, at_work))
+        found = {}
+        for machine, questions, at_work in begun:
+            for question, answer in zip(questions, at_work(), strict=True):
+                found[self.asks[machine, question][0]] = answer or ""
+        return found
+
+    def wrong(self, found: dict[str, str]) -> list[str]:
+        """What should have been answered and was not, or the other way round, or by somebody else."""
+        said = []
+        for words, answer in self.asks.values():
+            name = words.split(" asks ")[1].split(" by ")[0]
+            if bool(found[words]) != answer or (answer and found[words].split(" ")[0].strip(",") != name):
+                said.append(f"{words}: {found[words] or 'no answer'}")
+        return said
+
+
+class Matrix(Questions):
+    """A container in each network, with a sibling."""
 
     def __init__(self, house: House) -> None:
+        super().__init__()
         self.house = house
         for name, flags in NETWORKS.items():
             if name != "bridge":
                 minicontainer("network", "create", *flags, name)
-        self.asks: dict[tuple[Machine | None, tuple[str, str, int]], tuple[str, bool]] = {}
         publish = [f"-p{PORTS[name]}:{port}/{protocol}" for name, port in (("user", 80), ("container", 90))
                    for protocol in PROTOCOLS]  # fmt: skip
         lenient = ["--firewall", "docker-user"]
@@ -170,33 +204,6 @@ class Matrix:
             self.expect("none itself", self.inside["none"], loopback, 80, "none", True)
             self.expect("none itself", self.inside["none"], ours, PORTS["user"], "user", False)
 
-    def expect(self, source: str, machine: Machine | None, address: str, port: int, name: str, answer: bool) -> None:
-        for protocol in PROTOCOLS:
-            words = f"{source} asks {name} by {protocol} at {address} {port}"
-            self.asks[machine, (protocol, address, port)] = words, answer
-
-    def probe(self) -> dict[str, str]:
-        """Everybody asks all at once: the answers, or nothing, by the words that say what was asked."""
-        begun = []
-        for machine in dict.fromkeys(machine for machine, _ in self.asks):
-            questions = [question for other, question in self.asks if other is machine]
-            at_work = (machine or Inside(os.getpid())).begin(lambda questions=questions: ask_all(questions))  # type: ignore
-            begun.append((machine, questions, at_work))
-        found = {}
-        for machine, questions, at_work in begun:
-            for question, answer in zip(questions, at_work(), strict=True):
-                found[self.asks[machine, question][0]] = answer or ""
-        return found
-
-    def wrong(self, found: dict[str, str]) -> list[str]:
-        """What should have been answered and was not, or the other way round, or by somebody else."""
-        said = []
-        for words, answer in self.asks.values():
-            name = words.split(" asks ")[1].split(" by ")[0]
-            if bool(found[words]) != answer or (answer and found[words].split(" ")[0].strip(",") != name):
-                said.append(f"{words}: {found[words] or 'no answer'}")
-        return said
-
 
 @pytest.mark.needs("macvlan")
 def test_who_reaches_whom_in_every_network_and_beside_docker(house: House) -> None:
@@ -228,6 +235,74 @@ def test_who_reaches_whom_in_every_network_and_beside_docker(house: House) -> No
     minicontainer("network", "reload")  # --firewall docker-user: now there is such a chain
     again = matrix.probe()
     assert matrix.wrong(again) == [] and again == found
+
+
+# Networks without a bridge: their containers are in the LAN, at their own addresses, which are IPv4's alone. Whom of
+# the others on the same parent they reach is the mode's; the host stands behind that parent as well, and reaches a
+# container only where a switch outside sends back what came in by the same cable ("vepa, sent back").
+IN_LAN = {
+    #                           LAN  localhost  host address  sibling  itself  another network's
+    "macvlan bridge":          "4-   --         --            4-       4-      --",
+    "macvlan private":         "4-   --         --            --       4-      --",
+    "macvlan vepa":            "4-   --         --            --       4-      --",
+    "macvlan vepa, sent back": "4-   --         4-            4-       4-      4-",
+    "macvlan passthru":        "4-   --         --            ..       4-      --",  # the parent is one container's
+    "ipvlan l2":               "4-   --         --            4-       4-      --",
+}  # fmt: skip
+
+
+def send_back(lan: Machine) -> None:
+    """The LAN's computer becomes a switch that sends a frame back by the port it came in by (IEEE 802.1Qbg)."""
+    for words in (
+        "link add br0 type bridge", "link set eth0 master br0", "link set eth0 type bridge_slave hairpin on",
+        "link set br0 up", f"address delete {LAN}/24 dev eth0", f"address delete {LAN6}/64 dev eth0",
+        f"address add {LAN}/24 dev br0", f"address add {LAN6}/64 dev br0 nodad",
+    ):  # fmt: skip
+        lan.ip(*words.split())
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.needs(kind.split()[0])) for kind in IN_LAN])
+def test_who_reaches_whom_in_the_lan_and_beside_docker(house: House, kind: str) -> None:
+    driver, mode = kind.partition(",")[0].split()
+    if kind.endswith("sent back"):
+        send_back(house.lan)
+    pool = ["--subnet", "198.51.100.0/24", "--ip-range", "198.51.100.128/25", "--gateway", LAN]
+    way = ["-o", "parent=lan0", "-o", f"{driver}_mode={mode}"]
+    minicontainer("network", "create", "-d", driver, *pool, *way, "outside")
+    first, other = house.run("first", "--network", "outside"), house.run("other")
+    sibling = None if mode == "passthru" else house.run("sibling", "--network", "outside")
+    host = Inside(os.getpid())
+    house.inside.append(host)
+    for protocol in PROTOCOLS:
+        for name, machine in (("first", first), ("LAN", house.lan), ("host", host)):
+            machine.serve(protocol, {"first": 80, "LAN": 81, "host": 82}[name], name)
+    (end,) = json.loads(minicontainer("inspect", "first").stdout)[0]["NetworkSettings"]["Networks"].values()
+    (own,) = json.loads(first.ip("-json", "address", "show", "dev", "eth0"))
+    assert [each["local"] for each in own["addr_info"]] == [end["IPAddress"]]  # and none of IPv6's
+    matrix = Questions()
+    who = (house.lan, None, None, sibling, first, other)
+    for source, machine, cell in zip(SOURCES, who, IN_LAN[kind].split(), strict=True):
+        for family, (loopback, *_) in FAMILIES.items():
+            address = loopback if source == "localhost" else end["IPAddress"] if family == "4" else ""
+            if address and cell != "..":
+                matrix.expect(source, machine, address, 80, "first", family in cell)
+    for family, (_, ours, theirs) in FAMILIES.items():
+        matrix.expect("first itself", first, theirs, 81, "LAN", family == "4")
+        back = IN_LAN[kind].split()[2]  # the host is as far from a container as the container from the host
+        matrix.expect("first itself", first, ours, 82, "host", family in back)
+        matrix.expect("LAN", house.lan, ours, 82, "host", mode != "passthru")  # which takes all that comes in
+    found = matrix.probe()
+    assert matrix.wrong(found) == []
+    assert found[f"LAN asks first by tcp at {end['IPAddress']} 80"] == f"first {LAN}"
+    assert found[f"first itself asks LAN by udp at {LAN} 81"] == f"LAN {end['IPAddress']}"
+    load(house.laboratory, WHOLE_DOCKER + DOCKER.replace("table ip ", "table ip6 "))
+    blocked = {words: answer for words, answer in found.items() if answer and words.startswith("other")}
+    # Only what goes through the host's own forwarding is docker's to drop.
+    assert matrix.probe() == found | dict.fromkeys(blocked, "")
+    if mode == "passthru":
+        done = minicontainer("run", "--rm", "--network", "outside", "plain", "true", check=False)
+        assert done.returncode == 125 and "on lan0" in done.stderr and "Traceback" not in done.stderr
+        assert minicontainer("ps", "-aq").stdout.split() == minicontainer("ps", "-q").stdout.split()
 
 
 INPUT = """
