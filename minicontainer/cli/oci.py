@@ -109,7 +109,7 @@ def make(runtime: lifecycle.Runtime, given: dict[str, Any], identifier: str, out
         raise errors.Unsupported(f"--preserve-fds {given['preserve_fds']} is not supported yet: 0 is")
     pid_file, console = given.get("pid_file", ""), given.get("console_socket", "")
     pid = runtime.create(identifier, given.get("bundle", "."), pid_file, console, outlives)
-    warn(spec.without_effect(runtime.config(identifier)))
+    warn(runtime.warnings)
     return pid
 
 
@@ -140,6 +140,7 @@ def execute(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
         process = json.loads(files.read(given["process"]))
     pid_file, console = given.get("pid_file", ""), given.get("console_socket", "")
     pid = runtime.enter(identifier, process, pid_file, console, given["detach"])
+    warn(runtime.warnings)
     if given["detach"]:
         return 0
     return monitor.exit_code(os.waitpid(pid, 0)[1])

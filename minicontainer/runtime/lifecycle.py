@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 
 from .. import errors, files, steps, syscalls
 from .. import quickjson as json
 from .. import signals as signal
 from ..kernel import capabilities, cgroups, mounts, seccomp
-from . import enter, hooks, launch, spec, state, waiting
+from . import enter, hooks, launch, spec, state, threshold, waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -35,10 +36,11 @@ IDS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_
 
 
 class Runtime:
-    """The containers whose state lies below `root`."""
+    """The containers whose state lies below `root`. `warnings`: what was asked for and cannot be, and need not."""
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self.warnings: list[str] = []
 
     def place(self, identifier: str) -> str:
         """A container's directory. Raises InvalidArgument for an id that cannot be one."""
@@ -63,6 +65,8 @@ class Runtime:
             raise errors.Conflict(taken)
         config = read(bundle)
         check_console(config["process"], console_socket)
+        self.warnings += spec.without_effect(config)
+        self.grant(config["process"])
         linux = config["linux"]
         linux["cgroupsPath"] = own_cgroup(linux.get("cgroupsPath") or identifier)
         if not any(namespace["type"] == "cgroup" for namespace in linux["namespaces"]):
@@ -117,8 +121,12 @@ class Runtime:
                 raise
             raise errors.Conflict(f"cannot start container {identifier}: its process has just ended") from None
         os.write(fifo, b"!")
-        os.close(fifo)
         files.unlink(f"{place}/fifo")
+        begun = select.poll()  # its end of the fifo goes with execve, after the startContainer hooks; or with itself
+        begun.register(fifo, select.POLLERR)
+        begun.poll()
+        os.close(fifo)
+        threshold.wait_until_crossed(known["pid"])
         return afterwards(self.config(identifier), "poststart", {**known, "status": "running"})
 
     def enter(
@@ -134,6 +142,7 @@ class Runtime:
         process = spec.complete_process(process)
         check_console(process, console_socket)
         spec.check({**config, "process": process})
+        self.grant(process)
         values = launch.values()
         values[launch.VALUES.name] = values
         steps.execute(enter.plan(config, process, known["pid"], started, outlives), values)
@@ -142,6 +151,16 @@ class Runtime:
         if pid_file:
             files.write(pid_file, str(values["pid"]).encode())
         return int(values["pid"])
+
+    def grant(self, process: Config) -> None:
+        """Leave out the capabilities that we have not got to give (config.md of 1.1: warn, and do not fail)."""
+        held, lacking = capabilities.bounding_set(), set()
+        for kind, wanted in process["capabilities"].items():
+            missing = [name for name in wanted or () if not capabilities.mask([name]) & held]
+            process["capabilities"][kind] = [name for name in wanted or () if name not in missing]
+            lacking.update(missing)
+        if lacking:
+            self.warnings.append(f"{', '.join(sorted(lacking))} cannot be granted: it was taken from this process, too")
 
     # What is there
 

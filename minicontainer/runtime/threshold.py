@@ -20,6 +20,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 
 from .. import errors, files, syscalls
 
@@ -27,6 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
     from typing import NoReturn
 
+NAME = "threshold"  # of its file in memory
 CHANNEL = 3  # the descriptor that the program reports through
 
 # What the instructions do, in C, with argv = {path, argument 0, argument 1 …}:
@@ -119,13 +121,11 @@ def prepare() -> int:
     content = program()
     flags = MFD_CLOEXEC | MFD_ALLOW_SEALING
     try:
-        descriptor = os.memfd_create(
-            "threshold", flags | MFD_EXEC
-        )  # Linux 6.3: without, a sysctl may forbid to execute
+        descriptor = os.memfd_create(NAME, flags | MFD_EXEC)  # Linux 6.3: without, a sysctl may forbid to execute
     except OSError as error:
         if error.errno != errno.EINVAL:
-            raise errors.KernelError(error.errno or 0, "memfd_create", ("threshold",)) from None
-        descriptor = os.memfd_create("threshold", flags)
+            raise errors.KernelError(error.errno or 0, "memfd_create", (NAME,)) from None
+        descriptor = os.memfd_create(NAME, flags)
     files.write_all(descriptor, content)
     fcntl.fcntl(descriptor, F_ADD_SEALS, SEALS)
     syscalls.close_range(CHANNEL, flags=syscalls.CLOSE_RANGE_CLOEXEC)  # now: a filter may forbid it later
@@ -151,6 +151,15 @@ def cross(threshold: int, channel: int, path: str, arguments: list[str], variabl
             else ""
         )
         raise errors.KernelError(error.errno or 0, "execveat", (path,), hint) from None
+
+
+def wait_until_crossed(pid: int) -> None:
+    """Return when a process that is at the threshold has become the container's program, or has ended."""
+    try:
+        while os.readlink(f"/proc/{pid}/exe").startswith(f"/memfd:{NAME}"):
+            time.sleep(0.0005)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return  # it has ended; or has become what we may not look into, which no longer is ours
 
 
 def find(name: str, variables: dict[str, str]) -> str:

@@ -160,6 +160,29 @@ def test_hooks_in_their_order_and_namespaces(engine: Engine, tmp_path: Path) -> 
     assert (name, where, json.loads(said)["pid"]) == ("startContainer", inside, pid)
 
 
+def test_poststart_hooks_come_when_the_command_has_begun(engine: Engine) -> None:
+    inside = {"path": "/bin/sh", "args": ["sh", "-c", "sleep 0.3; echo startContainer >> /order"], "env": ["PATH=/bin"]}
+    order = engine.bundle / "rootfs/order"
+    outside = {"path": "/bin/sh", "args": ["sh", "-c", f"echo poststart >> {order}"]}
+    engine.config["hooks"] = {"startContainer": [inside], "poststart": [outside]}
+    engine.write()
+    engine.create()
+    engine("start", "c", check=True)
+    assert order.read_text().split() == ["startContainer", "poststart"]
+
+
+def test_a_capability_that_we_have_not_got_is_left_out_and_said(engine: Engine) -> None:
+    granted = ["CAP_KILL", "CAP_SYS_NICE"]
+    kinds = ("bounding", "effective", "permitted")
+    engine.command("cat", "/proc/self/status", capabilities=dict.fromkeys(kinds, granted))
+    drop = ["setpriv", "--bounding-set", "-sys_nice"]
+    words = engine.words("run", "--bundle", str(engine.bundle), "c")
+    done = subprocess.run([*drop, *words], cwd=CHECKOUT, timeout=60, capture_output=True, text=True)
+    found = dict(line.split(":\t", 1) for line in done.stdout.splitlines())
+    assert [int(found[name], 16) for name in ("CapBnd", "CapEff", "CapPrm")] == [1 << 5] * 3
+    assert "CAP_SYS_NICE cannot be granted" in done.stderr
+
+
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
 def test_a_hook_that_fails_leaves_nothing(engine: Engine, tmp_path: Path, kind: str) -> None:
     engine.config["hooks"] = {kind: [hook(tmp_path / "hooks", kind, "exit 3")]}
