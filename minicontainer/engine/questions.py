@@ -11,7 +11,6 @@ be started.
 from __future__ import annotations
 
 import _socket as socket
-import array
 import os
 
 from .. import host
@@ -91,6 +90,8 @@ class Questions:
             end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         finally:
             os.close(directory)
+        import array  # it brings collections along: 0.4 MB of every idle monitor
+
         both = array.array("i", (self.udp, self.tcp))
         end.sendmsg([self.identifier.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, both)])
         if theirs:
