@@ -117,7 +117,7 @@ def meant(resources: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
-# What is understood, level by level; the rest is refused by name.
+# What is understood, level by level.
 KNOWN: dict[str, set[str]] = {
     "": {"ociVersion", "root", "process", "mounts", "hostname", "hooks", "linux", "annotations"},
     "root": {"path", "readonly"},
@@ -132,6 +132,14 @@ KNOWN: dict[str, set[str]] = {
         "rootfsPropagation", "uidMappings", "gidMappings", "mountLabel",
     },
 }  # fmt: skip
+# What the specification has beside it (up to 1.3), and is refused by name. All else it wants ignored (config.md,
+# Extensibility), which `without_effect` says.
+REFUSED: dict[str, set[str]] = {
+    "": {"domainname", "solaris", "windows", "vm", "zos", "freebsd"},
+    "process": {"apparmorProfile", "selinuxLabel", "commandLine", "ioPriority", "scheduler", "execCPUAffinity"},
+    "process.user": {"username"},
+    "linux": {"intelRdt", "timeOffsets", "personality", "netDevices", "memoryPolicy"},
+}
 NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup", "user")
 
 
@@ -139,15 +147,15 @@ def check(config: dict[str, Any]) -> None:
     """Raise InvalidArgument for a config that cannot be meant, Unsupported for one that this runtime cannot do."""
     if not str(config.get("ociVersion", "")).startswith("1."):
         raise errors.InvalidArgument(f"config.json is of ociVersion {config.get('ociVersion')!r}: 1.x is understood")
-    for level, known in KNOWN.items():
-        part = config
-        for name in level.split(".") if level else ():
-            part = part.get(name) or {}
-        for key in part:
-            if key not in known and part[key]:
-                raise errors.Unsupported(
-                    f"config.json asks for {level + '.' if level else ''}{key}, which is not supported yet"
-                )
+    for level, key in beside(config):
+        if key in REFUSED.get(level, ()):
+            raise errors.Unsupported(
+                f"config.json asks for {level + '.' if level else ''}{key}, which is not supported yet"
+            )
+    for entry in config["mounts"]:
+        for key in ("uidMappings", "gidMappings"):
+            if entry.get(key):
+                raise errors.Unsupported(f"config.json asks for {key} of the mount at {entry['destination']}: not yet")
     for namespace in config["linux"]["namespaces"]:
         if namespace["type"] not in NAMESPACES:
             raise errors.Unsupported(f"config.json asks for a namespace {namespace['type']!r}, not supported yet")
@@ -172,9 +180,25 @@ def check(config: dict[str, Any]) -> None:
 
 def without_effect(config: dict[str, Any]) -> list[str]:
     """A sentence for each thing that a checked config asks for and nobody on this machine will read."""
+    said = [
+        f"{level + '.' if level else ''}{key} has no effect: the specification does not have it"
+        for level, key in beside(config)
+        if key not in REFUSED.get(level, ())
+    ]
     if config["linux"].get("mountLabel"):
-        return ["linux.mountLabel has no effect: it is for SELinux, which this machine has not, or not on"]
-    return []
+        said.append("linux.mountLabel has no effect: it is for SELinux, which this machine has not, or not on")
+    return said
+
+
+def beside(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """(level, name) of all that a config asks for and KNOWN does not have."""
+    found = []
+    for level, known in KNOWN.items():
+        part = config
+        for name in level.split(".") if level else ():
+            part = part.get(name) or {}
+        found += [(level, key) for key in part if key not in known and part[key]]
+    return found
 
 
 def check_maps(linux: dict[str, Any]) -> None:

@@ -270,7 +270,9 @@ def without(*path: str, **more: Any) -> Callable[[dict[str, Any]], None]:
         (without("linux", "cgroupsPath", value="/"), "cgroupsPath"),
         (without("linux", "cgroupsPath", value="/a/../.."), "cgroupsPath"),
         (without("linux", "cgroupsPath", value="system.slice:docker:x"), "cgroupsPath"),
-        (without("hooks", value={"before": [{"path": "/bin/true"}]}), "hooks.before"),
+        (without("domainname", value="x"), "domainname"),
+        (without("process", "ioPriority", value={"class": "IOPRIO_CLASS_IDLE"}), "process.ioPriority"),
+        (without("mounts", value=[{"destination": "/x", "uidMappings": [{}]}]), "uidMappings of the mount at /x"),
         (without("root", "path", value="nosuch"), "nosuch"),
     ],
 )  # fmt: skip
@@ -315,12 +317,14 @@ def test_features_are_what_is_taken_and_nothing_else(engine: Engine) -> None:
 
 
 @pytest.mark.skipif(host.has_selinux(), reason="a label is refused where SELinux reads it")
-def test_a_label_that_nobody_reads_is_said(engine: Engine, tmp_path: Path) -> None:
+def test_what_nobody_reads_is_said(engine: Engine, tmp_path: Path) -> None:
     engine.config["linux"]["mountLabel"] = "system_u:object_r:container_file_t:s0"
+    engine.config |= {"unknown": 1, "hooks": {"before": [{"path": "/bin/false"}]}}
     engine.write()
     with open(tmp_path / "said", "w") as said:
         engine.create(stderr=said)
-    assert "linux.mountLabel has no effect" in (tmp_path / "said").read_text()
+    for name in ("linux.mountLabel", "unknown", "hooks.before"):
+        assert f"warning: {name} has no effect" in (tmp_path / "said").read_text()
 
 
 def test_a_cgroup_that_others_are_in_is_not_taken(engine: Engine) -> None:

@@ -22,6 +22,29 @@ from pathlib import Path
 
 from minicontainer import syscalls
 
+# Why a program fails on the runtime of this package, on a kernel with cgroup v1 and the controllers of Debian 12's.
+REASONS = {
+    "hooks": "its own defect: it waits for lines that it does not write",
+    "linux_cgroups_blkio": "blkio.weight, which this kernel has not: refused",
+    "linux_cgroups_hugetlb": "a controller that is not mounted: refused",
+    "linux_cgroups_memory": "reads a limit on the kernel's own memory, which Linux has not kept since 5.16",
+    "linux_cgroups_network": "controllers that are not mounted: refused",
+    "linux_cgroups_relative_blkio": "as linux_cgroups_blkio",
+    "linux_cgroups_relative_hugetlb": "as linux_cgroups_hugetlb",
+    "linux_cgroups_relative_memory": "as linux_cgroups_memory",
+    "linux_cgroups_relative_network": "as linux_cgroups_network",
+    "linux_ns_itype": "no mount namespace of its own: the host's root would be exchanged; refused",
+    "linux_ns_path": "another's mount namespace: its root would be exchanged; refused",
+    "linux_process_apparmor_profile": "this kernel has no AppArmor: refused",
+    "misc_props": "lacks the program that it starts, which create says at once",
+    "pidfile": "kills a process that has ended",
+    "poststart": "now and then: whether `echo` in here or out there is faster",
+    "prestart": "wants such hooks at start, where the specification has had them at create since 1.0.2",
+    "process_capabilities": "asks for capabilities that its caller has not got",
+    "process_rlimits": "Go 1.19 and later raise RLIMIT_NOFILE themselves",
+    "start": "create without a process",
+}
+
 SECONDS = 60  # for one program; the longest takes ten
 
 
@@ -102,6 +125,8 @@ def main(tools: str, runtime: str, *chosen: str) -> int:
     for outcome in outcomes:
         skipped = f", {outcome.skipped} skipped" if outcome.skipped else ""
         print(f"{'FAILED' if outcome.failed else 'passed'} {outcome.program}: {outcome.passed} checks{skipped}")
+        if outcome.failed and outcome.program in REASONS:
+            print(f"       of minicontainer: {REASONS[outcome.program]}")
         for line in outcome.failed[:10]:
             print(f"       {line}")
         if len(outcome.failed) > 10:
