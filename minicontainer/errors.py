@@ -11,7 +11,7 @@
     ├── InvalidImage                an archive, manifest or layer that is malformed, hostile or damaged
     ├── Unsupported                 this host, or this user, cannot do what was asked; says what is missing
     ├── RegistryError
-    ├── BuildError
+    ├── BuildError                  knows the Dockerfile, the line, and the column for a caret
     ├── ContainerError              a container that was waited for ended with another exit code than 0
     └── KernelError                 a system call failed: knows the call, its arguments and a hint
         ├── CommandNotFound         execve: no such file (exit code 127)
@@ -70,7 +70,22 @@ class RegistryError(MiniContainerError):
 
 
 class BuildError(MiniContainerError):
-    """A Dockerfile that cannot be parsed, or a build step that failed."""
+    """A Dockerfile that cannot be parsed, or a build step that failed.
+
+    `reason` is the sentence, `file` and `line` (from 1; 0: of no line) the place, `source` that line's text and
+    `column` (from 0) where in it the caret stands.
+    """
+
+    def __init__(self, reason: str, file: str = "", line: int = 0, source: str = "", column: int = 0) -> None:
+        super().__init__(reason, file, line, source, column)
+        self.reason, self.file, self.line, self.source, self.column = reason, file, line, source, column
+
+    def __str__(self) -> str:
+        if not self.line:
+            return f"{self.file}: {self.reason}" if self.file else self.reason
+        # Tabs stay tabs under a tab, or the caret would stand elsewhere than in the line above.
+        indent = "".join("\t" if character == "\t" else " " for character in self.source[: self.column])
+        return f"{self.file}:{self.line}: {self.reason}\n    {self.source}\n    {indent}^"
 
 
 class ContainerError(MiniContainerError):
