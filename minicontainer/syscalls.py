@@ -210,6 +210,16 @@ class inside_network:
             os.close(self.home)
 
 
+PROC_SUPER_MAGIC = 0x9FA0  # linux/magic.h
+
+
+def file_system(path: str) -> int:
+    """statfs(2)'s f_type: of which kind the file system is that `path` lies on, as linux/magic.h numbers them."""
+    answer = ctypes.create_string_buffer(256)
+    _check(libc.statfs(os.fsencode(path), answer), "statfs", path)
+    return int.from_bytes(answer.raw[: ctypes.sizeof(ctypes.c_long)], "little")
+
+
 def sethostname(name: str) -> None:
     """sethostname(2)."""
     encoded = name.encode()

@@ -7,7 +7,9 @@ descriptor that came out, so no later rename can move it (CVE-2021-30465 was tha
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import namedtuple
 
 from .. import errors, files, steps, syscalls
@@ -113,7 +115,32 @@ WHY = {
 def attach(root: str, source: str, destination: str, kind: str, flags: int, data: str) -> None:
     """mount(2) a new file system at `destination` under `root`, a directory that is made if missing."""
     with Target(root, destination, directory=True) as target:
+        refuse_traps(root, target, destination, kind)
         syscalls.mount(source, target, kind, flags, data)
+
+
+def refuse_traps(root: str, target: str, destination: str, kind: str, source: str = "") -> None:
+    """Raise InvalidArgument where an image has chosen where what we write, mask or protect in /proc would be.
+
+    /proc and /sys are themselves and no links (CVE-2019-19921), and in /proc nothing is mounted but what hides no
+    knob: a volume there would lead our own writes to where its links lead (CVE-2019-16884, CVE-2025-52881).
+    """
+    found, proc, inside = os.readlink(target), syscalls.PROC_SUPER_MAGIC, os.path.realpath(root)
+    if kind in ("proc", "sysfs"):
+        if found != os.path.normpath(f"{inside}/{destination}"):
+            raise errors.InvalidArgument(
+                f"{destination} leads elsewhere in this image: {kind} is not mounted on a link"
+            )
+    elif syscalls.file_system(target) == proc or found == os.path.normpath(f"{inside}/proc"):
+        if found.endswith(HARMLESS) or (source and syscalls.file_system(source) == proc):
+            return
+        raise errors.InvalidArgument(f"nothing is mounted at {destination}: it lies in /proc, which is the kernel's")
+
+
+# Figures, which lxcfs and its like show for the container alone.
+HARMLESS = tuple(f"/proc/{name}" for name in (
+    "cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime",
+))  # fmt: skip
 
 
 def attach_copy(root: str, source: str, destination: str, kind: str, flags: int, data: str) -> None:
@@ -155,6 +182,7 @@ def bind(root: str, source: str, destination: str, flags: int, propagation: int)
     The kernel ignores all other flags in the call that binds (mount(2)), so a second one remounts with them.
     """
     with Target(root, destination, directory=os.path.isdir(source)) as target:
+        refuse_traps(root, target, destination, "", source)
         syscalls.mount(source, target, "", flags & (syscalls.MS_BIND | syscalls.MS_REC))
     # Once more: the name now leads to what was mounted, the descriptor above to what lies beneath.
     with Target(root, destination, directory=os.path.isdir(source)) as target:
@@ -202,11 +230,19 @@ class Target:
 
 
 def mask(path: str) -> None:
-    """Hide a file under /dev/null, a directory under an empty read-only tmpfs. Nothing happens if it is not there."""
+    """Hide a file under /dev/null, a directory under an empty read-only tmpfs. Nothing happens if it is not there.
+
+    Raises KernelError where /dev is a volume, and /dev/null there something else (CVE-2025-31133).
+    """
     if os.path.isdir(path):
         syscalls.mount("tmpfs", path, "tmpfs", syscalls.MS_RDONLY, "size=0k,nr_inodes=1")
     elif os.path.exists(path):
         syscalls.mount("/dev/null", path, "", syscalls.MS_BIND)
+        found = os.stat(path)  # what is there now, whatever has become of the name since
+        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(1, 3):
+            raise errors.KernelError(
+                errno.ENODEV, "mount", ("/dev/null", path), "the image's /dev/null is something else"
+            )
 
 
 def make_readonly(path: str) -> None:

@@ -1,0 +1,129 @@
+"""Ways out by an image that has prepared the places where we mount: links, and volumes over what is the kernel's."""
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minicontainer import errors
+from minicontainer.kernel import mounts
+from tests.conftest import minicontainer
+from tests.engine_fixtures import Shop, archive, base_layer, fresh_shop, layer  # noqa: F401
+
+pytestmark = [pytest.mark.root, pytest.mark.needs("busybox")]
+
+IPV4 = "proc/sys/net/ipv4"
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+libc = ctypes.CDLL(None, use_errno=True)
+KNOB = "/proc/sys/vm/overcommit_memory"
+
+
+def hostile(volume: str, files: dict[str, bytes | str | int]) -> tuple[dict[str, Any], list[bytes]]:
+    config = {"config": {"Volumes": {volume: {}} if volume else {}}}
+    return config, [base_layer(), layer(files)]
+
+
+IMAGES = {
+    "null": hostile("/dev", {"dev": 0o755, "dev/null": "/proc/keys"}),
+    "proc": hostile("/proc", {"proc": 0o755, "proc/self": 0o755, "proc/self/setgroups": b"allow"}),
+    "self": hostile("/proc/self", {"tmp/x": b""}),
+    "sysctl": hostile(f"/{IPV4}", {**{str(path): 0o755 for path in reversed(Path(IPV4).parents) if path.name},
+                                  IPV4: 0o755, f"{IPV4}/ip_forward": KNOB}),
+    "proclink": hostile("", {"proc": "fake", "fake": 0o755}),
+    "syslink": hostile("", {"sys": "fake", "fake": 0o755}),
+}  # fmt: skip
+
+
+@pytest.fixture
+def images(shop: Shop, tmp_path: Path) -> Iterator[None]:
+    path = tmp_path / "images.tar"
+    path.write_bytes(archive({f"{name}:latest": image for name, image in IMAGES.items()}))
+    minicontainer("load", "-i", str(path))
+    yield
+    minicontainer("rmi", *IMAGES)
+
+
+def test_cve_2025_31133_a_null_device_that_leads_elsewhere(shop: Shop, images: None) -> None:
+    """What is masked would be bound to what the image's /dev/null leads to: /proc/keys, unmasked."""
+    assert "/dev/null is something else" in shop.run("null", "cat", "/proc/keys", check=False).stderr
+    assert shop.out("plain", "cat", "/proc/keys") == ""
+
+
+def test_cve_2019_16884_and_2025_52881_a_volume_in_proc(shop: Shop, images: None) -> None:
+    """Our own writes to /proc would go where the volume's links lead: a --sysctl to one of the whole machine's."""
+    before = Path(KNOB).read_text()
+    other = "1" if before.strip() == "0" else "0"
+    for image in ("proc", "self", "sysctl"):
+        done = shop.run("--sysctl", f"net.ipv4.ip_forward={other}", image, "true", check=False)
+        now = Path(KNOB).read_text()
+        Path(KNOB).write_text(before)
+        assert now == before
+        assert done.returncode == 125 and "lies in /proc, which is the kernel's" in done.stderr, image
+    with pytest.raises(errors.InvalidArgument):
+        mounts.refuse_traps("/", "/proc/self", "/proc/self", "tmpfs")
+    # What is asked for with reason goes on: the host's own /proc, and figures as lxcfs shows them.
+    first = Path("/proc/1/comm").read_text()
+    assert shop.out("--pid", "host", "-v", "/proc:/proc", "plain", "cat", "/proc/1/comm") == first
+    figures = shop.out("-v", f"{__file__}:/proc/uptime", "plain", "cat", "/proc/uptime")
+    assert figures == Path(__file__).read_text()
+
+
+def test_cve_2019_19921_2023_27561_and_2023_28642_proc_or_sys_is_a_link(shop: Shop, images: None) -> None:
+    for image in ("proclink", "syslink"):
+        done = shop.run(image, "true", check=False)
+        assert done.returncode == 125 and "leads elsewhere in this image" in done.stderr
+
+
+def test_cve_2021_30465_a_target_that_is_exchanged_for_a_link(shop: Shop, tmp_path: Path) -> None:
+    """A container that shares a volume exchanges a directory in it for a link to the host's, while we mount there.
+
+    A mount that had gone astray would not be in the new container's tree: each time, all of it is.
+    """
+    shared, source, outside = tmp_path / "shared", tmp_path / "source", tmp_path / "outside"
+    for path in (shared / "target", source, outside):
+        path.mkdir(parents=True)
+    (source / "file").write_text("mounted")
+    (shared / "link").symlink_to(outside)
+    over = threading.Event()
+    exchanged = 0
+
+    def exchange() -> None:
+        nonlocal exchanged
+        while not over.is_set():
+            done = libc.renameat2(AT_FDCWD, bytes(shared / "target"), AT_FDCWD, bytes(shared / "link"), RENAME_EXCHANGE)
+            assert done == 0, os.strerror(ctypes.get_errno())
+            exchanged += 1
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    try:
+        for _ in range(12):
+            done = shop.run("-v", f"{shared}:/data", "-v", f"{source}:/data/target", "plain",
+                            "grep", "-c", f" {source} /", "/proc/self/mountinfo", check=False)  # fmt: skip
+            # Refused, as it changed in between, or mounted within the root.
+            assert done.returncode == 125 or done.stdout == "1\n", (done.stdout, done.stderr)
+            assert os.listdir(outside) == []
+    finally:
+        over.set()
+        thread.join()
+    assert exchanged > 12
+
+
+def test_cve_2022_0811_a_sysctl_that_brings_another(shop: Shop) -> None:
+    """CRI-O let one value smuggle in a second parameter; and a name must not climb."""
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text()
+    for words in (
+        "kernel.shm_rmid_forced=1+kernel.core_pattern=|/evil",
+        "kernel.shm_rmid_forced=1\nkernel.core_pattern=|/evil",
+        "kernel.core_pattern=|/evil",
+        "net./../../kernel/core_pattern=|/evil",
+        "net.ipv4/../../kernel/core_pattern=|/evil",
+    ):
+        done = shop.run("--sysctl", words, "plain", "true", check=False)
+        assert done.returncode == 125 or "\n" in words, words  # of a number, the kernel reads the first line
+        assert Path("/proc/sys/kernel/core_pattern").read_text() == pattern
+    assert shop.out("--sysctl", "kernel.shm_rmid_forced=1", "plain", "cat", "/proc/sys/kernel/shm_rmid_forced") == "1\n"
