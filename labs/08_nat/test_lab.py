@@ -350,3 +350,56 @@ def test_many_networks_are_few_rules(there, rng):
     assert heard is None, f"third got through to first: {heard}"
     heard = there.asks("first", there.addresses["third"], port)
     assert heard is None, f"first got through to third: {heard}"
+
+
+@pytest.mark.points(4)
+def test_by_which_device(there, rng):
+    """One port of the machine leads to one container from outside and to another one from a network, by one call."""
+    here, _ = there.build(rng)
+    port, hidden, inner, other, third = ports(rng, 5)
+    there.room.call("masquerade", here, "wan0")  # else the guest knows no way back
+    there.listen(("first", inner), ("third", inner), ("guest", port))
+    published = [
+        ("wan0", "udp", port, there.addresses["first"], inner),
+        ("br0", "udp", port, there.addresses["third"], inner),
+        ("wan0", "udp", other, there.addresses["third"], inner),
+        ("wan0", "tcp", hidden, there.addresses["first"], inner),
+    ]
+    rng.shuffle(published)
+    there.room.call("lead", published)
+    for who, number, wanted in (
+        ("guest", port, "first"), ("first", port, "third"), ("guest", other, "third"),
+        ("third", port, None), ("first", other, None), ("guest", hidden, None), ("guest", third, None),
+    ):  # fmt: skip
+        heard = there.asks(who, there.machine, number)
+        right = (wanted, inner, there.addresses[who], True) if wanted else None
+        assert heard == right, f"{who} to the machine's port {number}: {heard}, not {right}"
+    heard = there.asks("first", there.near, port)
+    assert heard and heard[0] == "guest", f"first to port {port} of the guest, not of the machine: {heard}"
+    there.room.call("lead", [("wan0", "udp", third, there.addresses["first"], inner)])
+    heard = there.asks("guest", there.machine, other)
+    assert heard is None, f"port {other} is not in what was said last, and still leads to {heard}"
+    assert there.asks("guest", there.machine, third), f"port {third}, said last, leads nowhere"
+    there.room.call("lead", [])
+    assert there.asks("guest", there.machine, third) is None, f"nothing is published, and port {third} still leads in"
+
+
+@pytest.mark.points(4)
+def test_a_thousand_ports_are_one_map(there, rng):
+    """With a thousand ports there are as many rules as with one, and each leads where it should."""
+    there.build(rng)
+    inner, further, hidden, *numbers = ports(rng, 1003)
+    ears = [("first", inner), ("third", inner), ("third", further)]
+    there.listen(*ears)
+    led = {number: rng.choice(ears) for number in numbers}
+    published = [("wan0", "udp", number, there.addresses[who], its) for number, (who, its) in led.items()]
+    there.room.call("lead", published[:1])
+    one = there.room.look(rules)
+    there.room.call("lead", published)
+    thousand = there.room.look(rules)
+    for number in [*rng.sample(numbers, 5), numbers[-1]]:
+        heard = there.asks("guest", there.machine, number)
+        assert heard == (*led[number], there.near, True), f"port {number} leads to {heard}, not to {led[number]}"
+    heard = there.asks("guest", there.machine, hidden)
+    assert heard is None, f"port {hidden} is not published, and leads to {heard}"
+    assert thousand == one, f"{one} rules for one port, and {thousand} for a thousand"

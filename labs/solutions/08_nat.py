@@ -111,3 +111,30 @@ def isolate(subnets, allowed):
         add element ip {TABLE} pairs {{ {pairs} }}
     """)
     ### END SOLUTION
+
+
+def lead(published):
+    """The table `plan`, in the family ip, anew: ports by look-up. What an earlier call put into it is gone.
+
+    `published` has (device, protocol, port, address, its port): what comes in by `device`, and is for this machine and
+    this port, goes to the container at `address`. So one port may lead elsewhere for each device, and nowhere for those
+    that are not told of. Who asks is never in the network of the container that he is led to. The list may be empty, or
+    have thousands: there are as many rules as for one.
+    """
+    ### BEGIN SOLUTION
+    leads = [f"{device} . {protocol} . {port} : {to} . {its}" for device, protocol, port, to, its in published]
+    nft(f"""
+        add table ip plan
+        delete table ip plan
+        table ip plan {{
+            map ports {{
+                type ifname . inet_proto . inet_service : ipv4_addr . inet_service;
+                {"elements = { " + ", ".join(leads) + " };" if leads else ""}
+            }}
+            chain in {{
+                type nat hook prerouting priority -100;
+                fib daddr type local dnat ip to iifname . meta l4proto . th dport map @ports
+            }}
+        }}
+    """)
+    ### END SOLUTION
