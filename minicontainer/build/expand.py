@@ -26,6 +26,10 @@ class Malformed(Exception):
     """A quote or brace without its end, or no such modifier; whoever knows the line says it as BuildError."""
 
 
+class Required(Malformed):
+    """`${x:?word}`, and x is not set."""
+
+
 class Expansion(NamedTuple):
     """The text as one, the same split into words at its unquoted blanks, and the names that nothing was known of."""
 
@@ -241,7 +245,7 @@ class Reader:
         if is_set:
             return value or ""
         if sign == "?":
-            raise Malformed(f"{name}: {word or 'is not set'}")
+            raise Required(f"{name}: {word or 'is not set'}")
         return word
 
     def edit(self, name: str, sign: str) -> str:
