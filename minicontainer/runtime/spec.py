@@ -166,6 +166,7 @@ def check(config: dict[str, Any]) -> None:
             "config.json asks for linux.mountLabel, which is not supported yet where SELinux is on"
         )
     check_maps(config["linux"])
+    check_sysctls(config["linux"])
     propagation = config["linux"].get("rootfsPropagation") or "private"
     if propagation not in mounts.PROPAGATION:
         raise errors.InvalidArgument(f"config.json: linux.rootfsPropagation {propagation!r} is no propagation")
@@ -199,6 +200,21 @@ def beside(config: dict[str, Any]) -> list[tuple[str, str]]:
             part = part.get(name) or {}
         found += [(level, key) for key in part if key not in known and part[key]]
     return found
+
+
+def check_sysctls(linux: dict[str, Any]) -> None:
+    """Raise InvalidArgument for a kernel parameter that is not of a namespace of the container's: the machine's."""
+    has = {entry["type"] for entry in linux["namespaces"]}
+    for name in linux.get("sysctl") or {}:
+        word = name.replace("/", ".")
+        if word.startswith("net."):
+            kind = "network"
+        elif word.startswith(("fs.mqueue.", "kernel.msg", "kernel.sem", "kernel.shm")):
+            kind = "ipc"
+        else:
+            kind = "uts" if word in ("kernel.domainname", "kernel.hostname") else ""
+        if kind not in has:
+            raise errors.InvalidArgument(f"config.json: linux.sysctl {name!r} is not the container's own to set")
 
 
 def check_maps(linux: dict[str, Any]) -> None:

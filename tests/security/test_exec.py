@@ -1,0 +1,44 @@
+"""Ways out by what the engine reads of a container, or is told by its configuration."""
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from minicontainer import errors
+from minicontainer.runtime import spec
+from tests.conftest import minicontainer
+from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
+
+pytestmark = pytest.mark.root
+
+
+def test_malicious_passwd_and_group(shop: Shop, tmp_path: Path) -> None:
+    """Numbers that wrap around to root, or mean "as it is" (setresuid(2)); what is no number."""
+    passwd = ["good:x:1000:1000::/:", "minus:x:-1:0::/:", "last:x:4294967295:0::/:", "wraps:x:4294967296:0::/:",
+              "spaces:x: 0 :0::/:", "group:x:1000:4294967296::/:", "short:x:0", "hex:x:0x0:0::/:"]  # fmt: skip
+    (tmp_path / "passwd").write_text("\n".join(passwd) + "\n")
+    (tmp_path / "group").write_text("wrapped:x:4294967296:\n")
+    flags = ["-v", f"{tmp_path}/passwd:/etc/passwd", "-v", f"{tmp_path}/group:/etc/group"]
+    with shop.start(*flags, "plain", "sh", "-c", "echo ready; sleep 1000") as container:
+        assert minicontainer("exec", "-u", "good", container.name, "id", "-u").stdout == "1000\n"
+        for user in ("minus", "last", "wraps", "spaces", "group", "short", "hex", "good:wrapped", "-1", "4294967296"):
+            done = minicontainer("exec", f"--user={user}", container.name, "id", "-u", check=False)
+            assert done.returncode and done.stdout == "", user
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["kernel.core_pattern", "kernel/core_pattern", "vm.overcommit_memory", "fs.suid_dumpable", "kernel.modprobe"],
+)
+def test_a_bundle_sets_no_parameter_of_the_whole_machine(name: str) -> None:
+    config = spec.default()
+    config["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1", "kernel.shmmax": "1", "kernel.domainname": "a"}
+    spec.check(config)
+    hosts = copy.deepcopy(config)
+    hosts["linux"]["namespaces"] = [entry for entry in hosts["linux"]["namespaces"] if entry["type"] != "network"]
+    with pytest.raises(errors.InvalidArgument, match="ip_forward"):
+        spec.check(hosts)
+    config["linux"]["sysctl"] = {name: "1"}
+    with pytest.raises(errors.InvalidArgument, match="own to set"):
+        spec.check(config)
