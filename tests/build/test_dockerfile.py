@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicontainer import errors
-from minicontainer.build import dockerfile, instructions
+from minicontainer.build import check, dockerfile, instructions
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -227,6 +227,7 @@ def test_noise_ends_in_build_errors_alone(text: str) -> None:
     for whole in (text, f"FROM a\n{text}"):
         try:
             script = script_of(whole)
+            check.check(script)
         except errors.BuildError as error:
             assert error.line <= whole.count("\n") + 1
             assert str(error)
