@@ -1,16 +1,19 @@
 """Ways out by what the engine reads of a container, or is told by its configuration."""
 
 import copy
+import os
+import struct
 from pathlib import Path
 
 import pytest
 
-from minicontainer import errors
+from minicontainer import errors, syscalls
 from minicontainer.runtime import spec
 from tests.conftest import minicontainer
 from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
 
 pytestmark = pytest.mark.root
+IN_OPEN = 0x20  # linux/inotify.h
 
 
 def test_malicious_passwd_and_group(shop: Shop, tmp_path: Path) -> None:
@@ -25,6 +28,26 @@ def test_malicious_passwd_and_group(shop: Shop, tmp_path: Path) -> None:
         for user in ("minus", "last", "wraps", "spaces", "group", "short", "hex", "good:wrapped", "-1", "4294967296"):
             done = minicontainer("exec", f"--user={user}", container.name, "id", "-u", check=False)
             assert done.returncode and done.stdout == "", user
+
+
+def test_cve_2019_14271_cp_reads_nothing_but_what_it_copies(shop: Shop, tmp_path: Path) -> None:
+    """Docker's cp looked users up inside, and so loaded the container's own libnss. That begins with nsswitch.conf.
+
+    The control is the copied file itself, whose opening is seen.
+    """
+    with shop.start("plain", "sh", "-c", "echo x >/etc/nsswitch.conf; echo ready; sleep 1000") as container:
+        watch = syscalls.inotify(f"/proc/{container.pid}/root/etc", IN_OPEN)
+        try:
+            minicontainer("cp", f"{container.name}:/etc/passwd", str(tmp_path / "copy"))
+            events = os.read(watch, 1 << 16)
+        finally:
+            os.close(watch)
+    names = set()
+    while events:  # inotify(7): wd, mask, cookie, the name's length, the name
+        length = struct.unpack("=iIII", events[:16])[3]
+        names.add(events[16 : 16 + length].rstrip(b"\0"))
+        events = events[16 + length :]
+    assert names - {b""} == {b"passwd"}
 
 
 @pytest.mark.parametrize(
