@@ -10,7 +10,9 @@ def masquerade(subnet, device):
 
 
 def publish(ports, to, protocol, source):
-    steps.execute(nat.publish(f"{ports} {protocol}", nat.parse_ports([f"{ports}/{protocol}"])), {"address": to})
+    plan = nat.publish(f"{ports} {protocol}", nat.parse_ports([f"{ports}/{protocol}"]))
+    # Without what it does to a container's own cable: here are none of the package's containers.
+    steps.execute((step for step in plan if step.verb != "link_set"), {"address": to})
 
 
 def unpublish(ports, protocol):
