@@ -23,8 +23,8 @@ import select
 from .. import errors, files, steps, syscalls
 from .. import quickjson as json
 from .. import signals as signal
-from ..kernel import capabilities, cgroups, mounts, seccomp
-from . import enter, hooks, launch, spec, state, threshold, waiting
+from ..kernel import cgroups, mounts
+from . import hooks, spec, state, threshold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -59,6 +59,8 @@ class Runtime:
         `console_socket`. Raises Conflict if the id is taken, InvalidArgument and Unsupported for a config.json that
         will not do, and whatever keeps it from being ready: nothing is left then.
         """
+        from . import launch, waiting  # here, for start, state, kill and delete do without: 4 ms of each
+
         place, bundle = self.place(identifier), os.path.realpath(bundle)
         taken = f"container with id exists already: {identifier}; delete it first"
         if os.path.exists(place):
@@ -136,6 +138,8 @@ class Runtime:
 
         Raises as `create` does, and Conflict for a container that does not run.
         """
+        from . import enter, launch
+
         (known, started), config = self.look(identifier), self.config(identifier)
         if known["status"] != "running":
             raise errors.Conflict(f"cannot exec in container {identifier}: it is {known['status']}")
@@ -154,6 +158,8 @@ class Runtime:
 
     def grant(self, process: Config) -> None:
         """Leave out the capabilities that we have not got to give (config.md of 1.1: warn, and do not fail)."""
+        from ..kernel import capabilities
+
         held, lacking = capabilities.bounding_set(), set()
         for kind, wanted in process["capabilities"].items():
             missing = [name for name in wanted or () if not capabilities.mask([name]) & held]
@@ -267,6 +273,8 @@ class Runtime:
 
 def features() -> dict[str, Any]:
     """What a config.json may ask for, for a caller who chooses among runtimes (features.md)."""
+    from ..kernel import capabilities, seccomp
+
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": spec.VERSION,
