@@ -42,7 +42,7 @@ REASONS = {
     "prestart": "wants such hooks at start, where the specification has had them at create since 1.0.2",
     "process_capabilities": "asks for capabilities that its caller has not got",
     "process_rlimits": "Go 1.19 and later raise RLIMIT_NOFILE themselves",
-    "start": "create without a process",
+    "start": "its own defect: wants a start to go well that the specification wants to fail, of no process",
 }
 
 SECONDS = 60  # for one program; the longest takes ten
