@@ -146,8 +146,9 @@ def last_words(end: socket.socket) -> Exception | None:
 
 
 def tell(end: socket.socket, point: str, **more: Any) -> None:
-    """Say that we have come to this point, and whatever `more` there is to say."""
+    """Say that we have come to this point, and whatever `more` there is. Raises the other side's error, or Gone."""
     try:
         send(end, {"reached": point, **more})
     except BrokenPipeError:
-        raise Gone(f"the other process was killed before we reached {point!r}") from None
+        gone = Gone(f"the other process was killed before we reached {point!r}")
+        raise last_words(end) or gone from None
