@@ -29,6 +29,7 @@ OPTIONS = {
     "com.docker.network.bridge.enable_icc": ("icc", bool),
     "com.docker.network.bridge.enable_ip_masquerade": ("masquerade", bool),
 }  # fmt: skip
+RESOLV_CONF = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")  # where systemd-resolved keeps the real servers
 FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 SETTINGS6 = "/proc/sys/net/ipv6/conf"
 FORWARDING6 = f"{SETTINGS6}/all/forwarding"
@@ -388,12 +389,26 @@ def _routes() -> list[tuple[str, int, int]]:
 def _taken(own: str, networks: list[Network]) -> list[tuple[str, int, int]]:
     """(who, first address, last address) of what no network may overlap, but for those of the device `own`.
 
-    That is what a route of the host leads into (but for the default route), and what belongs to another network.
+    That is what a route of the host leads into (but for the default route), what belongs to another network, and the
+    host's name servers: a bridge that has their addresses would take its names from it.
     """
     found = [(f"network {other.name}", *ipam.bounds(other.subnet)) for other in networks if other.device != own]
     for device, first, last in _routes():
         if device != own and last - first < 0xFFFFFFFF:
             found.append((f"a route of this host through {device} (ip route)", first, last))
+    for address in _name_servers():
+        found.append((f"a name server of this host, {address}", ipam.number(address), ipam.number(address)))
+    return found
+
+
+def _name_servers() -> list[str]:
+    """The host's, by IPv4: resolv.conf(5)."""
+    found = []
+    for path in RESOLV_CONF:
+        text = files.read(path).decode(errors="replace") if os.path.exists(path) else ""
+        for words in map(str.split, text.splitlines()):
+            if words[:1] == ["nameserver"] and ipam.is_address("".join(words[1:2])) and ":" not in words[1]:
+                found.append(words[1])
     return found
 
 

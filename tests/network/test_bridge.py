@@ -48,9 +48,11 @@ def devices() -> set[str]:
 # ------------------------------------------------------------------------------------------------- facts and pure plans
 
 
-def test_the_subnet_avoids_the_hosts_routes(monkeypatch: pytest.MonkeyPatch):
+def test_the_subnet_avoids_the_hosts_routes_and_name_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     default = ("eth0", 0, 0xFFFFFFFF)
     monkeypatch.setattr(host, "suffix", lambda: "")
+    monkeypatch.setattr(bridge, "RESOLV_CONF", (str(tmp_path / "none"), str(tmp_path / "resolv.conf")))
+    (tmp_path / "resolv.conf").write_text("search here\nnameserver 127.0.0.53\nnameserver\nnameserver fd00::1%eth0\n")
 
     def chosen(*routes: tuple[str, str]) -> str:
         monkeypatch.setattr(bridge, "_routes", lambda: [default, *((name, *ipam.bounds(to)) for name, to in routes)])
@@ -62,6 +64,11 @@ def test_the_subnet_avoids_the_hosts_routes(monkeypatch: pytest.MonkeyPatch):
     assert chosen(("eth1", "172.16.0.0/12")) == "10.255.0.0/16"
     with pytest.raises(errors.Conflict, match="every private subnet"):
         chosen(("eth1", "172.16.0.0/12"), ("eth2", "192.168.0.0/16"), ("eth3", "10.0.0.0/8"))
+    (tmp_path / "resolv.conf").write_text("nameserver 172.30.7.53  \n nameserver 10.255.255.53\n")
+    assert chosen() == "172.29.0.0/16"
+    assert chosen(("eth1", "172.16.0.0/12")) == "10.254.0.0/16"
+    with pytest.raises(errors.Conflict, match="a name server of this host"):
+        bridge.made("/nosuch", "mine", "0" * 64, "10.255.255.0/24")
 
 
 def test_names_fit_the_kernel(monkeypatch: pytest.MonkeyPatch):
