@@ -23,13 +23,13 @@ def main(arguments: list[str]) -> int:
     values, rest = parse(
         "build --check [-f FILE] [--target STAGE] [--build-arg NAME=VALUE …] PATH | -", FLAGS, arguments
     )
-    if len(rest) != 1:
-        raise UsageError(
-            '"minicontainer build" needs one word: the directory to build from, or - for a Dockerfile here'
-        )
     if not values["check"]:
         raise UsageError(
             "build: building is not there yet, only `build --check`; `commit` makes an image of a container"
+        )
+    if len(rest) != 1:
+        raise UsageError(
+            '"minicontainer build" needs one word: the directory to build from, or - for a Dockerfile here'
         )
     build_args = {}
     for text in values["build_args"]:

@@ -51,7 +51,9 @@ from markdown_it import MarkdownIt
 from .. import errors, host
 from . import plot
 
-NOT_YET = re.compile(r"^minicontainer: ('\w+' is not a command|unknown (shorthand )?flag)", re.MULTILINE)
+NOT_YET = re.compile(
+    r"^minicontainer: ('\w+' is not a command|unknown (shorthand )?flag|\w+: .* is not there yet)", re.MULTILINE
+)
 SECONDS = 60  # a fence that runs longer hangs
 WIDTH, SMALL_WIDTH = 92, 116  # characters in a line of a transcript
 NOBODY = 65534  # an ordinary user that every machine has
