@@ -226,8 +226,10 @@ def test_a_bench_leaves_nothing_behind(how: str, tmp_path: Path, monkeypatch: py
         assert "bar not measured: bridge: at most 0.20 of docker" in out
         assert "imports: " in out
         raw = json.loads((tmp_path / "raw.json").read_text())
-        assert [group["title"] for group in raw["groups"]] == ["bridge", "none", "host"]
-        assert all(len(group["figures"]["minicontainer"]) == 3 for group in raw["groups"])
+        networks, by_steps = raw["groups"][:3], raw["groups"][3:]
+        assert [group["title"] for group in networks] == ["bridge", "none", "host"]
+        assert all(len(group["figures"]["minicontainer"]) == 3 for group in networks)
+        assert [len(group["figures"]["minicontainer oci"]) for group in by_steps] == [3, 3]
 
 
 def traces() -> set[str]:
