@@ -87,10 +87,11 @@ def measure(workshop: Workshop, runs: int) -> Report:
         series = {name: figures[f"{name}/{network}"] for name in rows}
         report.groups.append(Group(network, "minicontainer", series))
     series = {name: figures[f"{name}/steps"] for name in by_steps}
-    report.groups.append(Group(BY_STEPS, OCI, series))
+    against = "runc" if "runc" in series else ""
+    report.groups.append(Group(BY_STEPS, OCI, series, reference=against))
     pythons = figures["Python/steps"]
     alone = {OCI: [all_ - python for all_, python in zip(series.get(OCI, []), pythons, strict=True)]}
-    report.groups.append(Group(ALONE, OCI, {**series, **alone}))
+    report.groups.append(Group(ALONE, OCI, {**series, **alone}, reference=against))
     for peer in ("docker", "podman"):
         report.bars.append(Bar("bridge", "minicontainer", peer, AT_MOST, AIM))
     for group, bar in (("none", RUN), (BY_STEPS, STEPS), (ALONE, STEPS_ALONE)):
