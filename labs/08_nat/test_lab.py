@@ -68,7 +68,7 @@ def wing(subnet):
     netlink.link_set("br1", up=True)
     netlink.link_add("to2", "veth", peer="eth0", namespace=pid, master="br1", up=True)
     netlink.address_add("eth0", f"{subnet}.2/24", namespace=pid)
-    netlink.link_set("eth0", up=True, namespace=pid)
+    netlink.link_set(name="eth0", up=True, namespace=pid)
     netlink.route_add("default", f"{subnet}.1", namespace=pid)
     netlink.link_wait("to2")
     return pid
