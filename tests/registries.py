@@ -84,6 +84,11 @@ class Request(http.server.BaseHTTPRequestHandler):
 Trick = Callable[[Request], bool]
 
 
+def squeeze(content: bytes) -> bytes:
+    """gzip without the time of day, which would be another digest in the next second."""
+    return gzip.compress(content, mtime=0)
+
+
 class Fake(http.server.ThreadingHTTPServer):
     """A registry in memory."""
 
@@ -190,7 +195,7 @@ class Fake(http.server.ThreadingHTTPServer):
     # What is in it
 
     def image(
-        self, repository: str, tag: str, tars: list[bytes], compress: Callable[[bytes], bytes] = gzip.compress,
+        self, repository: str, tag: str, tars: list[bytes], compress: Callable[[bytes], bytes] = squeeze,
         media: str = oci.LAYER_GZIP, manifest_media: str = oci.MANIFEST, config_media: str = oci.CONFIG, **fields: Any,
     ) -> str:  # fmt: skip
         """An image of these layers; returns its name. `fields` go into the config."""

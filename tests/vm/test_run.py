@@ -128,6 +128,10 @@ def delegated(uid: int) -> Iterator[Path]:
         yield scope
     finally:
         for path in sorted(parent.rglob("cgroup.procs"), key=lambda path: -len(path.parts)):
+            end = time.monotonic() + 20
+            while "populated 1" in (path.parent / "cgroup.events").read_text():  # who has ended is still leaving
+                assert time.monotonic() < end, path.read_text()
+                time.sleep(0.05)
             path.parent.rmdir()
 
 
