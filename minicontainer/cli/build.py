@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .. import errors
+from .. import errors, files
 from ..build import check, dockerfile, instructions
 from . import UsageError
 from .flags import Flag, parse
@@ -65,5 +65,4 @@ def read(path: str, file: str | None) -> tuple[str, bytes]:
     name = file or os.path.join(path, "Dockerfile")
     if not os.path.isdir(path):
         raise errors.InvalidArgument(f"{path}: no such directory to build from")
-    with open(name, "rb") as opened:
-        return name, opened.read()
+    return name, files.read(name)

@@ -403,13 +403,8 @@ def _taken(own: str, networks: list[Network]) -> list[tuple[str, int, int]]:
 
 def _name_servers() -> list[str]:
     """The host's, by IPv4: resolv.conf(5)."""
-    found = []
-    for path in RESOLV_CONF:
-        text = files.read(path).decode(errors="replace") if os.path.exists(path) else ""
-        for words in map(str.split, text.splitlines()):
-            if words[:1] == ["nameserver"] and ipam.is_address("".join(words[1:2])) and ":" not in words[1]:
-                found.append(words[1])
-    return found
+    found = [address for path in RESOLV_CONF for address in dns.servers(path)]
+    return [address for address in found if ipam.is_address(address) and ":" not in address]
 
 
 def _taken6(own: str, networks: list[Network]) -> list[tuple[str, int, int]]:

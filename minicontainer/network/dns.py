@@ -31,6 +31,15 @@ NOBODY = "none"  # in place of servers
 LONGEST = 253  # bytes of a name, RFC 1035
 
 
+def servers(path: str) -> list[str]:
+    """The name servers that a resolv.conf(5) tells of; none where it cannot be read."""
+    try:
+        lines = [line.split() for line in files.read(path).decode(errors="replace").splitlines()]
+    except OSError:
+        return []
+    return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+
+
 def listen(process: int) -> tuple[int, int]:
     """Open the sockets in the network namespace of a process, whose loopback is up: (UDP, TCP), for whoever answers."""
     with syscalls.inside_network(process):

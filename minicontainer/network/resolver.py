@@ -104,11 +104,7 @@ class Names:
 
 def host_servers() -> list[str]:
     """The servers of the host's resolv.conf(5), which are asked from where it asks them, so its loopback's too."""
-    try:
-        lines = [line.split() for line in files.read(RESOLV_CONF).decode(errors="replace").splitlines()]
-    except OSError:
-        return []
-    return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"][:3]
+    return dns.servers(RESOLV_CONF)[:3]
 
 
 class Guest:

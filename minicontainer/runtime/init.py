@@ -236,7 +236,7 @@ def begin(end: socket.socket, stdin: bool, *kept: int) -> None:
     (CVE-2024-21626: a working directory of /proc/self/fd/N).
     """
     keep_open(end.fileno(), *kept)
-    _prctl.prctl(_prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
+    live_with_parent()
     os.setsid()
     os.umask(0o022)
     for number in signal.valid_signals():  # execve keeps what is ignored: by Python, the monitor, or a nohup before us
