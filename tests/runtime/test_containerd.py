@@ -84,7 +84,10 @@ def told(ctr: list[str], runtime: str) -> list[tuple[str, int, str]]:
             command = ["script", "-qec", shlex.join([*ctr, *words[1:]]), "/dev/null"]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
         printed = [row for row in done.stdout.splitlines() if "resize pty" not in row]  # a race within ctr
-        result.append((line, done.returncode, re.sub(r"\b\d{3,}\b *", "PID ", "\n".join(printed))))
+        printed = [re.sub(r"\b\d{3,}\b *", "PID ", row) for row in printed]
+        if words[:2] == ["task", "ps"]:
+            printed.sort()  # by pid it came, and pids begin anew some time
+        result.append((line, done.returncode, "\n".join(printed)))
     return result
 
 
