@@ -224,6 +224,28 @@ def example(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
     return 0
 
 
+def events(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
+    """What it uses, every few seconds, and when its memory did not suffice: as JSON, a line each, until it ends."""
+    from ..kernel.cgroups import figures
+    from . import moments
+
+    try:
+        interval = moments.duration(given.get("interval", "5s"))
+    except ValueError:
+        raise UsageError(f"--interval {given['interval']}: 5s, 500ms, 1m …") from None
+    if interval <= 0:
+        raise UsageError(f"--interval {given['interval']}: more than nothing")
+    path, process = runtime.cgroup(words[0]), runtime.hold(words[0])
+    if not given["stats"]:
+        memory = figures.OutOfMemory(path, process)
+        while (happened := memory.wait(interval)) != "end":
+            event = {"type": "oom"} if happened else {"type": "stats", "data": figures.figures(path)}
+            print(json.dumps({"id": words[0], **event}), flush=True)
+        return 0
+    print(json.dumps({"type": "stats", "id": words[0], "data": figures.figures(path)}))
+    return 0
+
+
 def features(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
     """What a config.json may ask for, as JSON."""
     print(json.dumps(lifecycle.features(), indent=2))
@@ -260,6 +282,12 @@ VERBS: dict[str, Verb] = {
     "pause": (pause, "ID", []),
     "resume": (resume, "ID", []),
     "update": (update, "ID", [Flag("-r --resources", "resources", "text", "the spec's linux.resources: FILE or -")]),
+    "events": (
+        events, "ID", [
+            Flag("--stats", "stats", "bool", "what it uses, once"),
+            Flag("--interval", "interval", "text", "how often to say it: 5s"),
+        ],
+    ),
     "features": (features, "", []),
     "spec": (example, "", [Flag("-b --bundle", "bundle", "text", "the directory to write config.json into")]),
 }  # fmt: skip

@@ -213,6 +213,11 @@ class Runtime:
         path: str = self.config(identifier)["linux"]["cgroupsPath"]
         return path
 
+    def hold(self, identifier: str) -> int:
+        """A pidfd of its process. Raises as `cgroup` does."""
+        known, started = self.look(identifier)
+        return state.hold(known["pid"], started)
+
     def update(self, identifier: str, resources: dict[str, Any]) -> None:
         """Other limits, as the spec's linux.resources has them; what is not named stays. Raises as `create` does."""
         path, config = self.cgroup(identifier), self.config(identifier)
