@@ -4,13 +4,13 @@ import os
 import tempfile
 
 from minicontainer import errors
-from minicontainer.image import archive, store
+from minicontainer.image import archive, making, store
 
 
 def build(layers, config, name, target):
     with tempfile.TemporaryDirectory() as root:
         with store.Store(root).job() as job:
-            image = archive.make(job, config, layers, name)
+            image = making.make(job, config, layers, name)
         os.system(f"tar -cf {target} -C {root} oci-layout index.json blobs")
         return image.id
 

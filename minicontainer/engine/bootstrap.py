@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import errors, host
-from ..image import archive, reference, store
+from ..image import making, reference, store
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -53,7 +53,7 @@ def _busybox(into: store.Store) -> store.Image:
         layer = job.path("tar")
         _pack(tree, layer, modified)
         config = _config(["sh"], modified, "bootstrap busybox")
-        return archive.make(job, config, [layer], "busybox:latest")
+        return making.make(job, config, [layer], "busybox:latest")
 
 
 def _static_busybox(folder: str) -> str:
@@ -121,7 +121,7 @@ def _debian(into: store.Store) -> store.Image:
         layer = job.path("tar")
         _pack(tree, layer)
         config = _config(["bash"], int(time.time()), f"bootstrap debian: debootstrap --variant=minbase {suite}")
-        return archive.make(job, config, [layer], "debian:latest")
+        return making.make(job, config, [layer], "debian:latest")
 
 
 def _host_suite() -> tuple[str, str]:

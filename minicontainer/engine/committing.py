@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from .. import errors, files
 from .. import quickjson as json
-from ..image import archive, changes, layers, reference, store
+from ..image import changes, layers, making, reference, store
 from ..runtime import log
 from . import containers, trees
 
@@ -54,7 +54,8 @@ def commit(
         config |= {"created": created, "config": described, "history": history}
         if author:
             config["author"] = author
-        return archive.extend(job, base, config, path, *([name] if name else []))
+        changed = making.add(job, making.snapshot_of(base), path)
+        return making.enter(job, changed, config, *([name] if name else []))
 
 
 def check_name(name: str) -> None:
@@ -100,7 +101,7 @@ def from_tar(
             with open(path, "xb", buffering=0) as file:
                 while chunk := source.read(1 << 20):
                     files.write_all(file.fileno(), chunk)
-            return archive.make(job, config, [path], *([name] if name else []))
+            return making.make(job, config, [path], *([name] if name else []))
         except OSError as error:
             raise layers.kernel_error(error, "import", os.fsencode(error.filename or into.root)) from error
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from .. import errors, oci
-from ..image import archive, blobs, downloads, layers, provenance, reference, registry, store
+from ..image import archive, blobs, downloads, layers, making, provenance, reference, registry, store
 from . import credentials
 
 AT_ONCE = 3  # layers side by side: docker's max-concurrent-downloads
@@ -254,8 +254,8 @@ class Work:
         for future, position in sorted(coming.items(), key=lambda item: item[1]):
             directory, unpacked = future.result()
             chain = self.chains[: position + 1]
-            layers.inherit(directory, unpacked.implied, archive.below(self.job, chain))
-            archive.keep(self.job, directory, chain[-1], unpacked)
+            layers.inherit(directory, unpacked.implied, making.below(self.job, chain))
+            making.keep(self.job, directory, chain[-1], unpacked)
             self.tell(position, "Pull complete")
         for layer in self.descriptors:
             provenance.note_repository(self.job.store.root, layer["digest"], self.name)

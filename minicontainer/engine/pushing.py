@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from .. import errors, oci
-from ..image import archive, blobs, compression, provenance, reference, registry, store
+from ..image import blobs, compression, making, provenance, reference, registry, store
 from . import pulling
 
 AT_ONCE = 5  # docker's max-concurrent-uploads
@@ -45,7 +45,7 @@ def push(into: store.Store, name: str, progress: pulling.Progress | None = None)
         media = str(image.manifest.get("mediaType") or oci.MANIFEST)
         if descriptors != image.manifest["layers"]:
             size = os.stat(blobs.path(into.root, image.id)).st_size
-            content, media = archive.manifest_of(image.id, size, descriptors), oci.MANIFEST
+            content, media = making.manifest_of(image.id, size, descriptors), oci.MANIFEST
         target.put_manifest(wanted.path, wanted.tag or reference.DEFAULT_TAG, media, content)
         digest = oci.digest(content)
         into.add(blobs.read(into.root, image.digest), wanted.full(), repo_digest=f"{wanted.name}@{digest}")

@@ -1,7 +1,6 @@
 """Images from files: what `docker save`, skopeo, podman and buildkit write.
 
-Offers: `load`; `unpack_from_store`, which the store's repair uses; `below` and `keep`, for whoever else brings layers
-to a job. Understood are docker-archives of both layouts
+Offers: `load`; `unpack_from_store`, which the store's repair uses. Understood are docker-archives of both layouts
 (`<id>/layer.tar`, and from Docker 25 on `blobs/`), OCI archives (also with an index of many platforms), a directory
 with an OCI layout, and any of the archives compressed with gzip or zstd, from a file or from a pipe.
 
@@ -20,7 +19,7 @@ from typing import Any, BinaryIO
 
 from .. import errors, files, oci
 from .. import quickjson as json
-from . import blobs, compression, layers, reference, store, tar
+from . import blobs, compression, layers, making, reference, store, tar
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many layers are done, and how many there are."""
@@ -415,63 +414,7 @@ def _import(job: store.Job, members: _Members, image: _Found, progress: Progress
     config_digest = job.put(image.config)
     if image.manifest is not None:
         return image.manifest
-    return manifest_of(config_digest, len(image.config), descriptors)
-
-
-def make(job: store.Job, config: dict[str, Any], tars: list[str], *names: str) -> store.Image:
-    """An image from tar files in the job's folder, lowest layer first, and a config that lacks only its `rootfs`.
-
-    The files become the blobs. Raises InvalidImage where one is no layer.
-    """
-    diff_ids: list[str] = []
-    descriptors = []
-    for path in tars:
-        directory = job.new_layer()
-        with open(path, "rb", buffering=0) as file:
-            unpacked = layers.unpack(file.read, directory, lower=below(job, [*oci.chain_ids(diff_ids), ""]))
-            os.fsync(file.fileno())
-        diff_ids.append(unpacked.diff_id)
-        job.keep_blob(path, unpacked.digest)
-        descriptors.append(_descriptor(keep(job, directory, oci.chain_ids(diff_ids)[-1], unpacked)))
-    content = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": diff_ids}}, separators=(",", ":")).encode()
-    manifest = manifest_of(job.put(content), len(content), descriptors)
-    job.commit()
-    return job.store.add(manifest, *names)
-
-
-def extend(job: store.Job, base: store.Image, config: dict[str, Any], tar: str, *names: str) -> store.Image:
-    """An image of one layer more than `base`: the tar file in the job's folder, which becomes the blob.
-
-    `config` lacks only its `rootfs`. Raises InvalidImage where the file is no layer.
-    """
-    descriptors = []
-    for layer in base.manifest["layers"]:  # under the OCI's names, whoever wrote them
-        media = str(layer.get("mediaType"))
-        ending = "+gzip" if media.endswith("gzip") else "+zstd" if media.endswith("zstd") else ""
-        descriptors.append({"mediaType": oci.LAYER + ending, "digest": layer["digest"], "size": layer["size"]})
-    directory = job.new_layer()
-    with open(tar, "rb", buffering=0) as file:
-        unpacked = layers.unpack(file.read, directory, lower=below(job, [*base.chain_ids, ""]))
-        os.fsync(file.fileno())
-    diff_ids = [*base.config["rootfs"]["diff_ids"], unpacked.diff_id]
-    chain = oci.chain_ids(diff_ids)[-1]
-    job.keep_blob(tar, unpacked.digest)
-    descriptors.append(_descriptor(keep(job, directory, chain, unpacked)))
-    content = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": diff_ids}}, separators=(",", ":")).encode()
-    manifest = manifest_of(job.put(content), len(content), descriptors)
-    job.commit()
-    return job.store.add(manifest, *names)
-
-
-def manifest_of(config: str, size: int, descriptors: list[dict[str, Any]]) -> bytes:
-    """The bytes of an OCI manifest: the config's digest and size, and the layers, lowest first."""
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": oci.MANIFEST,
-        "config": {"mediaType": oci.CONFIG, "digest": config, "size": size},
-        "layers": descriptors,
-    }
-    return json.dumps(manifest, separators=(",", ":")).encode()
+    return making.manifest_of(config_digest, len(image.config), descriptors)
 
 
 def _layer(
@@ -492,7 +435,7 @@ def _layer(
     ):
         if chain[-1] not in job.layers:
             job.link(chain[-1])
-        return _descriptor(record)
+        return making.descriptor(record)
     found = members.find(member)
     if found is None:
         raise errors.InvalidImage(f"the archive is incomplete: {member} is not in it")
@@ -500,7 +443,7 @@ def _layer(
     path = job.path("blob")
     blob = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
-        unpacked = layers.unpack(_window(*found), directory, blob=blob, lower=below(job, chain))
+        unpacked = layers.unpack(_window(*found), directory, blob=blob, lower=making.below(job, chain))
     finally:
         os.close(blob)
     if expected and unpacked.digest != expected:
@@ -510,27 +453,7 @@ def _layer(
             f"the archive is damaged: {member} has the diffID {unpacked.diff_id}, and the config says {diff_id}"
         )
     job.keep_blob(path, unpacked.digest)
-    return _descriptor(keep(job, directory, chain[-1], unpacked))
-
-
-def below(job: store.Job, chain: list[str]) -> list[str]:
-    """The directories of the layers below the last of the chain, the top one first."""
-    return [
-        f"{job.layers[lower]}/diff" if lower in job.layers else job.store.layer_directory(lower)
-        for lower in reversed(chain[:-1])
-    ]
-
-
-def keep(job: store.Job, directory: str, chain: str, unpacked: layers.Unpacked) -> dict[str, Any]:
-    """Hand an unpacked layer to the job under its chainID. Returns the record that lies beside it."""
-    record = {name: getattr(unpacked, name) for name in layers.Unpacked.__slots__ if name != "implied"}
-    job.keep_layer(directory, chain, record)
-    return record
-
-
-def _descriptor(record: dict[str, Any]) -> dict[str, Any]:
-    media = {"": oci.LAYER, "gzip": oci.LAYER_GZIP, "zstd": oci.LAYER_ZSTD}[record["compression"]]
-    return {"mediaType": media, "digest": record["digest"], "size": record["blob_size"]}
+    return making.descriptor(making.keep(job, directory, chain[-1], unpacked))
 
 
 def unpack_from_store(job: store.Job, image: store.Image) -> None:
@@ -547,7 +470,7 @@ def unpack_from_store(job: store.Job, image: store.Image) -> None:
         path = blobs.path(job.store.root, layer["digest"])
         directory = job.new_layer()
         with open(path, "rb", buffering=0) as file:
-            unpacked = layers.unpack(file.read, directory, lower=below(job, chain))
+            unpacked = layers.unpack(file.read, directory, lower=making.below(job, chain))
         if unpacked.digest != layer["digest"] or unpacked.diff_id != diff_ids[position]:
             raise errors.InvalidImage(f"blob {layer['digest']} is damaged; load the image again")
-        keep(job, directory, chain[-1], unpacked)
+        making.keep(job, directory, chain[-1], unpacked)

@@ -18,7 +18,7 @@ import pytest
 
 from minicontainer import errors, oci
 from minicontainer.engine import client, pushing
-from minicontainer.image import archive, registry, removal
+from minicontainer.image import making, registry, removal
 from minicontainer.image.store import Store
 from tests.conftest import minicontainer
 from tests.engine_fixtures import layer
@@ -445,7 +445,7 @@ def test_an_upload_to_the_real_registry_that_breaks_off(
         with store_of(store).job() as job:
             path = job.path("tar")
             Path(path).write_bytes(layer({"noise": noise}))
-            archive.make(job, {"architecture": "amd64", "os": "linux", "config": {}}, [path], name)
+            making.make(job, {"architecture": "amd64", "os": "linux", "config": {}}, [path], name)
         pushing.push(store_of(store), name)
         assert relay.broken
         begun = [part for part in relay.parts if part.startswith(b"0-")]

@@ -15,13 +15,13 @@ from minicontainer.image import store
 
 CODE = """
 import json, os, sys
-from minicontainer.image import archive, layers, store
+from minicontainer.image import layers, making, store
 here = store.Store(sys.argv[1])
 job = here.job()
 with job:
     tar = job.path("tar")
     os.link(sys.argv[2], tar)
-    image = archive.make(job, {"architecture": "", "os": "linux", "config": {}}, [tar], "test")
+    image = making.make(job, {"architecture": "", "os": "linux", "config": {}}, [tar], "test")
 layer, = here.layer_directories(image)
 gone = os.lstat(layer + "/gone")
 print(json.dumps({

@@ -13,7 +13,7 @@ import pytest
 
 from minicontainer import errors, oci
 from minicontainer.engine import pulling, pushing
-from minicontainer.image import archive, blobs, compression, provenance, registry, removal, store
+from minicontainer.image import blobs, compression, making, provenance, registry, removal, store
 from tests.image.test_registry import LAYERS, NOISE, fake, here, is_whole, tar  # noqa: F401
 from tests.registries import Fake, Request, always, digest, once
 
@@ -27,7 +27,7 @@ def loaded(here: store.Store, name: str, tars: list[bytes] = LAYERS) -> store.Im
         for content in tars:
             paths.append(job.path("tar"))
             Path(paths[-1]).write_bytes(content)
-        return archive.make(job, {"architecture": "amd64", "os": "linux", "config": {}}, paths, name)
+        return making.make(job, {"architecture": "amd64", "os": "linux", "config": {}}, paths, name)
 
 
 def test_an_image_that_was_pulled_is_pushed_as_it_came(fake: Fake, here: store.Store) -> None:  # noqa: F811

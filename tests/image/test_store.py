@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from minicontainer import errors, files, oci
-from minicontainer.image import archive, blobs, reference, removal, store
+from minicontainer.image import blobs, making, reference, removal, store
 
 pytestmark = pytest.mark.root
 
@@ -33,7 +33,7 @@ def make(here: store.Store, name: str, *tars: bytes, **config: Any) -> store.Ima
         for content in tars:
             paths.append(job.path("tar"))
             files.write(paths[-1], content)
-        return archive.make(job, {"os": "linux", "config": {}, **config}, paths, name)
+        return making.make(job, {"os": "linux", "config": {}, **config}, paths, name)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from types import TracebackType
 
 from ... import errors, files, host
 from ...engine import bootstrap, client, system
-from ...image import archive, reference
+from ...image import making, reference
 from ...kernel import cgroups, seccomp
 from ..lab import keeper as keeping
 from ..lab import rooms
@@ -167,7 +167,7 @@ def make_image(to: client.Client) -> None:
                 entry.size, entry.mode = len(text), 0o644
                 tar.addfile(entry, io.BytesIO(text.encode()))
         config = {"architecture": reference.host_platform()[0], "os": "linux", "config": {"Env": [f"PATH={PATH}"]}}
-        archive.make(job, config, [path], IMAGE)
+        making.make(job, config, [path], IMAGE)
 
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
