@@ -52,7 +52,7 @@ COMMANDS = {
     "save": ("save", "images as an archive that docker, podman and skopeo read"),
     "import": ("importing", "an image of a root file system's tar, such as export writes"),
     "load": ("load", "load images from an archive that docker, podman or skopeo wrote"),
-    "build": ("build", "--check: what is wrong or doubtful about a Dockerfile; building is not there yet"),
+    "build": ("build", "an image by a Dockerfile; --check: what is wrong or doubtful about it"),
     "bootstrap": ("bootstrap", "make an image on the spot: busybox or debian"),
     "volume": ("volume", "create, ls, inspect, rm: directories that outlive containers"),
     "network": ("network", "create, ls, inspect, connect, disconnect, rm, prune, reload: bridges by name"),

@@ -57,6 +57,18 @@ class Start(namedtuple("Start", "record config plan options")):
     options: dict[str, Any]
 
 
+class Ground(namedtuple("Ground", "id name config chain_ids")):
+    """What a container may stand on in an image's place: layers of the store, and what an image's config would say.
+
+    `id` is that of the image below it all, which stays as long as the container does; "" where there is none.
+    """
+
+    id: str
+    name: str
+    config: dict[str, Any]
+    chain_ids: list[str]
+
+
 class Containers:
     """The containers of a store."""
 
@@ -72,11 +84,11 @@ class Containers:
 
     # Planning
 
-    def plan(self, image: str, explain: bool = False, **given: Any) -> Start:
+    def plan(self, image: str | Ground, explain: bool = False, **given: Any) -> Start:
         """Plan to create and start a container; `given` are options by docker-py's names (configure.DEFAULTS).
 
-        Reads facts (the image, this host), changes nothing, takes nothing. With `explain`, the processes will report
-        each step. Raises ImageNotFound, InvalidArgument, Unsupported.
+        `image` is a name or an id. Reads facts (the image, this host), changes nothing, takes nothing. With `explain`,
+        the processes will report each step. Raises ImageNotFound, InvalidArgument, Unsupported.
         """
         self.check_privilege()
         if networks.own(given.get("network_mode", "bridge")) and not host.owns_network():
@@ -88,7 +100,7 @@ class Containers:
         if unknown:
             raise errors.InvalidArgument(f"there is no option {min(unknown)!r}; engine/configure.py lists them all")
         options = {**configure.DEFAULTS, **given}
-        found = self.images.get(image)
+        found = self.images.get(image) if isinstance(image, str) else image
         identifier = names.new_id()
         self.complete(options, identifier, found.config)
         directory = self.path(identifier)
@@ -97,7 +109,7 @@ class Containers:
         config = configure.config(
             options,
             found.config,
-            self.images.layer_directories(found),
+            [self.images.layer_directory(chain) for chain in found.chain_ids],
             directory,
             options["mounts"],
             self.volumes.data,
@@ -110,7 +122,7 @@ class Containers:
             "name": options["name"] or names.new_name(),
             "drawn": not options["name"],  # the name: by us, so another would do as well
             "created": log.timestamp(),
-            "image": image,
+            "image": image if isinstance(image, str) else image.name,
             "image_id": found.id,
             "layers": found.chain_ids,
             "args": config["process"]["args"],
@@ -141,7 +153,8 @@ class Containers:
             "exit_code": None,
         }
         plan = [*self.alone(), *steps.about("engine", self.creation(record, config))]
-        plan += self.start(record, config, self.images.layer_links(found), explain)
+        links = self.links(record) if isinstance(found, Ground) else self.images.layer_links(found)
+        plan += self.start(record, config, links, explain)
         return Start(record, config, plan, options)
 
     def plan_start(self, name: str, console_size: tuple[int, int] = (0, 0)) -> Start:
@@ -781,7 +794,8 @@ class Containers:
             steps.execute(self.teardown(record, remove=True, volumes_too=volumes_too), {})
         finally:
             os.close(lock)
-        if not blobs.exists(self.root, record["image_id"]):  # it has outlived its image: its layers may go now
+        if record["image_id"] and not blobs.exists(self.root, record["image_id"]):
+            # It has outlived its image: its layers may go now.
             from ..image import removal
 
             removal.sweep(self.images, self.users)
@@ -958,7 +972,7 @@ def claim(root: str, directory: str, record: Record) -> None:
     """
     images = store.Store(root)
     with images.lock(shared=True):
-        if not blobs.exists(root, record["image_id"]):
+        if record["image_id"] and not blobs.exists(root, record["image_id"]):
             raise errors.ImageNotFound(f"No such image: {record['image']}; it was removed just now")
         images.links(record["layers"], record["image"])
         write_record(directory, record, False)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 
 from .. import errors, files, steps, syscalls
 from .. import quickjson as json
+from ..image import store
 from ..kernel import mounts, overlay
 from ..runtime import state
 from . import containers, volumes
@@ -127,20 +128,25 @@ def rootfs(engine: containers.Containers, record: containers.Record) -> Iterator
 @contextlib.contextmanager
 def lower(engine: containers.Containers, record: containers.Record) -> Iterator[int]:
     """The image's layers as one tree, without what the container has changed."""
-    place = f"{engine.path(record['id'])}/rootfs"
-    directories = [engine.images.layer_directory(chain) for chain in record["layers"]]
-    if len(directories) == 1:
-        with opened(directories[0]) as descriptor:
+    with layers(engine.images, record["layers"], f"{engine.path(record['id'])}/rootfs") as descriptor:
+        yield descriptor
+
+
+@contextlib.contextmanager
+def layers(here: store.Store, chain_ids: list[str], place: str) -> Iterator[int]:
+    """These layers of the store, lowest first, as one tree; where they are several, mounted at `place` meanwhile."""
+    if len(chain_ids) == 1:
+        with opened(here.layer_directory(chain_ids[0])) as descriptor:
             yield descriptor
         return
 
     def make() -> str:
         files.make_directory(place)
-        if not directories:  # an image of nothing
+        if not chain_ids:  # an image of nothing
             syscalls.mount("tmpfs", place, "tmpfs", syscalls.MS_RDONLY, "size=0k,nr_inodes=1")
             return place
-        data = f"lowerdir={':'.join(reversed(engine.links(record)))}"
-        overlay.mount_at(engine.root, data, os.path.relpath(place, engine.root))
+        data = f"lowerdir={':'.join(reversed(here.links(chain_ids, 'the image')))}"
+        overlay.mount_at(here.root, data, os.path.relpath(place, here.root))
         return place
 
     with Mounted(make) as descriptor:

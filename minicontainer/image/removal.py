@@ -171,9 +171,13 @@ def jobs(here: store.Store) -> tuple[list[str], list[str]]:
 
 
 def unreferenced(here: store.Store, in_use: set[str]) -> list[str]:
-    """Links, layers and blobs that neither images nor containers need. The lock is held, and no job is under way."""
-    needed: set[str] = set()
-    chains = {chain[7:] for chain in in_use}
+    """Links, layers and blobs that neither images, containers nor the build cache need.
+
+    The lock is held, and no job is under way.
+    """
+    cached = here.cached().values()
+    needed = {digest[7:] for _, digest in cached}
+    chains = {chain[7:] for chain in (*in_use, *(chain for chain, _ in cached))}
     try:
         index = here.index()
     except errors.InvalidImage:

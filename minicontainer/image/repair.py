@@ -58,6 +58,7 @@ def _examine(here: store.Store, in_use: set[str], bin: removal.Bin | None) -> li
             bin.take(path)
     said += _examine_blobs(here, bin is not None)
     said += _examine_images(here, bin is not None)
+    said += _examine_cache(here, bin is not None)
     if not busy:
         for path in removal.unreferenced(here, in_use):
             said.append(f"{path} belongs to no image")
@@ -71,6 +72,8 @@ def _half_written(here: store.Store) -> list[str]:
     blob_names = store.names(f"{here.root}/blobs/sha256")
     found = [name for name in store.names(here.root) if ".json.tmp-" in name or "layout.tmp-" in name]
     found += [f"blobs/sha256/{name}" for name in blob_names if name.startswith(".tmp-")]
+    for place in ("build/cache", "build/last"):
+        found += [f"{place}/{name}" for name in store.names(f"{here.root}/{place}") if ".tmp-" in name]
     return [f"{here.root}/{name}" for name in found]
 
 
@@ -105,6 +108,18 @@ def _examine_images(here: store.Store, mend: bool) -> list[str]:
             said.append(f"image {store.familiar(entry) or digest} is incomplete, load it again: {error}")
     if mend and said:
         here.write_index(kept)
+    return said
+
+
+def _examine_cache(here: store.Store, mend: bool) -> list[str]:
+    """Records of the build cache whose layer is not there any more, unpacked and as a blob: they go."""
+    said = []
+    for name, (chain, digest) in here.cached().items():
+        if oci.is_digest(digest) and blobs.exists(here.root, digest) and here.link_of(chain):
+            continue
+        said.append(f"record {name} of the build cache has lost its layer")
+        if mend:
+            os.unlink(f"{here.root}/build/cache/{name}")
     return said
 
 

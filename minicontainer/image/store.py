@@ -278,6 +278,22 @@ class Store:
                 return f"layers/l/{name}" if os.path.isdir(f"{self.root}/layers/{chain[7:]}/diff") else None
         return None
 
+    def cached(self) -> "dict[str, tuple[str, str]]":
+        """What the build cache (build/cache.py) keeps, by the name of its record: a layer's chainID, its blob's digest.
+
+        Of a record that is none, two empty texts.
+        """
+        found = {}
+        for name in names(f"{self.root}/build/cache"):
+            if not name.endswith(".json") or name.endswith(".inputs.json"):
+                continue
+            try:
+                record = document(files.read(f"{self.root}/build/cache/{name}"), "record of the build cache")
+                found[name] = (str(record["chain_id"]), str(record["descriptor"]["digest"]))
+            except (errors.InvalidImage, KeyError, TypeError):
+                found[name] = ("", "")
+        return found
+
     # Writing
 
     def job(self) -> "Job":

@@ -163,15 +163,19 @@ class Session:
 
     def output(self) -> Iterator[tuple[int, bytes]]:
         """What the container writes from now on, as (1 or 2, bytes), until it has ended; then `code` is known."""
+        while (told := self.written()) is not None:
+            yield told
+
+    def written(self) -> tuple[int, bytes] | None:
+        """The next that it writes, as `output` has it; None once it has ended."""
         while True:
             packet, descriptors = channel.receive_packet(self.end)
             if packet[:1] in (b"1", b"2"):
-                yield packet[0] - ord("0"), packet[1:]
-                continue
+                return packet[0] - ord("0"), packet[1:]
             message = self.understand(packet, descriptors)
             if "exited" in message:
                 self.code = int(message["exited"])
-                return
+                return None
 
     def write(self, number: int, data: memoryview) -> None:
         """Write to one of our outputs. If its reader has left, a container of ours gets to know, as by a pipe."""

@@ -133,7 +133,5 @@ def test_a_dockerfile_by_standard_input(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_what_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert typed(capsys, "--check")[0] == 125
     assert typed(capsys, "--nosuch", ".")[0] == 125
-    code, out, err = typed(capsys, str(tmp_path))
-    assert (code, out) == (125, "") and "building is not there yet" in err
     assert typed(capsys, "--check", str(tmp_path))[0] == 1
     assert typed(capsys, "--check", str(tmp_path / "nosuch"))[0] == 1

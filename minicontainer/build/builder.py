@@ -1,0 +1,421 @@
+"""A build: stages that stand on one another, each a loop over its instructions.
+
+    for each instruction
+        expand its variables
+        does it change no file?  note it in the image's config          (config.py)
+        collect its inputs; is there a layer of such inputs?  take it   (cache.py)
+        else do it, and make a layer of what has changed                (running.py, copying.py; engine/building.py)
+
+A stage is a generator that yields whenever it waits for a container, so that stages which do not need one another run
+side by side, in one thread: `Builder.stages` is their whole scheduler.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from .. import errors, files
+from ..engine import building, containers
+from ..image import making, store
+from ..runtime import session
+from . import cache, check, config, dockerfile, expand, instructions, running
+from .instructions import Script
+
+Waiting = Iterator[session.Session | None]
+"""A stage under way: it yields what it waits for, None for a moment."""
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+PREDEFINED = {spelled for name in PROXIES for spelled in (name, name.lower())}
+"""Arguments that need no ARG, and count for no cache (Dockerfile reference, *Predefined ARGs*)."""
+
+
+class Settings(NamedTuple):
+    """What `build` was told. `options` are containers.plan's, for RUN; `secrets` are by id."""
+
+    target: str = ""
+    build_args: dict[str, str] = {}  # noqa: RUF012 - never changed
+    labels: dict[str, str] = {}  # noqa: RUF012
+    use_cache: bool = True
+    pull: bool = False
+    platform: str = ""
+    network: str = "bridge"
+    secrets: dict[str, bytes] = {}  # noqa: RUF012
+    sockets: dict[str, str] = {}  # noqa: RUF012
+    options: dict[str, Any] = {}  # noqa: RUF012
+    epoch: int | None = None
+
+
+class Step(NamedTuple):
+    """One step, for who tells of the build: `[stage number/of] text`. `id` counts from 1 over the whole build."""
+
+    id: int
+    stage: str
+    number: int
+    of: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"[{self.stage}{' ' if self.stage else ''}{self.number}/{self.of}] {self.text}"
+
+
+Tell = Callable[[str, Step, Any], None]
+"""Called as a build goes on: ("begun", step, None), ("cached", step, None), ("why", step, [sentence, …]),
+("output", step, (1 or 2, bytes)), ("done", step, seconds), ("failed", step, seconds)."""
+
+
+class Stage:
+    """One stage under way: what its files are, what its image says, and the variables that it knows."""
+
+    def __init__(self, index: int, name: str) -> None:
+        self.index, self.name = index, name
+        self.snapshot = making.Snapshot()
+        self.image = config.scratch({})
+        self.ground = ""  # the id of the image at the bottom
+        self.created = ""  # when the newest layer was made
+        self.arguments: dict[str, str] = {}  # what ARG has declared
+        self.number, self.of = 0, 0
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What an instruction may ask for: ENV goes over ARG."""
+        return {**self.arguments, **self.image.environment}
+
+    @property
+    def base(self) -> str:
+        """What a step's files stand on: the chainID; "scratch" for nothing."""
+        return self.snapshot.chain_ids[-1] if self.snapshot.diff_ids else "scratch"
+
+
+class Builder:
+    """One build of one Dockerfile."""
+
+    def __init__(
+        self, engine: containers.Containers, script: Script, settings: Settings, tell: Tell, context: Any = None
+    ) -> None:
+        self.engine, self.settings, self.tell, self.context = engine, settings, tell, context
+        self.platform = platform_of(settings.platform)
+        self.script = self.resolved(script)
+        self.source = script.source
+        self.cache = cache.Cache(engine.images)
+        self.built: dict[int, Stage] = {}
+        self.running: dict[int, containers.Record] = {}
+        self.steps = 0
+
+    def build(self, *names: str) -> store.Image:
+        """Build the target stage, and enter its image under these names. Raises BuildError, and what images raise."""
+        order = check.needed(self.script, self.settings.target)
+        with building.Workshop(self.engine, self.settings.epoch) as self.workshop:
+            self.cache.open()
+            with running.Mounts(self) as self.mounts:
+                self.stages(order)
+            last = self.built[order[-1]]
+            image = last.image
+            if self.settings.labels:
+                image = image.with_config(Labels={**(image.config.get("Labels") or {}), **self.settings.labels})
+            return self.workshop.image(last.snapshot, image.document(last.created), *names)
+
+    # The stages side by side
+
+    def stages(self, order: list[int]) -> None:
+        """Build these stages, each as soon as those that it needs are there."""
+        needs = {index: set(check.needs(self.script, index)) for index in order}
+        under_way: dict[int, Waiting] = {}
+        waiting: dict[int, session.Session | None] = {}
+        try:
+            while len(self.built) < len(order):
+                for index in order:
+                    if index not in under_way and needs[index] <= self.built.keys():
+                        under_way[index] = self.stage(index)
+                        waiting[index] = None
+                for index in ready(waiting):
+                    try:
+                        waiting[index] = next(under_way[index])
+                    except StopIteration:
+                        del waiting[index]
+        finally:
+            for record in self.running.values():  # of a build that has failed or was interrupted
+                self.workshop.discard(record["id"])
+
+    def stage(self, index: int) -> Waiting:
+        """Build one stage, yielding when it waits."""
+        described = self.script.stages[index]
+        stage = Stage(index, described.base.name or (f"stage-{index}" if len(self.script.stages) > 1 else ""))
+        body = [*self.begin(stage, described.base), *described.instructions]
+        stage.of = 1 + sum(isinstance(one, STEPS) for one in body)
+        self.step(stage, described.base.statement)
+        for one in body:
+            yield from self.perform(stage, one)
+        self.built[index] = stage
+
+    def begin(self, stage: Stage, base: instructions.From) -> list[instructions.Instruction]:
+        """FROM: an earlier stage, nothing, or an image. Returns what an image's ONBUILD has kept for us."""
+        earlier = check.stage_named(self.script._replace(stages=self.script.stages[: stage.index]), base.image)
+        if earlier is not None and not base.image.isdigit():
+            below = self.built[earlier]
+            stage.snapshot, stage.image, stage.ground = below.snapshot, below.image, below.ground
+            stage.created = below.created
+            stage.image = stage.image._replace(own_command=False)
+        elif base.image == "scratch":
+            stage.image = config.scratch(self.platform)
+            stage.created = config.created(self.settings.epoch)
+        else:
+            image = self.fetched(base)
+            stage.snapshot, stage.image = making.snapshot_of(image), config.based_on(image.config)
+            stage.ground, stage.created = image.id, image.created or config.created(self.settings.epoch)
+        waiting = stage.image.config.get("OnBuild") or []
+        stage.image = stage.image.with_config(OnBuild=None)
+        return [self.kept(base, line) for line in waiting]
+
+    def kept(self, base: instructions.From, line: str) -> instructions.Instruction:
+        """A line that the base image's ONBUILD has kept."""
+        source = dockerfile.parse(line, f"ONBUILD of {base.image}")
+        return instructions.read_one(source, source.statements[0])
+
+    def fetched(self, base: instructions.From) -> store.Image:
+        """The image that a stage stands on; pulled if it is not here, or if --pull says so."""
+        from ..engine import images
+
+        platform = base.platform or self.settings.platform
+        here = images.Images(self.engine.root)
+        try:
+            if not self.settings.pull:
+                found = self.engine.images.get(base.image)
+                if not platform or matches(found, platform):
+                    return found
+            return here.pull(base.image, platform=platform).image
+        except (errors.ImageNotFound, errors.RegistryError, errors.InvalidArgument) as error:
+            dockerfile.refuse(self.source, base.statement, f"FROM {base.image}: {error}", base.image)
+
+    # Variables
+
+    def resolved(self, script: Script) -> Script:
+        """The script with the variables in its FROMs put in: those of the ARGs above them, and the platform's."""
+        known = {**self.platform_arguments(), **self.settings_arguments(PREDEFINED)}
+        for argument in script.arguments:
+            for name, default in argument.pairs:
+                known[name] = self.argument(script, argument, name, default, known)
+        self.above = known
+        stages = []
+        for stage in script.stages:
+            base = stage.base
+            image = expanded(script.source, base.statement, base.image, known)
+            if not image:
+                dockerfile.refuse(script.source, base.statement, f"FROM {base.image}: it comes to nothing", base.image)
+            platform = expanded(script.source, base.statement, base.platform, known)
+            stages.append(stage._replace(base=base._replace(image=image, platform=platform)))
+        return script._replace(stages=tuple(stages))
+
+    def settings_arguments(self, names: set[str]) -> dict[str, str]:
+        """Those of --build-arg that are among these names."""
+        return {name: value for name, value in self.settings.build_args.items() if name in names}
+
+    def platform_arguments(self) -> dict[str, str]:
+        """TARGETPLATFORM and its kin (Dockerfile reference, *Automatic platform ARGs*)."""
+        found = {}
+        for prefix, platform in (("TARGET", self.platform), ("BUILD", platform_of(""))):
+            parts = [platform["os"], platform["architecture"], platform.get("variant", "")]
+            found[f"{prefix}PLATFORM"] = "/".join(part for part in parts if part)
+            found |= {f"{prefix}OS": parts[0], f"{prefix}ARCH": parts[1], f"{prefix}VARIANT": parts[2]}
+        return found
+
+    def argument(
+        self, script: Script, one: instructions.Arg, name: str, default: str | None, known: dict[str, str]
+    ) -> str:
+        """What an ARG is worth: --build-arg's value, or the default's; where there is none, it is not set: ""."""
+        if name in self.settings.build_args:
+            return self.settings.build_args[name]
+        return "" if default is None else expanded(script.source, one.statement, default, known)
+
+    def declare(self, stage: Stage, one: instructions.Arg) -> None:
+        """ARG within a stage: one that stands above the FROMs, too, has its value from there."""
+        words = []
+        for name, default in one.pairs:
+            given = name in self.settings.build_args
+            if default is None and not given and name in self.above:
+                stage.arguments[name] = self.above[name]
+                words.append(f"{name}={self.above[name]}")
+            elif default is None and not given:
+                words.append(name)
+            else:
+                stage.arguments[name] = self.argument(self.script, one, name, default, stage.variables)
+                words.append(f"{name}={stage.arguments[name]}")
+        stage.image = stage.image.noted(f"ARG {' '.join(words)}", stage.created)
+
+    def text(self, stage: Stage, one: instructions.Instruction, text: str) -> str:
+        """A text of an instruction with its variables put in."""
+        return expanded(self.source, one.statement, text, stage.variables)
+
+    def words(self, stage: Stage, one: instructions.Instruction, texts: tuple[str, ...]) -> list[str]:
+        """Words, of which one with variables may become several, or none."""
+        found: list[str] = []
+        for text in texts:
+            try:
+                found += expand.expand(text, stage.variables, self.source.escape).words
+            except expand.Malformed as error:
+                dockerfile.refuse(self.source, one.statement, f"{one.statement.keyword}: {error}", text)
+        return found
+
+    # Instructions
+
+    def perform(self, stage: Stage, one: instructions.Instruction) -> Waiting:
+        """One instruction."""
+        image, created = stage.image, stage.created
+        match one:
+            case instructions.Run():
+                yield from self.cached(stage, running.Step(self, stage, one))
+            case instructions.Copy() | instructions.Add():
+                raise errors.Unsupported(f"build: {one.statement.keyword} is not there yet")
+            case instructions.Workdir():
+                path = self.text(stage, one, one.path)
+                stage.image = config.workdir(image, path, created)
+                if stage.image.directory != "/":
+                    yield from self.cached(stage, Directory(self, stage, one, image))
+            case instructions.Arg():
+                self.declare(stage, one)
+            case instructions.Env():
+                pairs = [(name, text if one.legacy else self.text(stage, one, text)) for name, text in one.pairs]
+                stage.image = config.env(image, pairs, created)
+            case instructions.Label():
+                pairs = [
+                    (self.text(stage, one, name), text if one.legacy else self.text(stage, one, text))
+                    for name, text in one.pairs
+                ]
+                stage.image = config.label(image, pairs, created)
+            case instructions.Cmd():
+                stage.image = config.cmd(image, config.command(image, one.command.words, one.command.text), created)
+            case instructions.Entrypoint():
+                words = config.command(image, one.command.words, one.command.text)
+                stage.image = config.entrypoint(image, words, created)
+            case instructions.Expose():
+                stage.image = config.expose(image, self.words(stage, one, one.ports), created)
+            case instructions.Volume():
+                stage.image = config.volume(image, self.words(stage, one, one.paths), created)
+            case instructions.User():
+                stage.image = config.user(image, self.text(stage, one, one.user), created)
+            case instructions.Shell():
+                stage.image = config.shell(image, list(one.words), created)
+            case instructions.Stopsignal():
+                stage.image = config.stopsignal(image, self.text(stage, one, one.signal), created)
+            case instructions.Maintainer():
+                stage.image = config.maintainer(image, one.name, created)
+            case instructions.Onbuild():
+                stage.image = config.onbuild(image, one.statement.text)
+            case instructions.Healthcheck():
+                stage.image = health(image, one, created)
+
+    def cached(self, stage: Stage, work: running.Work) -> Waiting:
+        """A step that makes a layer: from the cache, or by doing it."""
+        step = self.step(stage, work.statement)
+        began = time.monotonic()
+        try:
+            inputs = work.inputs()
+            key = cache.key_of(inputs)
+            place = f"{self.source.file} {stage.name} {stage.number}"
+            found = self.cache.find(key, stage.snapshot) if self.settings.use_cache else None
+            if found is None:
+                self.tell("why", step, self.reasons(place, inputs))
+                snapshot = yield from work.perform(step)
+                found = cache.Found(snapshot, config.created(self.settings.epoch))
+                self.cache.keep(key, inputs, *found)
+                self.tell("done", step, time.monotonic() - began)
+            else:
+                self.tell("cached", step, None)
+        except BaseException:
+            self.tell("failed", step, time.monotonic() - began)
+            raise
+        self.cache.note(place, key, inputs)
+        stage.snapshot = found.snapshot
+        stage.created = found.created if self.settings.epoch is None else config.created(self.settings.epoch)
+        stage.image = work.noted(stage.created)
+
+    def reasons(self, place: str, inputs: cache.Inputs) -> list[str]:
+        """Why a step is to be done, a sentence each."""
+        return cache.why(self.cache.last(place), inputs) if self.settings.use_cache else ["--no-cache"]
+
+    def step(self, stage: Stage, statement: dockerfile.Statement) -> Step:
+        """Count a step, and tell that it begins."""
+        self.steps += 1
+        stage.number += 1
+        text = " ".join([statement.keyword, *self.source_text(statement)])
+        step = Step(self.steps, stage.name, stage.number, stage.of, text)
+        self.tell("begun", step, None)
+        return step
+
+    def source_text(self, statement: dockerfile.Statement) -> list[str]:
+        """A statement's flags and text, as its author wrote them, on one line."""
+        flags = [f"--{name}" + (f"={value}" if value is not None else "") for name, value in statement.flags]
+        return [*flags, statement.text] if statement.text else flags
+
+
+STEPS = (instructions.Run, instructions.Copy, instructions.Add, instructions.Workdir)
+
+
+class Directory(running.Work):
+    """WORKDIR's layer: the directory, if it was not there."""
+
+    def __init__(self, builder: Builder, stage: Stage, one: instructions.Workdir, before: config.Image) -> None:
+        super().__init__(builder, stage, one.statement)
+        self.image = stage.image
+        self.path = stage.image.directory
+        stage.image = before
+
+    def inputs(self) -> cache.Inputs:
+        return {"base": self.stage.base, "instruction": f"WORKDIR {self.path}"}
+
+    def perform(self, step: Step) -> running.Doing:
+        yield from ()
+        with self.builder.workshop.bench(self.stage.snapshot) as bench:
+            os.close(files.make_inside(bench.root, self.path, directory=True))
+        return self.builder.workshop.layer(self.stage.snapshot, bench.upper)
+
+    def noted(self, created: str) -> config.Image:
+        entry = {**self.image.history[-1], "created": created}
+        return self.image._replace(history=(*self.image.history[:-1], entry))
+
+
+def ready(waiting: dict[int, session.Session | None]) -> list[int]:
+    """Those stages that can go on; waits until there is one."""
+    now = [index for index, end in waiting.items() if end is None]
+    ends = {end.end.fileno(): index for index, end in waiting.items() if end is not None}
+    poll = select.poll()
+    for descriptor in ends:
+        poll.register(descriptor, select.POLLIN)
+    return now + [ends[descriptor] for descriptor, _ in poll.poll(0 if now else None)]
+
+
+def expanded(source: dockerfile.Source, statement: dockerfile.Statement, text: str, known: dict[str, str]) -> str:
+    """A text with its variables put in. Raises BuildError."""
+    try:
+        return expand.expand(text, known, source.escape).text
+    except expand.Malformed as error:
+        dockerfile.refuse(source, statement, f"{statement.keyword}: {error}", text)
+
+
+def health(image: config.Image, one: instructions.Healthcheck, created: str) -> config.Image:
+    """HEALTHCHECK."""
+    if one.command is None:
+        test = ["NONE"]
+    elif one.command.words is not None:
+        test = ["CMD", *one.command.words]
+    else:
+        test = ["CMD-SHELL", one.command.text]
+    times = dict(zip(config.TIMES, (one.interval, one.timeout, one.start_period, one.start_interval), strict=True))
+    return config.healthcheck(image, test, {**times, "Retries": one.retries}, created)
+
+
+def platform_of(text: str) -> dict[str, str]:
+    """`linux/arm64` as an image's config says it; of nothing, this machine's. Raises InvalidArgument."""
+    from ..engine import committing
+
+    architecture, variant = committing.asked_platform(text)
+    return {"architecture": architecture, "os": "linux", **({"variant": variant} if variant else {})}
+
+
+def matches(image: store.Image, platform: str) -> bool:
+    """Whether an image is of that platform."""
+    wanted = platform_of(platform)
+    return image.architecture in ("", wanted["architecture"])

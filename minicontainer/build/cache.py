@@ -1,0 +1,132 @@
+"""The build cache: a step that has been done with the same inputs need not be done again.
+
+    inputs = {"base": "sha256:…", "instruction": "RUN make", "file src/a.c": "sha256:…", …}
+    key    = the SHA-256 of that
+    found  = cache.find(key)            a layer on `base`, unless there is none
+    cache.keep(key, inputs, layer)
+
+That is all of it: no times, no names of builds. Whatever can change what a step does is among its inputs, so to ask why
+a step was not cached is to ask in what two dictionaries differ.
+
+    <store>/build/cache/<key>.json          the layer: chainID, diffID, descriptor, size; removals read it (image/store)
+    <store>/build/cache/<key>.inputs.json   what went in
+    <store>/build/last/<place>              the key of the step that this place of this Dockerfile had last, for `why`
+    <store>/build/mounts/<name>/data        what `RUN --mount=type=cache` keeps; mount.json beside it says whose it is
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import NamedTuple
+
+from .. import errors, files
+from ..image import blobs, making, store
+
+VERSION = "1"  # of what the inputs mean
+Inputs = dict[str, str]
+
+
+class Found(NamedTuple):
+    """A cached step: what stands there after it, and when its layer was made (RFC 3339)."""
+
+    snapshot: making.Snapshot
+    created: str
+
+
+class Cache:
+    """The cache of a store."""
+
+    def __init__(self, here: store.Store) -> None:
+        self.here = here
+        self.directory = f"{here.root}/build"
+
+    def open(self) -> None:
+        """Make its directories."""
+        for name in ("cache", "last", "mounts"):
+            files.make_directory(f"{self.directory}/{name}", 0o700)
+
+    def path(self, key: str) -> str:
+        """Where a record lies, without its ending."""
+        return f"{self.directory}/cache/{key}"
+
+    def find(self, key: str, below: making.Snapshot) -> Found | None:
+        """What this step makes on `below`, if its layer is still there, whole."""
+        try:
+            record = json.loads(files.read(f"{self.path(key)}.json"))
+        except FileNotFoundError:
+            return None
+        descriptor = record["descriptor"]
+        snapshot = making.Snapshot((*below.descriptors, descriptor), (*below.diff_ids, record["diff_id"]))
+        there = blobs.exists(self.here.root, descriptor["digest"], descriptor["size"])
+        if not there or self.here.link_of(snapshot.chain_ids[-1]) is None:
+            return None
+        os.utime(f"{self.path(key)}.json")  # it was of use: what is pruned by age counts from now
+        return Found(snapshot, record["created"])
+
+    def keep(self, key: str, inputs: Inputs, snapshot: making.Snapshot, created: str) -> None:
+        """Remember the topmost layer of a snapshot as what these inputs lead to. The layer is durable already."""
+        chain = snapshot.chain_ids[-1]
+        record = {
+            "chain_id": chain,
+            "diff_id": snapshot.diff_ids[-1],
+            "descriptor": snapshot.descriptors[-1],
+            "size": self.here.size_of([chain]),
+            "created": created,
+            "instruction": inputs.get("instruction", ""),
+        }
+        files.write(f"{self.path(key)}.inputs.json", json.dumps(inputs).encode())
+        files.write(f"{self.path(key)}.json", json.dumps(record).encode(), sync=True)
+
+    def note(self, place: str, key: str, inputs: Inputs) -> None:
+        """This place of a Dockerfile has this step now."""
+        name = f"{self.directory}/last/{hashlib.sha256(place.encode(errors='surrogateescape')).hexdigest()}"
+        files.write(name, json.dumps({"place": place, "key": key, "inputs": inputs}).encode())
+
+    def last(self, place: str) -> Inputs | None:
+        """The inputs of the step that this place had at the last build."""
+        name = f"{self.directory}/last/{hashlib.sha256(place.encode(errors='surrogateescape')).hexdigest()}"
+        try:
+            inputs: Inputs = json.loads(files.read(name))["inputs"]
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+        return inputs
+
+
+def key_of(inputs: Inputs) -> str:
+    """What inputs are called by: the SHA-256 of them all."""
+    text = json.dumps({"version": VERSION, **inputs}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def why(before: Inputs | None, now: Inputs) -> list[str]:
+    """In what the inputs of a step differ from those of the last time, a line each."""
+    if before is None:
+        return ["this step has not been built before"]
+    lines = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if old is None:
+            lines.append(f"{name} is new: {shown(new or '')}")
+        elif new is None:
+            lines.append(f"{name} has gone; it was {shown(old)}")
+        else:
+            lines.append(f"{name} was {shown(old)}, is {shown(new)}")
+    return lines or ["the same inputs as last time, but its layer is not there any more"]
+
+
+def shown(value: str) -> str:
+    """A value for people: of a digest the first digits, of a text its first line."""
+    if value.startswith("sha256:"):
+        return value[:19]
+    first = value.splitlines()[0] if value else ""
+    return json.dumps(first if len(first) < 72 and first == value else f"{first[:71]}…", ensure_ascii=False)
+
+
+def refuse_name(name: str) -> None:
+    """Raise InvalidArgument for what is no key."""
+    if len(name) != 64 or set(name) - set("0123456789abcdef"):
+        raise errors.InvalidArgument(f"{name!r} is no record of the build cache")

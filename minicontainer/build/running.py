@@ -1,0 +1,159 @@
+"""RUN: a container on the layers so far; what it has changed is the next layer.
+
+Steps run through the same runtime as `run`, with the same limits. Offers `Work`, what each step that makes a layer is,
+and `Step`, which is RUN's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from .. import errors, files
+from ..engine import building, containers
+from ..image import making
+from ..runtime import session
+from . import cache, config, dockerfile, instructions
+
+if TYPE_CHECKING:
+    from .builder import Builder, Stage
+    from .builder import Step as Told
+
+Doing = Generator["session.Session | None", None, making.Snapshot]
+"""Work under way: it yields when it waits, and returns the snapshot with its layer on top."""
+
+
+class Work:
+    """A step that makes a layer: `inputs` decide about the cache, `perform` does it, `noted` is the image after it."""
+
+    def __init__(self, builder: Builder, stage: Stage, statement: dockerfile.Statement) -> None:
+        self.builder, self.stage, self.statement = builder, stage, statement
+
+    def inputs(self) -> cache.Inputs:
+        """All that can change what it does, by name."""
+        raise NotImplementedError
+
+    def perform(self, step: Told) -> Doing:
+        """Do it."""
+        raise NotImplementedError
+
+    def noted(self, created: str) -> config.Image:
+        """The image's config and history after it."""
+        raise NotImplementedError
+
+
+class Mounts:
+    """What RUNs' mounts are made of, as long as a build lasts."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+        self.memory = ""
+
+    def __enter__(self) -> Mounts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.memory:
+            files.remove_tree(self.memory)
+
+    def in_memory(self) -> str:
+        """A directory that is on no disk."""
+        self.memory = self.memory or building.in_memory()
+        return self.memory
+
+
+class Step(Work):
+    """One RUN."""
+
+    def __init__(self, builder: Builder, stage: Stage, one: instructions.Run) -> None:
+        super().__init__(builder, stage, one.statement)
+        self.one = one
+        self.words = command(stage.image, one)
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """The build arguments that it sees: those that ENV does not hide."""
+        own = self.stage.image.environment
+        return {name: value for name, value in self.stage.arguments.items() if name not in own}
+
+    def inputs(self) -> cache.Inputs:
+        image = self.stage.image
+        return {
+            "base": self.stage.base,
+            "instruction": " ".join(self.builder.source_text(self.statement)),
+            "command": "\0".join(self.words),
+            "network": self.network,
+            "user": str(image.config.get("User") or ""),
+            "directory": image.directory,
+            **{f"argument {name}": value for name, value in self.arguments.items()},
+            **{f"environment {name}": value for name, value in image.environment.items()},
+            **{f"document {one.name}": one.content for one in self.one.command.heredocs},
+        }
+
+    @property
+    def network(self) -> str:
+        """Its network mode."""
+        return self.builder.settings.network if self.one.network in ("", "default") else self.one.network
+
+    def perform(self, step: Told) -> Doing:
+        workshop, stage = self.builder.workshop, self.stage
+        described = {key: stage.image.config.get(key) for key in ("Env", "User", "WorkingDir")}
+        document = {**stage.image.platform, "config": described}
+        ground = containers.Ground(stage.ground, "<build>", document, stage.snapshot.chain_ids)
+        proxies = {name: value for name, value in self.builder.settings.build_args.items() if name in self.proxies()}
+        options = {
+            **self.builder.settings.options,
+            "command": self.words,
+            "entrypoint": [],
+            "network_mode": self.network,
+            "environment": {**proxies, **self.arguments},
+        }
+        running, record = workshop.start(ground, options)
+        self.builder.running[stage.index] = record
+        try:
+            running.wait_started()
+            while True:
+                yield running
+                told = running.written()
+                if told is None:
+                    break
+                self.builder.tell("output", step, told)
+        except (errors.CommandNotFound, errors.CommandNotExecutable) as error:
+            self.fail(str(error))
+        finally:
+            running.close()
+        if running.code:
+            self.fail(f"exit code: {running.code}")
+        made = workshop.layer_of(stage.snapshot, record)
+        del self.builder.running[stage.index]
+        return made
+
+    def proxies(self) -> set[str]:
+        """The arguments that need no ARG."""
+        from . import builder
+
+        return builder.PREDEFINED
+
+    def fail(self, reason: str) -> None:
+        """Raise BuildError for this step."""
+        shown = " ".join(self.words)
+        dockerfile.refuse(
+            self.builder.source, self.statement, f'process "{shown}" did not complete successfully: {reason}'
+        )
+
+    def noted(self, created: str) -> config.Image:
+        return config.ran(self.stage.image, self.words, self.arguments, created)
+
+
+def command(image: config.Image, one: instructions.Run) -> list[str]:
+    """The words that a RUN runs. Heredocs follow the shell's text; one that stands alone is the text itself."""
+    given = one.command
+    if given.words is not None:
+        return list(given.words)
+    text = given.text
+    if len(given.heredocs) == 1 and text.strip() == given.heredocs[0].word:
+        text = given.heredocs[0].content
+    else:
+        for heredoc in given.heredocs:
+            text += f"\n{heredoc.content}{heredoc.name}"
+    return [*image.shell, text]

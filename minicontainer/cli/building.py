@@ -1,0 +1,91 @@
+"""How a build is told of: plain lines, as BuildKit's `--progress=plain` has them, or JSON, a line for each thing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+from ..build import builder
+from ..image import store
+from . import UsageError
+
+
+class Plain:
+    """Lines: `#3 [2/4] RUN make`, what it writes with the seconds before it, `#3 DONE 1.2s` or `#3 CACHED`."""
+
+    def __init__(self, why: bool) -> None:
+        self.why = why
+        self.began: dict[int, float] = {}
+        self.rest: dict[int, bytes] = {}
+
+    def tell(self, kind: str, step: builder.Step, told: Any) -> None:
+        """One thing that has happened (builder.Tell)."""
+        if kind == "begun":
+            self.began[step.id] = time.monotonic()
+            self.say(f"#{step.id} {step}")
+        elif kind == "cached":
+            self.say(f"#{step.id} CACHED")
+        elif kind == "why" and self.why:
+            for sentence in told:
+                self.say(f"#{step.id} why: {sentence}")
+        elif kind == "output":
+            *lines, self.rest[step.id] = (self.rest.get(step.id, b"") + told[1]).split(b"\n")
+            for line in lines:
+                self.line(step, line)
+        elif kind in ("done", "failed"):
+            if self.rest.get(step.id):
+                self.line(step, self.rest[step.id])
+            self.say(f"#{step.id} {'DONE' if kind == 'done' else 'ERROR'} {told:.1f}s")
+
+    def line(self, step: builder.Step, line: bytes) -> None:
+        """A line that a step has written."""
+        seconds = time.monotonic() - self.began[step.id]
+        self.say(f"#{step.id} {seconds:.3f} {line.decode(errors='replace')}")
+
+    def say(self, line: str) -> None:
+        """Print it where progress goes."""
+        print(line.encode("utf-8", "replace").decode(), file=sys.stderr, flush=True)
+
+    def end(self, image: store.Image, names: list[str]) -> None:
+        """The image is there."""
+        self.say(f"writing image {image.id}")
+        for name in names:
+            self.say(f"naming to {name}")
+
+
+class Json(Plain):
+    """A line of JSON for each thing: kind, step, and what there is to say."""
+
+    def tell(self, kind: str, step: builder.Step, told: Any) -> None:
+        document: dict[str, Any] = {"kind": kind, "id": step.id, "step": str(step)}
+        if kind == "output":
+            document |= {"stream": told[0], "data": told[1].decode(errors="replace")}
+        elif kind == "why":
+            document["why"] = told
+        elif told is not None:
+            document["seconds"] = round(told, 3)
+        print(json.dumps(document), flush=True)
+
+    def end(self, image: store.Image, names: list[str]) -> None:
+        print(json.dumps({"kind": "image", "image": image.id, "names": names}), flush=True)
+
+
+class Quiet(Plain):
+    """Nothing but the image's id at the end."""
+
+    def tell(self, kind: str, step: builder.Step, told: Any) -> None:
+        pass
+
+    def end(self, image: store.Image, names: list[str]) -> None:
+        print(image.id)
+
+
+def teller(progress: str, quiet: bool, why: bool) -> Plain:
+    """Who tells of a build. Raises UsageError."""
+    if progress not in ("auto", "plain", "json"):
+        raise UsageError(f"invalid progress {progress!r}: auto, plain or json")
+    if quiet:
+        return Quiet(why)
+    return Json(why) if progress == "json" else Plain(why)

@@ -1,0 +1,144 @@
+"""What a build asks of the engine: places to work in, on layers without an image, and layers of what changed there.
+
+    with Workshop(engine) as workshop:                     nothing that it uses is collected meanwhile
+        snapshot = making.snapshot_of(workshop.image("busybox"))
+        with workshop.bench(snapshot) as bench:            COPY, ADD, WORKDIR: the root file system, open
+            ...
+        snapshot = workshop.layer(snapshot, bench.upper)
+        session, record = workshop.start(ground, options)  RUN: a container
+        ...
+        snapshot = workshop.layer_of(snapshot, record)
+
+The layer is the upper directory of the overlay in which the work was done. With `epoch` (SOURCE_DATE_EPOCH, seconds)
+no time in it is later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .. import errors, files, host, steps
+from .. import quickjson as json
+from ..image import changes, making, store
+from ..kernel import overlay
+from ..runtime import session, state
+from . import committing, containers, trees
+
+
+class Bench(NamedTuple):
+    """A root file system to work in: `root` is it, open; `upper` will hold what has changed."""
+
+    root: int
+    upper: str
+
+
+class Workshop:
+    """A build's place in the store; use it in a `with` statement, at whose end nothing is left but what was kept."""
+
+    def __init__(self, engine: containers.Containers, epoch: int | None = None) -> None:
+        self.engine = engine
+        self.epoch = epoch
+        self.job = store.Job(engine.images)
+
+    def __enter__(self) -> Workshop:
+        self.engine.images.open()
+        files.make_directory(f"{self.engine.root}/build/running", 0o700)
+        self.sweep()
+        self.job.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.job.__exit__(*error)
+
+    def folder(self, kind: str) -> str:
+        """A new directory of ours, which goes at the end."""
+        path = self.job.path(kind)
+        os.mkdir(path, 0o700)
+        return path
+
+    @contextlib.contextmanager
+    def seen(self, snapshot: making.Snapshot) -> Iterator[int]:
+        """These layers as one tree, open, for reading alone."""
+        with trees.layers(self.engine.images, snapshot.chain_ids, self.folder("seen")) as root:
+            yield root
+
+    @contextlib.contextmanager
+    def bench(self, snapshot: making.Snapshot) -> Iterator[Bench]:
+        """These layers as one tree to be changed, mounted where nobody else sees it."""
+        place = self.folder("bench")
+
+        def make() -> str:
+            links = self.engine.images.links(snapshot.chain_ids, "the image")
+            steps.execute(overlay.mount(self.engine.root, links, place, volatile=True), {})
+            return f"{place}/rootfs"
+
+        with trees.Mounted(make) as root:
+            yield Bench(root, f"{place}/upper")
+
+    def layer(self, snapshot: making.Snapshot, upper: str, ours: frozenset[bytes] = frozenset()) -> making.Snapshot:
+        """What has changed in the directory `upper`, as one layer more; `ours` as changes.walk has it."""
+        path = self.job.path("layer")
+        with self.seen(snapshot) as lower, trees.opened(upper) as above, open(path, "xb") as file:
+            for chunk in changes.pack(above, changes.walk(above, lower, ours), self.epoch):
+                file.write(chunk)
+        made = making.add(self.job, snapshot, path)
+        self.job.commit()
+        return made
+
+    def start(self, ground: containers.Ground, options: dict[str, Any]) -> tuple[session.Session, containers.Record]:
+        """Start a container; `options` are those of Containers.plan. Its session, and its record, for `layer_of`."""
+        planned = self.engine.plan(ground, log_config={"type": "none"}, **options)
+        owner = [os.getpid(), state.start_time(os.getpid())]
+        files.write(self.mark(planned.record["id"]), json.dumps(owner).encode())
+        return self.engine.perform(planned), planned.record
+
+    def mark(self, identifier: str) -> str:
+        """The file that says whose step a container is."""
+        return f"{self.engine.root}/build/running/{identifier}"
+
+    def layer_of(self, snapshot: making.Snapshot, record: containers.Record) -> making.Snapshot:
+        """What a container of ours, which has ended, has changed, as one layer more. The container goes.
+
+        What was made for mounts to stand on is no change, whoever asked for the mount.
+        """
+        ours = committing.mount_points(self.engine, {**record, "mounts": []})
+        try:
+            return self.layer(snapshot, f"{self.engine.path(record['id'])}/upper", ours)
+        finally:
+            self.discard(record["id"])
+
+    def discard(self, identifier: str) -> None:
+        """The container of a step goes, whatever it is at."""
+        with contextlib.suppress(errors.ContainerNotFound):
+            self.engine.get(identifier).remove(v=True, force=True)
+        files.unlink(self.mark(identifier))
+
+    def sweep(self) -> None:
+        """Take away the containers of builds that were killed."""
+        for identifier in store.names(f"{self.engine.root}/build/running"):
+            try:
+                owner = json.loads(files.read(self.mark(identifier)))
+            except FileNotFoundError:
+                continue  # it has just ended
+            if not state.alive(*owner):
+                self.discard(identifier)
+        for name in store.names(host.run_root()):
+            if name.startswith(MEMORY) and not state.alive(*map(int, name.split("-")[1:])):
+                files.remove_tree(f"{host.run_root()}/{name}")
+
+    def image(self, snapshot: making.Snapshot, config: dict[str, Any], *names: str) -> store.Image:
+        """The image of these layers, under these names, or none."""
+        return making.enter(self.job, snapshot, config, *names)
+
+
+MEMORY = "build-"  # what the directories of `in_memory` begin with; pid and start time of the build follow
+
+
+def in_memory() -> str:
+    """A directory for what this build's containers alone may see: what is secret never gets to a disk."""
+    place = f"{host.run_root()}/{MEMORY}{os.getpid()}-{state.start_time(os.getpid())}"
+    files.make_directory(place, 0o700)
+    return place

@@ -1,0 +1,255 @@
+"""`build`: what its steps make, what its cache spares, and what is left of a build that failed."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minicontainer.image import blobs, store
+from tests import engine_fixtures
+from tests.conftest import minicontainer
+from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
+
+pytestmark = [pytest.mark.root, pytest.mark.needs("overlay", "libseccomp")]
+
+
+class Yard:
+    """A place to build in: a store of its own, with the images of engine_fixtures, and an empty context."""
+
+    def __init__(self, place: Path) -> None:
+        self.root, self.context = place / "store", place / "context"
+        self.context.mkdir()
+        archive = place / "images.tar"
+        archive.write_bytes(engine_fixtures.archive(engine_fixtures.images()))
+        minicontainer("load", "-i", str(archive))
+
+    def build(self, text: str, *flags: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """`build -t app --network none …` of this Dockerfile, which must exit so."""
+        (self.context / "Dockerfile").write_text(text)
+        done = minicontainer(
+            "build", "-t", "app", "--network", "none", "--progress", "json", *flags, str(self.context), check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def told(self, text: str, *flags: str) -> list[tuple[str, str]]:
+        """What became of each step, by the last words of its text."""
+        lines = [json.loads(line) for line in self.build(text, *flags).stdout.splitlines()]
+        return [(one["kind"], one["step"].split()[-1]) for one in lines if one["kind"] in ("done", "cached")]
+
+    def image(self, name: str = "app") -> store.Image:
+        return store.Store(str(self.root)).get(name)
+
+    def config(self, name: str = "app") -> dict[str, Any]:
+        found: dict[str, Any] = self.image(name).config["config"]
+        return found
+
+    def layer(self, index: int = -1) -> dict[str, bytes | None]:
+        """A layer's members by name; of files, the content."""
+        digest = self.image().manifest["layers"][index]["digest"]
+        with tarfile.open(fileobj=io.BytesIO(blobs.read(str(self.root), digest))) as tar:
+            return {
+                member.name: file.read() if (file := tar.extractfile(member)) else None for member in tar.getmembers()
+            }
+
+    def containers(self) -> list[str]:
+        return [name for name in os.listdir(self.root / "containers") if len(name) == 64]
+
+
+@pytest.fixture
+def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("MINICONTAINER_ROOT", str(tmp_path / "store"))
+    made = Yard(tmp_path)
+    yield made
+    minicontainer("system", "reset", "--force")
+
+
+def test_a_step_is_a_layer_of_what_it_changed(yard: Yard) -> None:
+    yard.build("FROM plain\nRUN echo hello >/tmp/new; rm /etc/group; id -u >/root/who\n")
+    assert yard.layer() == {
+        "etc": None, "etc/.wh.group": b"", "root": None, "root/who": b"0\n", "tmp": None, "tmp/new": b"hello\n",
+    }  # fmt: skip
+    assert len(yard.image().chain_ids) == 2
+    assert yard.containers() == []
+    assert minicontainer("run", "--rm", "--network", "none", "app", "cat", "/tmp/new").stdout == "hello\n"
+    assert minicontainer("system", "check").stdout == "nothing is wrong\n"
+
+
+def test_what_a_step_sees(yard: Yard) -> None:
+    done = yard.build(
+        'FROM demo\nARG FROM_ARG=1\nARG COLOUR=red\nENV FROM_ENV="a b"\nUSER alice\nWORKDIR sub\n'
+        "RUN pwd; id -un; echo $FROM_ARG $FROM_ENV $COLOUR; ls /sys/class/net\n"
+    )
+    written = "".join(json.loads(line).get("data", "") for line in done.stdout.splitlines())
+    assert written == "/srv/sub\nalice\n1 a b blue\nlo\n"  # an ENV goes over an ARG
+
+
+def test_forms_of_a_command(yard: Yard) -> None:
+    done = yard.build(
+        'FROM plain\nRUN ["echo", "$HOME"]\nRUN echo $HOME\nSHELL ["sh", "-xc"]\nRUN true it is\n'
+        "RUN <<EOF\necho alone\nEOF\nRUN cat <<A && cat <<B\nfirst\nA\nsecond\nB\n"
+    )
+    written = "".join(json.loads(line).get("data", "") for line in done.stdout.splitlines())
+    for line in ("$HOME", "/root", "+ true it is", "alone", "first", "second"):
+        assert line in written.splitlines()
+
+
+def test_a_volume_of_the_image_keeps_what_a_step_writes(yard: Yard) -> None:
+    yard.build("FROM demo\nRUN echo 3 >/srv/data/three\n")
+    assert yard.layer()["srv/data/three"] == b"3\n"
+    assert os.listdir(yard.root / "volumes") == [] if (yard.root / "volumes").exists() else True
+
+
+def test_what_has_been_done_is_not_done_again(yard: Yard) -> None:
+    text = "FROM plain\nWORKDIR /app\nRUN echo {} >first\nRUN echo two >second\nLABEL a={}\n"
+    assert yard.told(text.format(1, 1)) == [("done", "/app"), ("done", ">first"), ("done", ">second")]
+    before = yard.image()
+    assert yard.told(text.format(1, 1)) == [("cached", "/app"), ("cached", ">first"), ("cached", ">second")]
+    assert yard.image().digest == before.digest
+    assert yard.told(text.format(1, 2)) == [("cached", "/app"), ("cached", ">first"), ("cached", ">second")]
+    assert yard.config()["Labels"] == {"a": "2"}
+    assert yard.told(text.format(2, 2)) == [("cached", "/app"), ("done", ">first"), ("done", ">second")]
+    assert yard.told(text.format(1, 1), "--no-cache") == [("done", "/app"), ("done", ">first"), ("done", ">second")]
+
+
+def test_the_reason_why_a_step_is_done(yard: Yard) -> None:
+    text = "FROM plain\nARG X=1\nENV Y={}\nRUN echo $X\n"
+    yard.build(text.format(1))
+    done = yard.build(text.format(1), "--build-arg", "X=2", "--why")
+    reasons = [json.loads(line)["why"] for line in done.stdout.splitlines() if '"why"' in line]
+    assert reasons == [['argument X was "1", is "2"']]
+    done = yard.build(text.format(2), "--build-arg", "X=2", "--why")
+    reasons = [json.loads(line)["why"] for line in done.stdout.splitlines() if '"why"' in line]
+    assert reasons == [['environment Y was "1", is "2"']]
+
+
+def test_the_cache_keeps_its_layers_and_nothing_else_does(yard: Yard) -> None:
+    text = "FROM plain\nRUN echo kept >/tmp/kept\n"
+    yard.build(text)
+    minicontainer("rmi", "app")
+    assert minicontainer("system", "check").stdout == "nothing is wrong\n"
+    assert yard.told(text) == [("cached", ">/tmp/kept")]
+    minicontainer("rmi", "app")
+    for record in (yard.root / "build/cache").glob("*.json"):
+        record.unlink()
+    assert "belongs to no image" in minicontainer("system", "check", check=False).stdout
+
+
+def test_a_cached_layer_that_is_gone_is_made_again(yard: Yard) -> None:
+    text = "FROM plain\nRUN echo kept >/tmp/kept\n"
+    yard.build(text)
+    digest = yard.image().manifest["layers"][-1]["digest"]
+    os.unlink(blobs.path(str(yard.root), digest))
+    assert "has lost its layer" in minicontainer("system", "check", "--repair").stdout
+    assert yard.told(text) == [("done", ">/tmp/kept")]
+    assert yard.layer() == {"tmp": None, "tmp/kept": b"kept\n"}
+
+
+def test_stages(yard: Yard) -> None:
+    text = (
+        "ARG BASE=plain\nFROM $BASE AS one\nRUN echo 1 >/tmp/1\nFROM nosuch AS unneeded\nRUN false\n"
+        "FROM one\nRUN cat /tmp/1 >/tmp/2\nCMD ls\n"
+    )
+    yard.build(text)
+    assert yard.layer() == {"tmp": None, "tmp/2": b"1\n"}
+    assert len(yard.image().chain_ids) == 3
+    yard.build(text, "--target", "one")
+    assert "Cmd" not in yard.config() and len(yard.image().chain_ids) == 2
+
+
+def test_a_step_that_fails(yard: Yard) -> None:
+    done = yard.build("FROM plain\nRUN true\nRUN echo before; exit 3\n", code=1)
+    assert 'Dockerfile:3: process "/bin/sh -c echo before; exit 3" did not complete successfully: exit code: 3' in (
+        done.stderr
+    )
+    assert yard.containers() == []
+    assert minicontainer("images", "-q", "app").stdout == ""
+    assert minicontainer("system", "check").stdout == "nothing is wrong\n"
+    done = yard.build('FROM plain\nRUN ["/nosuch"]\n', code=1)
+    assert "/nosuch" in done.stderr and yard.containers() == []
+    done = yard.build("FROM nosuch.invalid/image:1\nRUN true\n", code=1)
+    assert "Dockerfile:1: FROM nosuch.invalid/image:1" in done.stderr
+
+
+def test_a_build_that_was_killed_leaves_nothing_for_the_next_one(yard: Yard) -> None:
+    (yard.context / "Dockerfile").write_text("FROM plain\nRUN echo done >/tmp/first\nRUN echo now; sleep 100\n")
+    words = ["build", "--network", "none", "--progress", "json", str(yard.context)]
+    client = subprocess.Popen([sys.executable, "-m", "minicontainer", *words], stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    while '"data": "now' not in client.stdout.readline():
+        pass
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    assert len(yard.containers()) == 1
+    assert yard.told("FROM plain\nRUN echo done >/tmp/first\n") == [("cached", ">/tmp/first")]
+    assert yard.containers() == []
+    minicontainer("system", "check", "--repair")  # a process that is killed leaves its folder in tmp
+    assert minicontainer("system", "check").stdout == "nothing is wrong\n"
+
+
+def test_an_interrupt_ends_the_step_too(yard: Yard) -> None:
+    (yard.context / "Dockerfile").write_text("FROM plain\nRUN echo now; sleep 100\n")
+    words = ["build", "--network", "none", "--progress", "json", str(yard.context)]
+    client = subprocess.Popen([sys.executable, "-m", "minicontainer", *words], stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    while '"data": "now' not in client.stdout.readline():
+        pass
+    client.send_signal(signal.SIGINT)
+    assert client.wait(30) == 130
+    assert yard.containers() == []
+
+
+def test_the_same_inputs_give_the_same_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    digests = set()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv("MINICONTAINER_ROOT", str(tmp_path / name / "store"))
+        yard = Yard(tmp_path / name)
+        yard.build("FROM plain\nWORKDIR /app\nRUN echo 1 >a; mkdir b; date >/dev/null; rm /etc/group\nCMD ls\n")
+        digests.add(yard.image().digest)
+        assert yard.image().created == "2023-11-14T22:13:20.000000000Z"
+        time.sleep(1.1)  # so that a time of today in a layer would be another one
+        minicontainer("system", "reset", "--force")
+    assert len(digests) == 1
+
+
+def test_what_waits_on_an_image_for_its_builds(yard: Yard) -> None:
+    yard.build("FROM plain\nONBUILD RUN echo mine >/tmp/onbuild\n", "-t", "base")
+    assert yard.config("base")["OnBuild"] == ["RUN echo mine >/tmp/onbuild"]
+    yard.build("FROM base\nRUN cat /tmp/onbuild >/tmp/copy\n")
+    assert yard.layer() == {"tmp": None, "tmp/copy": b"mine\n"}
+    assert "OnBuild" not in yard.config()
+
+
+def test_names_labels_and_ids(yard: Yard, tmp_path: Path) -> None:
+    done = minicontainer(
+        "build", "-q", "-t", "one", "-t", "two:2", "--label", "a=1", "--iidfile", str(tmp_path / "id"), "-f", "-",
+        str(yard.context), stdin="FROM plain\nLABEL b=2\n",
+    )  # fmt: skip
+    image = yard.image("two:2")
+    assert done.stdout == f"{image.id}\n" and (tmp_path / "id").read_text() == image.id
+    assert image.names == ["one:latest", "two:2"]
+    assert yard.config("one")["Labels"] == {"a": "1", "b": "2"}
+
+
+def test_history_is_what_docker_would_say(yard: Yard) -> None:
+    yard.build(
+        "FROM plain\nARG V=1\nENV A=b\nWORKDIR /w\nRUN true\nEXPOSE 80 90/udp\nVOLUME /data\nUSER alice\n"
+        'CMD ["a","b"]\n'
+        "ENTRYPOINT exec x\nSTOPSIGNAL INT\nLABEL k=v\nHEALTHCHECK --interval=90s CMD true\nMAINTAINER me\n"
+    )
+    words = [entry["created_by"] for entry in yard.image().config["history"]]
+    assert words == [
+        "ARG V=1", "ENV A=b", "WORKDIR /w", "RUN |1 V=1 /bin/sh -c true # buildkit", "EXPOSE map[80/tcp:{} 90/udp:{}]",
+        "VOLUME [/data]", "USER alice", 'CMD ["a" "b"]', 'ENTRYPOINT ["/bin/sh" "-c" "exec x"]', "STOPSIGNAL INT",
+        "LABEL k=v", 'HEALTHCHECK &{["CMD-SHELL" "true"] "1m30s" "0s" "0s" "0s" 0}', "MAINTAINER me",
+    ]  # fmt: skip
