@@ -3,7 +3,7 @@
 Offers: `read`, `write` (temporary name, then rename), `put` (one write(2), for the kernel's files), `lock` and `locked`
 (flock); `make_directory`, `unlink`, `remove_directory` and `remove_tree`, which may be done twice; `sync_directory`;
 `disk_usage`; `inside` and `make_inside`, which resolve a path as a process chrooted there would (openat2), so that an
-image's symbolic link never leads out.
+image's symbolic link never leads out; `place`, which tells where that is, and `beneath`, which opens it again.
 Callers owe it: a directory that exists, and one place per file (two processes that write the same name both win,
 one after the other; neither is ever torn).
 """
@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import stat
+from collections import namedtuple
 
 from . import errors, syscalls
 
@@ -219,3 +220,62 @@ def make_inside(root: int, path: str, directory: bool) -> int:
     finally:
         os.close(parent)
     return inside(root, path)
+
+
+class Place(namedtuple("Place", "path status links")):
+    """Where a path leads: `path` from the root, without links and leading slash; `status` of what is there, as of
+    lstat(2), None for nothing; `links`, the paths of the symbolic links on the way."""
+
+    path: str
+    status: os.stat_result | None
+    links: tuple[str, ...]
+
+
+MOST_LINKS = 40  # path_resolution(7)
+
+
+def place(root: int, path: str) -> Place:
+    """Where `path` leads a process chrooted to the open directory `root`, also if that, or what a link names, is not
+    there yet. What is told may be old when somebody else is at work below `root`: open it with `beneath`.
+
+    Raises NotADirectoryError for a way through something else, OSError (ELOOP).
+    """
+    left = path.split("/")[::-1]
+    names: list[str] = []
+    links: list[str] = []
+    status: os.stat_result | None = os.fstat(root)
+    while left:
+        name = left.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            names = names[:-1]
+            status = look(root, "/".join(names) or ".")
+            continue
+        if status is not None and not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "/" + "/".join(names))
+        names.append(name)
+        status = look(root, "/".join(names)) if status is not None else None
+        if status is not None and stat.S_ISLNK(status.st_mode):
+            links.append("/".join(names))
+            if len(links) > MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            target = os.readlink(links[-1], dir_fd=root)
+            names = [] if target.startswith("/") else names[:-1]
+            left += target.split("/")[::-1]
+            status = look(root, "/".join(names) or ".")
+    return Place("/".join(names), status, tuple(links))
+
+
+def look(directory: int, name: str) -> os.stat_result | None:
+    """lstat(2) below an open directory; None where nothing is."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def beneath(root: int, path: str, flags: int) -> int:
+    """Open a path that has no links, as `place` gives it; one that has got them since is refused (ELOOP)."""
+    resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
+    return syscalls.openat2(root, path or ".", flags, resolve=resolve)

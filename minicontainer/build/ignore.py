@@ -40,14 +40,19 @@ def parse(text: str | bytes, file: str = ".dockerignore") -> Ignore:
         path = pattern[1:].strip() if back else pattern
         if not path:
             raise errors.BuildError("a ! without a pattern", file, number, line, line.index("!"))
-        path = posixpath.normpath(path).lstrip("/")
-        if path in ("", "."):
-            continue  # the context itself cannot be left out
         try:
-            rules.append(Rule(back, tuple(None if part == "**" else translated(part) for part in path.split("/"))))
+            rules += rule(path, back)
         except ValueError as error:
             raise errors.BuildError(f"{pattern}: {error}", file, number, line, line.index(pattern)) from None
     return Ignore(tuple(rules))
+
+
+def rule(path: str, back: bool = False) -> list[Rule]:
+    """One pattern's rule; none if it means the context itself, which cannot be left out. Raises ValueError."""
+    path = posixpath.normpath(path).lstrip("/")
+    if path in ("", "."):
+        return []
+    return [Rule(back, tuple(None if part == "**" else translated(part) for part in path.split("/")))]
 
 
 def translated(part: str) -> re.Pattern[str]:

@@ -1,5 +1,7 @@
 """Compression: gzip, zstd or nothing, recognized and undone, within limits; and gzip done, the same each time.
 
+What a build is given may also be compressed with bzip2 or xz: `decompress(…, beyond=True)`.
+
 Offers: `decompress`, `recognize`, and `Limits`: how much a stranger's data may become. And `gzip`.
 
 Contract: never more than some chunks of output are in memory, however far a few bytes unfold. What is damaged,
@@ -57,9 +59,9 @@ def default_limits() -> Limits:
     return Limits(size=int(named), ratio=1 << 62, count=1 << 62)
 
 
-def recognize(first: bytes) -> str:
+def recognize(first: bytes, beyond: bool = False) -> str:
     """How data is compressed (gzip, zstd, or "") by its first six bytes. The media type is not asked: builders are
-    known to write the wrong one.
+    known to write the wrong one. bzip2 and xz raise InvalidImage, unless `beyond` the OCI's format is allowed.
     """
     if first.startswith(b"\x1f\x8b"):
         return "gzip"
@@ -67,18 +69,21 @@ def recognize(first: bytes) -> str:
         return "zstd"  # a frame, or a skippable frame before it
     for magic, name in ((b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz")):
         if first.startswith(magic):
+            if beyond:
+                return name
             raise errors.InvalidImage(
                 f"compressed with {name}, which the OCI format does not have; repack it with gzip or zstd"
             )
     return ""
 
 
-def decompress(read: Read, limits: Limits) -> tuple[str, Iterator[bytes]]:
-    """How the data that `read` yields is compressed, and what is in it, in pieces. All of it is read."""
+def decompress(read: Read, limits: Limits, beyond: bool = False) -> tuple[str, Iterator[bytes]]:
+    """How the data that `read` yields is compressed, and what is in it, in pieces. All of it is read. `beyond`: bzip2
+    and xz, too."""
     first = b""
     while len(first) < 6 and (more := read(CHUNK)):
         first += more
-    kind = recognize(first)
+    kind = recognize(first, beyond)
     return kind, _within(limits, DECOMPRESS[kind], first, read)
 
 
@@ -158,6 +163,43 @@ def _unzstd(pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield b"".join(ready)
 
 
+def _bunzip2(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    import bz2
+
+    return _streams(pieces, bz2.BZ2Decompressor, "bzip2", OSError)
+
+
+def _unxz(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    import lzma
+
+    return _streams(pieces, lambda: lzma.LZMADecompressor(memlimit=MEMORY), "xz", lzma.LZMAError)
+
+
+MEMORY = 1 << 28  # bytes; `xz -9` makes what needs 65 MiB
+
+
+def _streams(pieces: Iterator[bytes], new: Callable[[], Any], name: str, damaged: type[Exception]) -> Iterator[bytes]:
+    """Any number of streams, by the interface that bz2 and lzma share; zeros may stand between and behind them."""
+    piece = next(pieces, b"")
+    while piece:
+        stream = new()
+        while not stream.eof:
+            try:
+                output = stream.decompress(piece, CHUNK)  # at most so much output: the rest waits inside
+            except damaged as error:
+                raise errors.InvalidImage(f"the {name} data is damaged: {error}") from None
+            if output:
+                yield output
+            piece = b""
+            if stream.needs_input and not stream.eof:
+                piece = next(pieces, b"")
+                if not piece:
+                    raise errors.InvalidImage(f"the {name} data ends in the middle: it is truncated")
+        piece = stream.unused_data.lstrip(b"\0")
+        while not piece and (piece := next(pieces, b"")):
+            piece = piece.lstrip(b"\0")
+
+
 def gzip(read: Read) -> Iterator[bytes]:
     """What `read` yields, compressed: one member without name or time, the same bytes on any number of processors.
 
@@ -201,4 +243,6 @@ DECOMPRESS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {
     "": lambda pieces: pieces,
     "gzip": _gunzip,
     "zstd": _unzstd,
+    "bzip2": _bunzip2,
+    "xz": _unxz,
 }

@@ -1,8 +1,9 @@
 """tar: a stream of bytes in, the members of an archive out, one after the other, in a single pass; and the way back.
 
-Offers: `entries`, `Entry`, and `Stream`, from which an entry's data is read. Understood are POSIX ustar and pax, GNU
-long names, large numbers and sparse files in their four spellings, and v7. And `header`, what stands before a member's
-data in an archive of ours: ustar, and pax records for what has no room there (pack.py makes archives of it).
+Offers: `entries`, `Entry`, and `Stream`, from which an entry's data is read; `is_header`. Understood are POSIX ustar
+and pax, GNU long names, large numbers and sparse files in their four spellings, and v7. And `header`, what stands
+before a member's data in an archive of ours: ustar, and pax records for what has no room there (pack.py makes archives
+of it).
 
 A member is a header of one block (512 bytes), then its data, filled up to whole blocks. What the header has no room
 for stands before it, as the data of a member of its own: GNU's `L` and `K` are the next one's name and link, pax's `x`
@@ -176,6 +177,15 @@ def _check_sum(block: bytes) -> None:
     found = (zlib.adler32(block[:148] + b"        " + block[156:]) & 0xFFFF) - 1
     if (found - expected) % 65521:
         raise errors.InvalidImage("not a tar archive, or a damaged one: a header's checksum is wrong")
+
+
+def is_header(block: bytes) -> bool:
+    """Whether a block could be a member's header: whether its checksum is right."""
+    try:
+        _check_sum(block)
+    except errors.InvalidImage:
+        return False
+    return True
 
 
 def _truncated() -> errors.InvalidImage:
