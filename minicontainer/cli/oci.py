@@ -36,7 +36,7 @@ BUNDLE = [
     Flag("-b --bundle", "bundle", "text", "the directory with config.json (default: this one)"),
     Flag("--pid-file", "pid_file", "text", "write its pid there"),
     Flag("--console-socket", "console_socket", "text", "hand its terminal to who listens there"),
-    Flag("--preserve-fds", "preserve_fds", "text", "more descriptors for its command: 0, more are not supported yet"),
+    Flag("--preserve-fds", "preserve_fds", "text", "how many descriptors, from 3 on, its command keeps"),
     Flag("--no-pivot", "no_pivot", "bool", "refused: a root without pivot_root(2) can be left"),
 ]
 
@@ -105,12 +105,36 @@ def make(runtime: lifecycle.Runtime, given: dict[str, Any], identifier: str, out
     """Make a container from what was typed. Its pid."""
     if given["no_pivot"]:
         raise errors.Unsupported("--no-pivot is not supported: without pivot_root(2) the root can be left")
-    if given.get("preserve_fds", "0") != "0":
-        raise errors.Unsupported(f"--preserve-fds {given['preserve_fds']} is not supported yet: 0 is")
+    kept = descriptors(given)
     pid_file, console = given.get("pid_file", ""), given.get("console_socket", "")
-    pid = runtime.create(identifier, given.get("bundle", "."), pid_file, console, outlives)
+    pid = runtime.create(identifier, given.get("bundle", "."), pid_file, console, outlives, len(kept))
+    let_go(kept)
     warn(runtime.warnings)
     return pid
+
+
+def descriptors(given: dict[str, Any]) -> range:
+    """Which descriptors the command keeps; until it has them, no program that we run inherits them."""
+    text = given.get("preserve_fds", "0")
+    if not text.isdecimal():
+        raise UsageError(f"--preserve-fds {text}: how many descriptors, from 3 on")
+    kept = range(3, 3 + int(text))
+    for descriptor in kept:
+        try:
+            passed = os.get_inheritable(descriptor)  # one of our own never is
+        except OSError:
+            passed = False
+        if not passed:
+            raise errors.InvalidArgument(f"--preserve-fds {text}: descriptor {descriptor} is not open")
+    for descriptor in kept:
+        os.set_inheritable(descriptor, False)
+    return kept
+
+
+def let_go(kept: range) -> None:
+    """Close what the command has now: the end of a pipe is one only when nobody else holds it."""
+    for descriptor in kept:
+        os.close(descriptor)
 
 
 def run(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
@@ -139,7 +163,9 @@ def execute(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
     else:
         process = json.loads(files.read(given["process"]))
     pid_file, console = given.get("pid_file", ""), given.get("console_socket", "")
-    pid = runtime.enter(identifier, process, pid_file, console, given["detach"])
+    kept = descriptors(given)
+    pid = runtime.enter(identifier, process, pid_file, console, given["detach"], len(kept))
+    let_go(kept)
     warn(runtime.warnings)
     if given["detach"]:
         return 0
@@ -275,7 +301,7 @@ VERBS: dict[str, Verb] = {
             Flag("-p --process", "process", "text", "what to run: the spec's process, as JSON in this file"),
             Flag("-d --detach", "detach", "bool", "leave it alone once it runs"),
             Flag("-t --tty", "tty", "bool", "a terminal of its own, for --console-socket"),
-            *BUNDLE[1:3],
+            *BUNDLE[1:4],
         ],
     ),
     "ps": (ps, "ID", [Flag("-f --format", "format", "text", "json, or a line each")]),

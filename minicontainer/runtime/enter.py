@@ -27,7 +27,7 @@ import _prctl  # type: ignore[import-not-found]  # the C half of python-prctl: 0
 
 from .. import errors, steps, syscalls
 from ..kernel import cgroups, namespaces, terminal
-from . import channel, init, launch, state, waiting
+from . import channel, init, launch, state, threshold, waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -41,15 +41,16 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h; python-prctl has no name for it
 
 
 def plan(
-    config: dict[str, Any], process: dict[str, Any], pid: int, started: int, outlives: bool = False
+    config: dict[str, Any], process: dict[str, Any], pid: int, started: int, outlives: bool = False, kept: int = 0
 ) -> Iterator[steps.Step]:
     """Start `process` (as the spec has it) inside the container that runs by `config`; the keeper's steps.
 
     `pid` and `started` say which process its init is. Which namespaces it has of its own is looked up now. One that
-    `outlives` its keeper goes on when that ends.
+    `outlives` its keeper goes on when that ends. `kept`: how many descriptors from 3 on are its own.
     """
-    inside = list(born(config, process, outlives))
-    joiner = list(join(config, namespaces.foreign(pid), inside))
+    own = range(threshold.CHANNEL, threshold.CHANNEL + kept)
+    inside = list(born(config, process, outlives, own))
+    joiner = list(join(config, namespaces.foreign(pid), inside, own))
     yield steps.call(
         state.hold, pid, started, why="a pid may come to mean another process; a pidfd cannot", result="process"
     )
@@ -72,10 +73,12 @@ def plan(
     )
 
 
-def join(config: dict[str, Any], kinds: int, inside: list[steps.Step]) -> Iterator[steps.Step]:
+def join(config: dict[str, Any], kinds: int, inside: list[steps.Step], own: range) -> Iterator[steps.Step]:
     """The joiner's steps, which end in the fork of the process whose steps are `inside`."""
     linux = config["linux"]
-    yield steps.call(hide, init.CHANNEL, PROCESS, why="who is inside must not look into us, nor find anything open")
+    yield steps.call(
+        hide, init.CHANNEL, PROCESS, *own, why="who is inside must not look into us, nor find anything open"
+    )
     yield from steps.about("cgroups", cgroups.enter(linux["cgroupsPath"], linux.get("resources", {})))
     yield steps.call(
         namespaces.join, PROCESS, kinds, why="all at once, so that none of the container's own rules holds half-way"
@@ -83,13 +86,13 @@ def join(config: dict[str, Any], kinds: int, inside: list[steps.Step]) -> Iterat
     yield steps.call(fork, inside, init.CHANNEL, why="the pid namespace takes in only children")
 
 
-def born(config: dict[str, Any], process: dict[str, Any], outlives: bool) -> Iterator[steps.Step]:
+def born(config: dict[str, Any], process: dict[str, Any], outlives: bool, own: range) -> Iterator[steps.Step]:
     """The steps of the process itself, which has never seen anything but the container.
 
     Its standard descriptors are the keeper's: what /dev/null is in here, the container may have decided.
     """
     yield steps.call(channel.wait, init.CHANNEL, "go", {}, why="until its parent is the one that stays")
-    yield steps.call(init.begin, init.CHANNEL, True, why="a session of its own; if the keeper dies, so does it")
+    yield steps.call(init.begin, init.CHANNEL, True, *own, why="a session of its own; if the keeper dies, so does it")
     if namespaces.new(config["linux"]["namespaces"], "user"):
         yield from init.become_root(process)
         process = {**process, "oomScoreAdj": None}
@@ -105,7 +108,7 @@ def born(config: dict[str, Any], process: dict[str, Any], outlives: bool) -> Ite
         )._replace(concept="terminal")
     architecture = config.get("annotations", {}).get(init.ARCHITECTURE, "")
     last = [waiting.outliving()] if outlives else []
-    yield from init.command(process, config["linux"].get("seccomp"), architecture, last)
+    yield from init.command(process, config["linux"].get("seccomp"), architecture, last, len(own))
 
 
 def expect_orphans() -> None:
@@ -126,10 +129,10 @@ def send(joiner: list[steps.Step], ours: socket.socket, theirs: socket.socket, p
         os._exit(127)
 
 
-def hide(end: socket.socket, process: int) -> None:
-    """prctl(PR_SET_DUMPABLE, 0), until execve. Of all that is open, the channel and the pidfd alone are kept."""
+def hide(end: socket.socket, process: int, *own: int) -> None:
+    """prctl(PR_SET_DUMPABLE, 0), until execve. Of all that is open, the channel, the pidfd and its `own` are kept."""
     _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)
-    init.keep_open(end.fileno(), process)
+    init.keep_open(end.fileno(), process, *own)
 
 
 def fork(inside: list[steps.Step], end: socket.socket) -> None:

@@ -45,6 +45,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
 
     mapped = namespaces.new(spaces, "user")
     propagation = linux.get("rootfsPropagation") or "private"
+    own = range(threshold.CHANNEL, threshold.CHANNEL + held.kept) if held else ()
     if held:
         yield from waiting.prepare(held)
     yield steps.call(
@@ -52,6 +53,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         CHANNEL,
         stdin,
         *([waiting.FIFO] if held else []),
+        *own,
         why="a session of its own, with nothing open but what it is given; if the parent dies, so does it",
     )
     if mapped:
@@ -108,7 +110,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     yield from steps.about("rootfs", rootfs.propagate(propagation))
     last = waiting.command(held, process, hooked.get("startContainer") or [], CHANNEL, THRESHOLD) if held else ()
     architecture = config.get("annotations", {}).get(ARCHITECTURE, "")
-    yield from command(process, linux.get("seccomp"), architecture, last)
+    yield from command(process, linux.get("seccomp"), architecture, last, len(own))
 
 
 def become_root(process: dict[str, Any]) -> Iterator[steps.Step]:
@@ -143,11 +145,19 @@ def oom_score(value: int) -> steps.Step:
 
 
 def command(
-    process: dict[str, Any], profile: dict[str, Any] | None, architecture: str, last: steps.Plan = ()
+    process: dict[str, Any],
+    profile: dict[str, Any] | None,
+    architecture: str,
+    last: steps.Plan = (),
+    kept: int = 0,
 ) -> Iterator[steps.Step]:
-    """From a process inside to the command, for `run` and `exec` alike; `last`: what comes right before it."""
+    """From a process inside to the command, for `run` and `exec` alike; `last`: what comes right before it.
+
+    `kept`: how many descriptors from 3 on are its own.
+    """
     yield steps.call(
         threshold.prepare,
+        *([kept] if kept else []),
         why="what /proc/self/exe will lead to, should the command ask: not our Python",
         result="threshold",
     )
@@ -160,6 +170,7 @@ def command(
         CHANNEL,
         THRESHOLD,
         architecture,
+        *([kept] if kept else []),
         why="become the command: same process, new program",
     )
 
@@ -343,7 +354,12 @@ NO_DIRECTORY = "is it a directory that the user may enter?"
 
 
 def execute(
-    arguments: list[str], environment: list[str], end: socket.socket, sealed: int, architecture: str = ""
+    arguments: list[str],
+    environment: list[str],
+    end: socket.socket,
+    sealed: int,
+    architecture: str = "",
+    kept: int = 0,
 ) -> NoReturn:
     """execve(2), looking the command up in the container's PATH, by way of threshold.py's program.
 
@@ -359,4 +375,4 @@ def execute(
             os._exit(127)  # the parent died while no signal was set to tell
     except BlockingIOError:
         pass
-    threshold.cross(sealed, end.fileno(), path, arguments, variables)
+    threshold.cross(sealed, end.fileno(), path, arguments, variables, kept)

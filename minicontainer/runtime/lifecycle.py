@@ -51,12 +51,19 @@ class Runtime:
     # From a bundle to a running command
 
     def create(
-        self, identifier: str, bundle: str, pid_file: str = "", console_socket: str = "", outlives: bool = True
+        self,
+        identifier: str,
+        bundle: str,
+        pid_file: str = "",
+        console_socket: str = "",
+        outlives: bool = True,
+        kept: int = 0,
     ) -> int:
         """Make a container from the bundle in that directory; its command waits to be started. Returns its pid.
 
         Unless it `outlives` us, it ends with us, its parent. A terminal's master goes to who listens at
-        `console_socket`. Raises Conflict if the id is taken, InvalidArgument and Unsupported for a config.json that
+        `console_socket`. Beyond the standard ones, so many descriptors from 3 on are `kept` for its
+        command. Raises Conflict if the id is taken, InvalidArgument and Unsupported for a config.json that
         will not do, and whatever keeps it from being ready: nothing is left then.
         """
         from . import launch, waiting  # here, for start, state, kill and delete do without: 4 ms of each
@@ -88,7 +95,7 @@ class Runtime:
             values = launch.values()
             values[launch.VALUES.name] = values
             root = os.path.join(bundle, config["root"]["path"])
-            held = waiting.Held(f"{place}/fifo", described, outlives)
+            held = waiting.Held(f"{place}/fifo", described, outlives, kept)
             # prestart hooks are of a time when `start` ran them (config.md of 1.0.0): there, it is created already.
             first = [
                 steps.call(run_hooks, config, (kind,), {**described, "status": status}, steps.PID, why=HOOKS)
@@ -132,7 +139,13 @@ class Runtime:
         return afterwards(self.config(identifier), "poststart", {**known, "status": "running"})
 
     def enter(
-        self, identifier: str, process: Config, pid_file: str = "", console_socket: str = "", outlives: bool = False
+        self,
+        identifier: str,
+        process: Config,
+        pid_file: str = "",
+        console_socket: str = "",
+        outlives: bool = False,
+        kept: int = 0,
     ) -> int:
         """One more process in a container that runs, as the spec describes one. Returns its pid, a child of ours.
 
@@ -149,7 +162,7 @@ class Runtime:
         self.grant(process)
         values = launch.values()
         values[launch.VALUES.name] = values
-        steps.execute(enter.plan(config, process, known["pid"], started, outlives), values)
+        steps.execute(enter.plan(config, process, known["pid"], started, outlives, kept), values)
         if console_socket:
             hand_over(console_socket, values["master"])
         if pid_file:

@@ -11,7 +11,8 @@ program, whose file is nobody's: it exists in memory alone, and is sealed, so th
     cross      become the sealed program; it becomes the container's
     refusal    what its errno means
 
-Callers owe it the channel's end, which the program finds as descriptor 3 and closes by becoming the container's.
+Callers owe it the channel's end, which the program finds as descriptor 3 and closes by becoming the container's. Where
+descriptors are kept for the container, those from 3 on are its own, and the channel's is the one behind them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     from typing import NoReturn
 
 NAME = "threshold"  # of its file in memory
-CHANNEL = 3  # the descriptor that the program reports through
+CHANNEL = 3  # the descriptor that the program reports through, where none is kept
 
 # What the instructions do, in C, with argv = {path, argument 0, argument 1 …}:
 #
@@ -98,12 +99,19 @@ F_ADD_SEALS = 1033
 DEEPEST = 5  # interpreters of interpreters: the kernel's own bound (execve(2))
 
 
-def program(machine: str = syscalls.MACHINE) -> bytes:
+def loading(machine: str, channel: int) -> bytes:
+    """The instruction that loads the channel's number: mov edi, n; mov x0, #n."""
+    if machine == "x86_64":
+        return b"\xbf" + channel.to_bytes(4, "little")
+    return (0xD2800000 | channel << 5).to_bytes(4, "little")
+
+
+def program(machine: str = syscalls.MACHINE, channel: int = CHANNEL) -> bytes:
     """The program as an ELF file (elf(5)): one segment to read and execute, and a stack that is not executed."""
     if machine not in PROGRAMS:
         raise errors.Unsupported(f"no program is known that runs on {machine}: x86_64 and aarch64 are supported")
     number, text = PROGRAMS[machine]
-    code = bytes.fromhex(text)
+    code = bytes.fromhex(text).replace(loading(machine, CHANNEL), loading(machine, channel))
     size = HEADERS + len(code)
 
     def words(*pairs: tuple[int, int]) -> bytes:
@@ -116,9 +124,9 @@ def program(machine: str = syscalls.MACHINE) -> bytes:
     return identity + header + bytes(6) + load + stack + code
 
 
-def prepare() -> int:
+def prepare(kept: int = 0) -> int:
     """The program in memory, sealed. Returns a descriptor that closes on exec, as all above 2 do from here on."""
-    content = program()
+    content = program(channel=CHANNEL + kept)
     flags = MFD_CLOEXEC | MFD_ALLOW_SEALING
     try:
         descriptor = os.memfd_create(NAME, flags | MFD_EXEC)  # Linux 6.3: without, a sysctl may forbid to execute
@@ -132,16 +140,20 @@ def prepare() -> int:
     return descriptor
 
 
-def cross(threshold: int, channel: int, path: str, arguments: list[str], variables: dict[str, str]) -> NoReturn:
-    """execve(2) `path` by way of the program in `threshold`. Of all descriptors above 2, `channel` alone is kept.
+def cross(
+    threshold: int, channel: int, path: str, arguments: list[str], variables: dict[str, str], kept: int = 0
+) -> NoReturn:
+    """execve(2) `path` by way of the program in `threshold`. It keeps `channel`, and that many descriptors from 3 on.
 
     Raises KernelError where the program itself cannot be executed; an error of the second execve is told through the
     channel, as one byte.
     """
-    if threshold == CHANNEL:
+    place = CHANNEL + kept
+    if threshold == place:
         threshold = os.dup(threshold)
-    os.dup2(channel, CHANNEL)
-    os.set_inheritable(CHANNEL, True)
+    os.dup2(channel, place)
+    for descriptor in range(CHANNEL, place + 1):
+        os.set_inheritable(descriptor, True)
     try:
         os.execve(threshold, [path, *arguments], variables)
     except OSError as error:

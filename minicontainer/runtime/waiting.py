@@ -26,12 +26,15 @@ FIFO = steps.Symbol("fifo")
 STATE = steps.Symbol("state")
 
 
-class Held(namedtuple("Held", "fifo state outlives")):
-    """The path of the fifo where it waits; the OCI state that hooks get; whether it goes on when its parent ends."""
+class Held(namedtuple("Held", "fifo state outlives kept")):
+    """The path of the fifo where it waits; the OCI state that hooks get; whether it goes on when its parent ends; how
+    many descriptors from 3 on are its own.
+    """
 
     fifo: str
     state: dict[str, Any]
     outlives: bool
+    kept: int
 
 
 def prepare(held: Held) -> Iterator[steps.Step]:
@@ -55,6 +58,7 @@ def command(
         FIFO,
         first,
         STATE,
+        held.kept,
         why="once somebody starts it: the same process, new program",
     )
 
@@ -83,6 +87,7 @@ def execute(
     fifo: int,
     first: list[hooks.Hook],
     state: dict[str, Any],
+    kept: int,
 ) -> NoReturn:
     """Say that all is ready, and become the command when a byte comes out of the fifo.
 
@@ -94,7 +99,7 @@ def execute(
     channel.tell(end, "created")
     os.read(fifo, 1)
     hooks.run(first, {**state, "status": "created"})
-    threshold.cross(sealed, end.fileno(), path, arguments, variables)
+    threshold.cross(sealed, end.fileno(), path, arguments, variables, kept)
 
 
 def check(path: str) -> None:

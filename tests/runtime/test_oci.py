@@ -4,6 +4,7 @@ import array
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -290,12 +291,67 @@ def test_what_cannot_be_is_refused_by_name(engine: Engine, change: Callable[[Any
 
 
 def test_flags_that_are_not_supported_are_refused(engine: Engine) -> None:
-    for words in (["create", "--no-pivot"], ["create", "--preserve-fds", "2"], ["create", "--keyring"]):
+    for words in (["create", "--no-pivot"], ["create", "--keyring"]):
         assert engine(*words, "--bundle", str(engine.bundle), "c").returncode != 0
     assert engine("--systemd-cgroup", "list").returncode == 1
     assert engine("create", "--bundle", str(engine.bundle), "../c").returncode == 1
     assert engine("create", "--bundle", str(engine.bundle / "rootfs"), "c").returncode == 1
     assert engine.left() == []
+
+
+def with_files(words: list[str], *files: Path) -> list[str]:
+    """The same command line, with these open from descriptor 3 on."""
+    opened = " ".join(f"{number}>{path}" for number, path in enumerate(files, 3))
+    return ["sh", "-c", f'exec "$@" {opened}', "sh", *words]
+
+
+def opened(pid: int) -> dict[str, str]:
+    """What a process has open beyond the standard ones."""
+    entries = {path.name: os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    return {number: path for number, path in entries.items() if int(number) > 2}
+
+
+def test_descriptors_of_the_callers_that_its_command_keeps_and_hooks_do_not(engine: Engine, tmp_path: Path) -> None:
+    three, four, listed = tmp_path / "three", tmp_path / "four", tmp_path / "listed"
+    look = "for x in /proc/$$/fd/*; do readlink $x; done >>"
+    listing = {"path": "/bin/sh", "args": ["sh", "-c", f"{look} {listed}; true"]}
+    inside = {"path": "/bin/sh", "args": ["sh", "-c", f"{look} /listed; true"], "env": ["PATH=/bin"]}
+    engine.config["hooks"] = {"createRuntime": [listing], "createContainer": [listing], "startContainer": [inside]}
+    engine.command("sh", "-c", "echo hello >&4; exec sleep 1000")
+    quiet: dict[str, Any] = {"cwd": CHECKOUT, "timeout": 60, "stdout": subprocess.DEVNULL, "text": True}
+    create = engine.words("create", "--bundle", str(engine.bundle), "--preserve-fds", "2", "c")
+    refused = subprocess.run(with_files(create, three), **quiet, stderr=subprocess.PIPE)
+    assert refused.returncode == 1 and "descriptor 4 is not open" in refused.stderr
+    subprocess.run(with_files(create, three, four, tmp_path / "five"), **quiet, check=True)
+    engine("start", "c", check=True)
+    while not four.read_text():
+        time.sleep(0.01)
+    assert opened(engine.status()["pid"]) == {"3": str(three), "4": str(four)}
+    seen = listed.read_text() + (engine.bundle / "rootfs/listed").read_text()
+    assert str(three) not in seen and str(four) not in seen
+    process = {**engine.config["process"], "args": ["sleep", "1000"]}
+    (tmp_path / "process").write_text(json.dumps(process))
+    words = ["--process", str(tmp_path / "process"), "--detach", "--pid-file", str(tmp_path / "pid")]
+    execute = engine.words("exec", *words, "--preserve-fds", "1", "c")
+    subprocess.run(with_files(execute, four, three), **quiet, check=True)
+    assert opened(int((tmp_path / "pid").read_text())) == {"3": str(four)}
+
+
+def test_a_pipe_that_the_command_closes_is_closed(engine: Engine, tmp_path: Path) -> None:
+    engine.command("sh", "-c", "exec 3>&-; exec sleep 1000")
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    words = engine.words("run", "--bundle", str(engine.bundle), "--preserve-fds", "1", "c")
+    running = subprocess.Popen(with_files(words, tmp_path / "pipe"), cwd=CHECKOUT)
+    try:
+        closed = select.poll()
+        closed.register(reader, select.POLLHUP)
+        assert closed.poll(30_000), "somebody holds its other end"
+        assert running.poll() is None
+    finally:
+        os.close(reader)
+        running.kill()
+        running.wait()
 
 
 def test_features_are_what_is_taken_and_nothing_else(engine: Engine) -> None:

@@ -52,6 +52,13 @@ def test_the_program_executes_with_arguments_and_environment(tmp_path: Path) -> 
     assert (done.returncode, done.stdout) == (5, "1\n4\n")  # 0, 1, 2, and the directory that ls reads
 
 
+@pytest.mark.parametrize("machine", threshold.PROGRAMS)
+def test_the_channels_number_is_loaded_twice(machine: str) -> None:
+    usual, other = threshold.program(machine), threshold.program(machine, 3 + 250)
+    assert usual.count(threshold.loading(machine, 3)) == other.count(threshold.loading(machine, 253)) == 2
+    assert usual == other.replace(threshold.loading(machine, 253), threshold.loading(machine, 3)) != other
+
+
 def test_nobody_can_write_to_it() -> None:
     descriptor = threshold.prepare()
     try:
