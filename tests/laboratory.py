@@ -7,6 +7,7 @@ nobody else's. `laboratory.machine()` is another one: a container's stand-in, a 
 """
 
 import concurrent.futures
+import contextlib
 import ctypes
 import json
 import os
@@ -158,7 +159,8 @@ def answer_all(protocol: str, port: int, name: str, ready: Callable[[], Any]) ->
                 # From the address that was asked, whatever the route back would choose: struct in6_pktinfo, ipv6(7).
                 _, notes, _, sender = server.recvmsg(100, socket.CMSG_SPACE(20))
                 back = [(level, kind, note[:16] + bytes(4)) for level, kind, note in notes]
-                server.sendmsg([f"{name} {sender[0].removeprefix('::ffff:')}".encode()], back, 0, sender)
+                with contextlib.suppress(OSError):  # there may be no way back
+                    server.sendmsg([f"{name} {sender[0].removeprefix('::ffff:')}".encode()], back, 0, sender)
 
 
 def ask(protocol: str, address: str, port: int) -> str | None:

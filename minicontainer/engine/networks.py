@@ -266,8 +266,6 @@ class Networks:
                 raise errors.InvalidArgument(f"the range {given} is not within --subnet {whole or '(none given)'}")
         if (subnet6 or gateway6) and not ipv6:
             raise errors.InvalidArgument(f"{subnet6 or gateway6} is of IPv6: say --ipv6, too")
-        if ipv6 and driver != "bridge":
-            raise errors.InvalidArgument(f"--ipv6 is for bridges: {driver} has IPv4 alone")
         files.make_directory(directory(self.root))
         with files.locked(directory(self.root)):
             if name in PREDEFINED or load(self.root, name):
@@ -278,7 +276,7 @@ class Networks:
                 created=timestamp(), driver=driver, ip_range=ip_range, labels=dict(labels or {}), options=wished
             )
             if ipv6:
-                network = bridge.made6(self.root, network, subnet6, gateway6, ip_range6)
+                network = module.made6(self.root, network, subnet6, gateway6, ip_range6)
             try:
                 steps.execute(module.setup(network), {})
             except BaseException:
@@ -426,7 +424,9 @@ class Networks:
             following = next((name for name in ends if self._leads_out(name, six)), "")
             if self._leads_out(network.name, six) and following:
                 found = get(self.root, following)
-                netlink.route_add("default", found.gateway6 if six else found.gateway, namespace=record["pid"])
+                towards = ends[following]["device"] if found.routed else ""
+                gateway = found.gateway6 if six else found.gateway
+                netlink.route_add("default", gateway, namespace=record["pid"], device=towards)
 
     def _leads_out(self, name: str, six: bool = False) -> bool:
         network = load(self.root, name)

@@ -64,6 +64,11 @@ class Network(
     mode: str
     owned: bool
 
+    @property
+    def routed(self) -> bool:
+        """Its parent passes packets on by their address alone: there is nobody to send them to but the device."""
+        return self.mode in ("l3", "l3s")
+
 
 def directory(root: str) -> str:
     """Where the networks of the store at `root` are remembered, a file each."""

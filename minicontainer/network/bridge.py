@@ -76,8 +76,13 @@ def check_mtu(mtu: int) -> None:
         raise errors.InvalidArgument(f"an MTU of {mtu}: 68 to 65535 (ip(7) needs 68)")
 
 
-def made6(root: str, network: Network, subnet: str = "", gateway: str = "", ip_range: str = "") -> Network:
-    """The same network with a subnet of IPv6, too. Raises what `made` raises, and Unsupported."""
+def made6(
+    root: str, network: Network, subnet: str = "", gateway: str = "", ip_range: str = "", outside: bool = False
+) -> Network:
+    """The same network with a subnet of IPv6, too. Raises what `made` raises, and Unsupported.
+
+    What is `outside` may lie where a route of the host's leads.
+    """
     if not os.path.exists(SETTINGS6):
         raise errors.Unsupported("this kernel has no IPv6: it was booted with ipv6.disable=1, or built without")
     if network.mtu < 1280:
@@ -85,7 +90,7 @@ def made6(root: str, network: Network, subnet: str = "", gateway: str = "", ip_r
     taken = _taken6(network.device, every(root))
     if subnet:
         subnet = f"{ipam.written(ipam.bounds(subnet)[0], subnet)}/{subnet.partition('/')[2]}"  # however it was spelled
-        ipam.check(subnet, taken)
+        ipam.check(subnet, _subnets6(every(root)) if outside else taken)
     else:
         subnet = _free_subnet6(root, [(first, last) for _, first, last in taken])
     return network._replace(subnet6=subnet, gateway6=ipam.router(subnet, gateway), ip_range6=ip_range)
@@ -409,7 +414,7 @@ def _name_servers() -> list[str]:
 
 def _taken6(own: str, networks: list[Network]) -> list[tuple[str, int, int]]:
     """The same of IPv6: /proc/net/ipv6_route has address and length of each target, and last its device."""
-    found = [(f"network {other.name}", *ipam.bounds(other.subnet6)) for other in networks if other.subnet6]
+    found = _subnets6(networks)
     for line in files.read("/proc/net/ipv6_route").decode().splitlines():
         target, length, *_, device = line.split()
         if device != own and int(length, 16):
@@ -417,6 +422,10 @@ def _taken6(own: str, networks: list[Network]) -> list[tuple[str, int, int]]:
             last = first + (1 << 128 - int(length, 16)) - 1
             found.append((f"a route of this host through {device} (ip -6 route)", first, last))
     return found
+
+
+def _subnets6(networks: list[Network]) -> list[tuple[str, int, int]]:
+    return [(f"network {other.name}", *ipam.bounds(other.subnet6)) for other in networks if other.subnet6]
 
 
 def _free_subnet6(root: str, taken: list[tuple[int, int]]) -> str:

@@ -1,7 +1,7 @@
 """What makes a network what it is: a module per driver, and each has the same.
 
 OPTIONS                    docker's names of its options: which field of Network each is, and what it may say
-made(root, name, id, …)    a network that is not there yet, what is not given chosen
+made(root, name, id, …)    a network that is not there yet, what is not given chosen; made6, with IPv6, too
 setup, remove              plans: what all of its containers share
 attach, detach             plans: one container
 plugged(network, id, …)    the container's device in it, by the kernel's word

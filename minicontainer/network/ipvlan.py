@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 OPTIONS = {**parent.OPTIONS, "ipvlan_mode": ("mode", tuple(netlink.MODES["ipvlan"][1]))}
-setup, remove, detach, plugged = parent.setup, parent.remove, parent.detach, parent.plugged
+made6, setup, remove = parent.made6, parent.setup, parent.remove
+detach, plugged = parent.detach, parent.plugged
 
 
 def made(root: str, name: str, identifier: str, subnet: str = "", gateway: str = "", **settings: Any) -> Network:
@@ -25,7 +26,7 @@ def made(root: str, name: str, identifier: str, subnet: str = "", gateway: str =
 
 def attach(
     network: Network, container_id: str, device: str = "eth0", address: steps.Symbol = steps.ADDRESS, mac: str = "",
-    way_out: bool = True,
+    way_out: bool = True, address6: steps.Symbol | None = None, way_out6: bool = True,
 ) -> steps.Plan:  # fmt: skip
     """The container is in the LAN, with its parent's hardware address: `mac` is not given."""
-    return parent.attach(network, device, address, "", way_out, routed=network.mode != "l2")
+    return parent.attach(network, device, address, "", way_out, address6, way_out6)

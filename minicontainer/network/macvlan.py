@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 OPTIONS = {**parent.OPTIONS, "macvlan_mode": ("mode", tuple(netlink.MODES["macvlan"][1]))}
-setup, remove, detach, plugged = parent.setup, parent.remove, parent.detach, parent.plugged
+made6, setup, remove = parent.made6, parent.setup, parent.remove
+detach, plugged = parent.detach, parent.plugged
 
 
 def made(root: str, name: str, identifier: str, subnet: str = "", gateway: str = "", **settings: Any) -> Network:
@@ -25,7 +26,8 @@ def made(root: str, name: str, identifier: str, subnet: str = "", gateway: str =
 
 def attach(
     network: Network, container_id: str, device: str = "eth0", address: steps.Symbol = steps.ADDRESS, mac: str = "",
-    way_out: bool = True,
+    way_out: bool = True, address6: steps.Symbol | None = None, way_out6: bool = True,
 ) -> steps.Plan:  # fmt: skip
     """The container is in the LAN."""
-    return parent.attach(network, device, address, mac or hardware_address(container_id, device), way_out)
+    mac = mac or hardware_address(container_id, device)
+    return parent.attach(network, device, address, mac, way_out, address6, way_out6)

@@ -50,6 +50,11 @@ def made(
     )  # fmt: skip
 
 
+def made6(root: str, network: Network, subnet: str = "", gateway: str = "", ip_range: str = "") -> Network:
+    """bridge.made6 for a network outside: the gateway is the LAN's router."""
+    return bridge.made6(root, network, subnet, gateway, ip_range, outside=True)
+
+
 def check(root: str, device: str, internal: bool) -> None:
     """Raise InvalidArgument for what is no parent, Conflict for another network's."""
     if internal:
@@ -103,18 +108,19 @@ def remove(network: Network) -> steps.Plan:
 
 
 def attach(
-    network: Network, device: str, address: steps.Symbol, mac: str, way_out: bool, routed: bool = False
-) -> steps.Plan:
-    """The container gets a device on the parent, its leased address, and a way out.
-
-    `routed`: the parent passes packets on by their address alone, so there is nobody to send them to but the device.
-    """
+    network: Network, device: str, address: steps.Symbol, mac: str, way_out: bool, address6: steps.Symbol | None,
+    way_out6: bool,
+) -> steps.Plan:  # fmt: skip
+    """The container gets a device on the parent, its leased address (one of IPv6 as well, perhaps), and a way out."""
     there = steps.PID
+    towards = device if network.routed else ""
     yield steps.link_add(
         device, network.driver, namespace=there, mtu=network.mtu, mac=mac, parent=network.device, mode=network.mode,
         why=f"a device on {network.device}, made inside: what comes in there for it is the container's",
     )  # fmt: skip
-    if os.path.exists("/proc/sys/net/ipv6"):
+    if address6:
+        yield steps.call(bridge.ipv6_quietly, there, device, why="its address is ours to give, and its router known")
+    elif os.path.exists(bridge.SETTINGS6):
         yield steps.call(bridge.ipv4_only, there, device, why="the network has no IPv6, whatever the LAN announces")
     yield steps.link_set("lo", up=True, namespace=there, why="a new network namespace's loopback is down")
     length = network.subnet.partition("/")[2]
@@ -127,9 +133,19 @@ def attach(
     )
     if way_out and not network.internal:
         yield steps.route_add(
-            "default", network.gateway, namespace=there, device=device if routed else "",
+            "default", network.gateway, namespace=there, device=towards,
             why="all else is behind the LAN's own router",
         )  # fmt: skip
+    if not address6:
+        return
+    subnet6 = steps.Text((address6, "/", network.subnet6.partition("/")[2]))
+    yield steps.address_add(device, subnet6, namespace=there, why="the leased address of IPv6")
+    if way_out6 and not network.internal:
+        yield steps.route_add("default", network.gateway6, namespace=there, device=towards, why="and by IPv6, too")
+    if not network.routed:  # else nobody asks for it
+        yield steps.call(
+            bridge.listens, there, device, address6, why="so that the first who asks for it gets an answer"
+        )
 
 
 def switch_on(process: int, device: str) -> None:

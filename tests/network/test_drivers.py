@@ -7,12 +7,12 @@ import pytest
 
 from tests.conftest import minicontainer
 from tests.laboratory import Laboratory, Machine, ask, command, fresh_laboratory  # noqa: F401
-from tests.network.test_reach import LAN, LAN_SIDE, House, house  # noqa: F401
+from tests.network.test_reach import IN_THE_LAN, LAN, LAN6, LAN_SIDE, House, house  # noqa: F401
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("bridge", "veth", "nftables", "ip")]
 macvlan, ipvlan = pytest.mark.needs("macvlan"), pytest.mark.needs("ipvlan")
 
-LAN_NET = ["--subnet", "198.51.100.0/24", "--ip-range", "198.51.100.128/25", "--gateway", LAN]
+LAN_NET = ["--ipv6", *IN_THE_LAN]
 BOTH = ("tcp", "udp")
 
 
@@ -20,9 +20,9 @@ def create(driver: str, name: str, *words: str) -> None:
     minicontainer("network", "create", "-d", driver, *words, name)
 
 
-def address(name: str, network: str) -> str:
+def address(name: str, network: str, six: bool = False) -> str:
     found = json.loads(minicontainer("inspect", name).stdout)[0]["NetworkSettings"]["Networks"]
-    return str(found[network]["IPAddress"])
+    return str(found[network]["GlobalIPv6Address" if six else "IPAddress"])
 
 
 def devices() -> set[str]:
@@ -43,22 +43,25 @@ def in_a_lan(house: House, driver: str, mode: str) -> None:
     """What holds of both drivers: in the LAN by one's own address, and apart from the host."""
     create(driver, "outside", *LAN_NET, "-o", "parent=lan0", "-o", f"{driver}_mode={mode}")
     create("bridge", "within")
-    web = house.run("web", "--network", "outside", "--ip", "198.51.100.77")
+    web = house.run("web", "--network", "outside", "--ip", "198.51.100.77", "--ip6", "fd00:51::77")
     sibling = house.run("sibling", "--network", "outside", "--network", "within")
     for protocol in BOTH:
         web.serve(protocol, 80, "web")
         house.lan.serve(protocol, 80, "lan")
-    other = address("sibling", "outside")
-    assert int(other.rpartition(".")[2]) >= 128
+    other, other6 = address("sibling", "outside"), address("sibling", "outside", six=True)
+    assert int(other.rpartition(".")[2]) >= 128 and int(other6.rpartition(":")[2], 16) >= 0x80
     (link,) = json.loads(web.ip("-json", "-details", "link", "show", "eth0"))
     assert link["linkinfo"]["info_kind"] == driver and link["linkinfo"]["info_data"]["mode"] == mode
-    assert [route["gateway"] for route in json.loads(web.ip("-json", "route", "show", "default"))] == [LAN]
-    assert heard(house.lan, "198.51.100.77") == [f"web {LAN}"] * 2
-    assert heard(web, LAN) == ["lan 198.51.100.77"] * 2
+    for family, router in (("-4", LAN), ("-6", LAN6)):
+        assert [way["gateway"] for way in json.loads(web.ip("-json", family, "route", "show", "default"))] == [router]
     near = mode != "private"
-    assert heard(sibling, "198.51.100.77") == ([f"web {other}"] if near else [None]) * 2
-    assert [ask(protocol, "198.51.100.77", 80) for protocol in BOTH] == [None] * 2  # not the host
-    assert minicontainer("exec", "web", "busybox", "nslookup", "sibling").stdout.count(other) == 1
+    for own, neighbour, theirs in (("198.51.100.77", LAN, other), ("fd00:51::77", LAN6, other6)):
+        assert heard(house.lan, own) == [f"web {neighbour}"] * 2
+        assert heard(web, neighbour) == [f"lan {own}"] * 2
+        assert heard(sibling, own) == ([f"web {theirs}"] if near else [None]) * 2
+        assert [ask(protocol, own, 80) for protocol in BOTH] == [None] * 2  # not the host
+    names = minicontainer("exec", "web", "busybox", "nslookup", "sibling").stdout
+    assert names.count(other) == names.count(other6) == 1
     # Nothing of the firewall's is there for it, and the host has no end of its own.
     assert "198.51.100" not in command("nft", "list", "ruleset")
     assert web.ask("tcp", LAN_SIDE, 80) is None
@@ -68,15 +71,17 @@ def in_a_lan(house: House, driver: str, mode: str) -> None:
     assert {link["ifname"] for link in json.loads(sibling.ip("-json", "link"))} == {"lo", "eth1"}
     (way,) = json.loads(sibling.ip("-json", "route", "show", "default"))  # the other network's, now
     assert way["dev"] == "eth1"
-    minicontainer("network", "connect", "--ip", "198.51.100.99", "outside", "sibling")
-    assert heard(sibling, LAN) == ["lan 198.51.100.99"] * 2
-    assert "is leased by" in refused("run", "--rm", "--network", "outside", "--ip", "198.51.100.99", "plain", "true")
+    minicontainer("network", "connect", "--ip", "198.51.100.99", "--ip6", "fd00:51::99", "outside", "sibling")
+    for flag, own, neighbour in (("--ip", "198.51.100.99", LAN), ("--ip6", "fd00:51::99", LAN6)):
+        assert heard(sibling, neighbour) == [f"lan {own}"] * 2
+        assert "is leased by" in refused("run", "--rm", "--network", "outside", flag, own, "plain", "true")
     assert "own address" in refused("run", "--rm", "--network", "outside", "-p", "80:80", "plain", "true")
     minicontainer("network", "reload")
     web.end()
     minicontainer("restart", "-t", "0", "web")
     house.enter("web").serve("tcp", 80, "again")
     assert house.lan.ask("tcp", "198.51.100.77", 80) == f"again {LAN}"
+    assert house.lan.ask("tcp", "fd00:51::77", 80) == f"again {LAN6}"
     minicontainer("rm", "-f", "web", "sibling")
     assert set(minicontainer("network", "prune", "-f").stdout.split()) >= {"outside", "within"}
     assert "lan0" in devices()
@@ -106,7 +111,11 @@ def test_hardware_addresses_are_the_containers_and_documents_say_so(house: House
     assert other.ask("udp", address("web", "outside"), 80)
     (found,) = json.loads(minicontainer("network", "inspect", "outside").stdout)
     assert (found["Driver"], found["Internal"]) == ("macvlan", False)
-    assert found["Options"] == {"parent": "lan0", "macvlan_mode": "bridge"}
+    assert found["Options"] == {"parent": "lan0", "macvlan_mode": "bridge"} and found["EnableIPv6"]
+    assert [(pool["Subnet"], pool["Gateway"]) for pool in found["IPAM"]["Config"]] == [
+        ("198.51.100.0/24", LAN), ("fd00:51::/64", LAN6)
+    ]  # fmt: skip
+    assert {end["IPv6Address"] for end in found["Containers"].values()} == {"fd00:51::80/64", "fd00:51::81/64"}
     assert {end["MacAddress"] for end in found["Containers"].values()} == {mac, own}
     assert "outside macvlan" in minicontainer("network", "ls", "--format", "{{.Name}} {{.Driver}}").stdout.split("\n")
     assert minicontainer("network", "ls", "-q", "-f", "driver=macvlan").stdout.split() == [found["Id"][:12]]
@@ -163,7 +172,9 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(house: House) -> None:
         (["-o", "parent=lan0.7", "--subnet", "198.51.100.0/25"], "overlaps with network there"),
         (["-o", "parent=lan0.7", "-o", "macvlan_mode=nosuch"], "private, vepa, bridge or passthru"),
         (["-o", "com.docker.network.bridge.name=x"], "no option"),
-        (["--ipv6"], "IPv4 alone"),
+        (["-o", "parent=lan0.7", "--ipv6", "--subnet", "fd00:51::/80"], "overlaps with network there"),
+        (["-o", "parent=lan0.7", "--ipv6", "--subnet", "fd00:52::/64", "--gateway", "fd00:51::2"], "no address in"),
+        (["-o", "parent=lan0.7", "--ipv6", "-o", "mtu=1000"], "IPv6 needs 1280"),
     ):
         assert complaint in refused("network", "create", "-d", "macvlan", *words, "net")
     assert "no port is published" in refused("firewall", "plan", "-p", "80:80", "--network", "there")
