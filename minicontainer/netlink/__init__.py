@@ -56,12 +56,14 @@ from .nftables import (
     ifname_pair_in,
     jump,
     masquerade,
+    neighbour_advertised,
     nft,
     nft_text,
     port_becomes,
     protocol_is,
     rules,
     sender_not_among,
+    something_between,
 )
 from .route import (
     MODES,

@@ -65,7 +65,9 @@ _NAMES = {6: "tcp", 17: "udp"}
 
 # What nft(8) calls the type of a key: its number there (src/datatype.c, TYPE_*), its width in bytes, how to pack and to
 # unpack it. The kernel only needs the width; the number is what lets `nft list` print the key as a person would.
-# A set of ipv4_subnet or ipv6_subnet (our words) is one of ipv4_addr or ipv6_addr with "flags interval".
+# A set of ipv4_subnet or ipv6_subnet (our words) is one of ipv4_addr or ipv6_addr with "flags interval". An
+# nd_target (ours, too) is whose place a neighbour's message of IPv6 tells: Debian 12's nft has no name for it, only for
+# the number that lies there.
 def _packed6(address: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6, address)
 
@@ -79,6 +81,7 @@ TYPES: dict[str, tuple[int, int, Callable[[Any], bytes], Callable[[bytes], Any]]
     "ipv4_subnet": (7, 4, socket.inet_aton, socket.inet_ntoa),
     "ipv6_addr": (8, 16, _packed6, _written6),
     "ipv6_subnet": (8, 16, _packed6, _written6),
+    "nd_target": (4, 16, lambda number: int(number, 16).to_bytes(16, "big"), lambda packed: f"0x{packed.hex()}"),
     "ether_addr": (9, 6, lambda mac: bytes.fromhex(mac.replace(":", "")), lambda mac: mac.hex(":")),
     "inet_proto": (12, 1, lambda name: bytes((PROTOCOLS[name],)), lambda code: _NAMES.get(code[0], str(code[0]))),
     "inet_service": (13, 2, lambda port: struct.pack(">H", port), lambda port: int.from_bytes(port, "big")),
@@ -238,6 +241,9 @@ def nft_text(command: Command) -> str:
         owner = words[0]
         kind = "map" if owner.data else "set"
         types = " : ".join(" . ".join(types) for types in (owner.key, owner.data) if types)
+        if "nd_target" in owner.key:
+            types = " . ".join(_EXPRESSIONS[each][0] for each in owner.key)
+            return f"add {kind} {place} {owner.name} {{ typeof {types}; }}"
         for subnets in _INTERVALS:
             types = types.replace(subnets, f"{subnets[:4]}_addr; flags interval")
         return f"add {kind} {place} {owner.name} {{ type {types}; }}"
@@ -311,9 +317,35 @@ def _set(owner: Set) -> bytes:
         # libnftnl's user data: type 0 (byte order of the key), length 4, 1 (the host's). A name is a string to
         # everyone but `nft list`, which would print it backwards.
         body += attribute(NFTA_SET_USERDATA, bytes((0, 4)) + struct.pack("=I", 1))
+    if "nd_target" in owner.key:
+        body += attribute(NFTA_SET_USERDATA, _typeof(owner.key))
     if owner.data:
         body += _number(NFTA_SET_DATA_TYPE, _type(owner.data)) + _number(NFTA_SET_DATA_LEN, _width(owner.data))
     return body
+
+
+# How nft(8) notes what a key is like (`typeof`), where its type does not tell how wide it is: the words, the kind of
+# expression, its numbers (src/meta.c: key; src/payload.c: protocol, field, and if both are 0, base, offset, length).
+_EXPRESSIONS: dict[str, tuple[str, int, tuple[int, ...]]] = {
+    "ifname": ("iifname", 9, (6,)),
+    "ether_addr": ("ether saddr", 7, (17, 2)),
+    "nd_target": ("@nh,384,128", 7, (0, 0, 2, 384, 128)),
+}
+_EXPR_CONCAT = 13
+
+
+def _typeof(kinds: tuple[str, ...]) -> bytes:
+    """libnftnl's user data of a set: type 3, the expressions of its key; type 0, the byte order, which they have."""
+    parts = b""
+    for place, (_, expression, numbers) in enumerate(_EXPRESSIONS[kind] for kind in kinds):
+        data = b"".join(_noted(each, struct.pack("=I", number)) for each, number in enumerate(numbers))
+        parts += _noted(place, _noted(0, struct.pack("=I", expression)) + _noted(1, data))
+    key = _noted(0, struct.pack("=I", _EXPR_CONCAT)) + _noted(1, parts)
+    return _noted(0, bytes(4)) + _noted(3, key)
+
+
+def _noted(kind: int, value: bytes) -> bytes:
+    return bytes((kind, len(value))) + value
 
 
 def _type(kinds: tuple[str, ...]) -> int:
@@ -352,8 +384,7 @@ def _element(owner: Set, key: Sequence[Any], data: Sequence[Any] = (), comment: 
 
 def _comment(said: str) -> bytes:
     """libnftnl's user data: type 0 (comment), length, the string with its NUL."""
-    encoded = said.encode() + b"\0"
-    return bytes((0, len(encoded))) + encoded
+    return _noted(0, said.encode() + b"\0")
 
 
 def _interval(subnet: str, kind: tuple[int, int, Callable[[Any], bytes], Callable[[bytes], Any]]) -> bytes:
@@ -544,7 +575,7 @@ def ifname_pair_in(name: str) -> Expression:
 # What a frame says of its sender: base, offset and length; in ARP (RFC 826) the protocol's sender is an IPv4 address.
 _SENDER = {
     "ether saddr": (0, 6, 6), "ip saddr": (1, 12, 4), "arp saddr ether": (1, 8, 6), "arp saddr ip": (1, 14, 4),
-    "ip6 saddr": (1, 8, 16),
+    "ip6 saddr": (1, 8, 16), "@nh,384,128": (1, 48, 16),
 }  # fmt: skip
 _ETHER_TYPES = {"ip": 0x0800, "arp": 0x0806, "8021q": 0x8100, "ip6": 0x86DD, "8021ad": 0x88A8}  # linux/if_ether.h
 
@@ -558,11 +589,12 @@ def sender_not_among(name: str, *fields: str, nobody: str = "") -> Expression:
     """`iifname . ether saddr . ip saddr != @name`: who sends by this device is not in the set.
 
     With `nobody`, "0.0.0.0" or "::", the last field may say that as well: `ip saddr != 0.0.0.0` before. A field of ip
-    or arp is looked for in such frames only, which nft(8) sees to, and leaves out when it prints.
+    or arp is looked for in such frames only, which nft(8) sees to, and leaves out when it prints. "@nh,384,128" is for
+    what is neighbour_advertised: 128 bits of the network header's, from 384 on.
     """
     text, code, register = " . ".join(("iifname", *fields)), b"", _REG32 + 4
     last = fields[-1]
-    if not last.startswith("ether"):
+    if not last.startswith(("ether", "@")):
         code += protocol_is(last.partition(" ")[0]).code
     if nobody:
         text = f"{last} != {nobody} {text}"
@@ -572,6 +604,17 @@ def sender_not_among(name: str, *fields: str, nobody: str = "") -> Expression:
         code += _payload(*_SENDER[field], register)
         register += -(-_SENDER[field][2] // 4)
     return Expression(f"{text} != @{name}", code + _lookup(name, inverted=True))
+
+
+def neighbour_advertised() -> Expression:
+    """`icmpv6 type nd-neighbor-advert`: a message of IPv6 that says where an address is (RFC 4861, 4.4)."""
+    code = protocol_is("ip6").code + _meta(16) + _compare(bytes((58,))) + _payload(2, 0, 1) + _compare(bytes((136,)))
+    return Expression("icmpv6 type nd-neighbor-advert", code)
+
+
+def something_between() -> Expression:
+    """`ip6 nexthdr != ipv6-icmp`: another header comes before ICMPv6's, which then is not at byte 40 of the packet."""
+    return Expression("ip6 nexthdr != ipv6-icmp", _payload(1, 6, 1) + _compare(bytes((58,)), unequal=True))
 
 
 def ifname_is(direction: str, device: str) -> Expression:

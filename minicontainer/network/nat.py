@@ -195,7 +195,7 @@ def table_commands() -> list[netlink.Command]:
 
 # The version of the rules above and of those in spoofing.py, in the comment of a network's element: another one, and
 # `setup` replaces them.
-LAYOUT = "rules 5"
+LAYOUT = "rules 6"
 
 
 def network_commands(network: Network) -> list[netlink.Command]:

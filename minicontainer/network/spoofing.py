@@ -8,12 +8,13 @@ the family bridge, looks at each frame that comes in by a port of our bridges, b
     set macs         cable, hardware address
     set addresses    cable, hardware address, IPv4 address
     set addresses6   the same of IPv6: the link-local one that goes with the hardware address, and the network's
+    set targets6     the same once more, as numbers
 
 A frame from another's hardware address is dropped, whatever is in it; so is a packet from another's address, and an
-ARP message that says where any other address is. Who claims none may speak: 0.0.0.0 is what asks DHCP for an address
-(RFC 2131, section 4.1), and whether one is free (RFC 5227); `::` does it by IPv6. That holds for what a container
-forwards for others, too. What IPv6 has in place of ARP says where an address is further inside the packet, where a rule
-of nft(8) cannot look it up: that is not checked, only whose address and hardware address it comes from.
+ARP message that says where any other address is, and a neighbour advertisement, which IPv6 has in place of that. Who
+claims none may speak: 0.0.0.0 is what asks DHCP for an address (RFC 2131, section 4.1), and whether one is free (RFC
+5227); `::` does it by IPv6. That holds for what a container forwards for others, too. An advertisement behind another
+header than IPv6's own is dropped: its target is not where the rule looks.
 
 An element's comment is the id of the container that it belongs to. A kernel may lack the family, by its configuration
 (CONFIG_NF_TABLES_BRIDGE): then networks work, containers can forge, and `lacking` says so to who makes a network,
@@ -62,6 +63,11 @@ def addresses6() -> netlink.Set:
     return netlink.Set(table(), "addresses6", ("ifname", "ether_addr", "ipv6_addr"))
 
 
+def targets6() -> netlink.Set:
+    """Whose place may be told by IPv6."""
+    return netlink.Set(table(), "targets6", ("ifname", "ether_addr", "nd_target"))
+
+
 def link_local(mac: str) -> str:
     """The address that the kernel makes of a hardware address (RFC 4291, appendix A), as it is written there."""
     code = bytes.fromhex(mac.replace(":", ""))
@@ -84,6 +90,7 @@ def table_commands() -> list[netlink.Command]:
         ("add set", macs()),
         ("add set", addresses()),
         ("add set", addresses6()),
+        ("add set", targets6()),
         ("add chain", own, "prerouting", "filter", "prerouting", -300),
         rule(n.ifname_in("iifname", "cables", inverted=True), n.accept()),
         rule(n.sender_not_among("macs", "ether saddr"), n.drop()),
@@ -95,6 +102,8 @@ def table_commands() -> list[netlink.Command]:
         # ARP says it once more, inside: there the neighbours read it.
         rule(n.sender_not_among("macs", "arp saddr ether"), n.drop()),
         rule(n.sender_not_among("addresses", "arp saddr ether", "arp saddr ip", nobody="0.0.0.0"), n.drop()),
+        rule(n.neighbour_advertised(), n.something_between(), n.drop()),
+        rule(n.neighbour_advertised(), n.sender_not_among("targets6", "ether saddr", "@nh,384,128"), n.drop()),
     ]
 
 
@@ -130,11 +139,23 @@ def cable_commands(found: Iterable[Cable]) -> list[netlink.Command]:
             ("add element", cables(), (cable,), (), container_id),
             ("add element", macs(), (cable, mac), (), container_id),
             ("add element", addresses(), (cable, mac, address), (), container_id),
-            ("add element", addresses6(), (cable, mac, link_local(mac)), (), container_id),
         ]
-        if address6:
-            commands.append(("add element", addresses6(), (cable, mac, address6), (), container_id))
+        for own in (link_local(mac), *([address6] if address6 else [])):
+            commands += commands6(container_id, cable, mac, own, as_number(own))
     return commands
+
+
+def as_number(address: str) -> str:
+    """An address of IPv6, however it was spelled, as nft(8) writes 128 bits."""
+    return f"0x{socket.inet_pton(socket.AF_INET6, address).hex()}"
+
+
+def commands6(container_id: str, cable: str, mac: str, address: str, number: str) -> list[netlink.Command]:
+    """The elements of one address of IPv6, which is that `number`."""
+    return [
+        ("add element", addresses6(), (cable, mac, address), (), container_id),
+        ("add element", targets6(), (cable, mac, number), (), container_id),
+    ]
 
 
 def admit(container_id: str, cable: str, mac: str, address: str, address6: str = "") -> None:
@@ -160,6 +181,10 @@ def forget(container_id: str, cable: str = "") -> None:
     for element in netlink.elements(addresses6(), container_id):
         if cable in ("", element.key[0]):
             commands.append(("delete element", addresses6(), element.key))
+            end, mac, address = element.key
+            target = end, mac, as_number(address)
+            if netlink.element(targets6(), target):  # an earlier version wrote none
+                commands.append(("delete element", targets6(), target))
     if commands:
         try:
             netlink.nft(*commands)

@@ -322,6 +322,21 @@ lease6() {
     } 9<"$1"
 }
 """,
+    "number6": """\
+# number6 ADDRESS: an address of IPv6 as a number, 0x and 32 digits
+number6() {
+    awk -v address="$1" 'BEGIN {
+        split(address, half, "::")
+        left = split(half[1], head, ":")
+        right = split(half[2], tail, ":")
+        printf "0x"
+        for (i = 1; i <= 8; i++) {
+            word = i <= left ? head[i] : i > 8 - right ? tail[i - 8 + right] : ""
+            printf "%s", substr("0000" word, length(word) + 1)
+        }
+    }'
+}
+""",
     "release": """\
 # release DIRECTORY: give the addresses back
 release() {
@@ -704,12 +719,17 @@ def withdraw(sheet: Sheet, identifier: str) -> None:
 
 def admit(sheet: Sheet, *cable: Any) -> None:
     identifier, end, mac, address, address6 = (*cable, "")[:5]
-    nft(sheet, *spoofing.cable_commands([(identifier, end, mac, address, address6)]))
+    commands = spoofing.cable_commands([(identifier, end, mac, address, "")])
+    if address6:
+        sheet.use("number6")
+        sheet.add(f"number6=$(number6 {sheet.word(address6)})")
+        commands += spoofing.commands6(identifier, end, mac, address6, str(steps.Symbol("number6")))
+    nft(sheet, *commands)
 
 
 def forget(sheet: Sheet, identifier: str, cable: str = "") -> None:
     sheet.use("withdraw")
-    sheet.add(f"withdraw set {spoofing.table()} cables macs addresses addresses6")
+    sheet.add(f"withdraw set {spoofing.table()} cables macs addresses addresses6 targets6")
 
 
 def expel(sheet: Sheet, device: str) -> None:

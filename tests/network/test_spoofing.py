@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from minicontainer import errors, netlink, steps, syscalls
-from minicontainer.network import bridge, cable, hardware_address, spoofing
+from minicontainer import errors, host, netlink, steps, syscalls
+from minicontainer.network import bridge, cable, hardware_address, ipam, spoofing
 from tests.conftest import minicontainer
 from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
-from tests.laboratory import Laboratory, Machine, command, fresh_laboratory  # noqa: F401
+from tests.laboratory import Laboratory, Machine, ask, command, fresh_laboratory  # noqa: F401
 from tests.network.test_bridge import attach, identifier, set_up
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("bridge", "veth", "nftables", "ip")]
@@ -64,6 +64,27 @@ def ipv4(address: str) -> bytes:
     return socket.inet_aton(address)
 
 
+def advertised(source: str, target: str, mac: str) -> bytes:
+    """A neighbour advertisement (RFC 4861, 4.4) to all nodes: `target` is at `mac`, whatever you knew."""
+    said = struct.pack(">BBHI", 136, 0, 0, 0x20000000) + raw6(target) + b"\2\1" + raw(mac)
+    ends = raw6(source) + raw6("ff02::1")
+    total = sum(struct.unpack(">36H", ends + struct.pack(">II", len(said), 58) + said))
+    total = (total & 0xFFFF) + (total >> 16)
+    said = said[:2] + struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF) + said[4:]
+    return struct.pack(">IHBB", 6 << 28, len(said), 58, 255) + ends + said
+
+
+def place(source: str, target: str, mac: str, behind: bytes = b"") -> bytes:
+    """The same with what we know it by, perhaps behind another header, whose first byte says what follows."""
+    told = advertised(source, target, mac)
+    header = struct.pack(">IHB", 6 << 28, len(told) - 40 + len(behind) + len(MARK) + NAME, 60 if behind else 58)
+    return header + told[7:40] + behind + told[40:] + MARK
+
+
+def raw6(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6, address)
+
+
 def ear(pid: int, device: str = "eth0") -> socket.socket:
     """A socket that hears every frame that comes in by the device of that network namespace."""
     with syscalls.inside_network(pid):
@@ -95,6 +116,10 @@ def frames_of(
     none = "0.0.0.0"
     lies = struct.pack(">H", IP) + packet(gateway)  # in a tag: of VLAN 0, which everybody is in (IEEE 802.1Q)
     tag, second = bytes(2), struct.pack(">H", VLAN) + bytes(2)
+    link, others_link = spoofing.link_local(mac), spoofing.link_local(other)
+    told = place(link, others_link, mac)
+    # Destination options (RFC 8200, 4.6) of one padding option, which looks as if it told of the own address.
+    options = bytes((58, 2, 1, 20)) + bytes(4) + raw6(link)
     honest = {
         "ip": frame(mac, IP, packet(address)),
         "ip of nobody": frame(mac, IP, packet(none)),
@@ -102,7 +127,9 @@ def frames_of(
         "arp reply": frame(mac, ARP, arp(mac, address)),
         "arp probe": frame(mac, ARP, arp(mac, none, 1)),
         "ipv6 of nobody": frame(mac, IP6, packet6()),
-        "ipv6 of its link": frame(mac, IP6, packet6(spoofing.link_local(mac))),
+        "ipv6 of its link": frame(mac, IP6, packet6(link)),
+        "place of its link": frame(mac, IP6, place(link, link, mac)),
+        "place tagged": frame(mac, VLAN, tag + struct.pack(">H", IP6) + place(link, link, mac)),
         "something else": frame(mac, 0x88B5, MARK),
     }
     forged = {
@@ -122,7 +149,11 @@ def frames_of(
         "arp question of the gateway's": frame(mac, ARP, arp(mac, gateway, 1)),
         "arp from the neighbour's mac": frame(other, ARP, arp(other, others)),
         "ipv6 from the neighbour's mac": frame(other, IP6, packet6()),
-        "ipv6 of the neighbour's link": frame(mac, IP6, packet6(spoofing.link_local(other))),
+        "ipv6 of the neighbour's link": frame(mac, IP6, packet6(others_link)),
+        "place of the neighbour's link": frame(mac, IP6, told),
+        "place of the neighbour's link, from nobody": frame(mac, IP6, place("::", others_link, mac)),
+        "place of the neighbour's link, tagged": frame(mac, VLAN, tag + struct.pack(">H", IP6) + told),
+        "place of the neighbour's link, far in": frame(mac, IP6, place(link, others_link, mac, options)),
         "ipv6 of the world": frame(mac, IP6, packet6("2001:db8::1")),
         "something else from the neighbour's mac": frame(other, 0x88B5, MARK),
     }
@@ -148,6 +179,46 @@ def test_a_forged_frame_reaches_nobody_and_an_honest_one_the_neighbour(laborator
         attach(network, 3, laboratory.machine())
 
 
+def test_nobody_believes_that_a_neighbour_or_the_gateway_is_elsewhere(laboratory: Laboratory) -> None:
+    """By the witness's neighbour table, and the host's: what the frame would have said is not what they know."""
+    network = bridge.default(host.root())._replace(subnet="172.30.0.0/16", gateway="172.30.0.1")
+    network = network._replace(subnet6="fd00:77::/64", gateway6="fd00:77::1")
+    steps.execute(bridge.setup(network), {})
+    liar, witness, victim = (laboratory.machine() for _ in range(3))
+    for number, machine in enumerate((liar, witness, victim), 1):
+        values: steps.Values = {"pid": machine.pid, "address": ipam.lease(network, identifier(number))}
+        values["address6"] = ipam.lease6(network, identifier(number))
+        steps.execute(bridge.attach(network, identifier(number), address6=steps.Symbol("address6")), values)
+    mac, honest = hardware_address(identifier(1)), hardware_address(identifier(3))
+    router = netlink.link(network.device).mac  # type: ignore
+    victim.serve("udp", 80, "victim")
+    with ear(liar.pid) as mouth, ear(witness.pid) as listener:
+
+        def known() -> list[str]:
+            """Where the witness has the victim and the gateway, and the host the victim."""
+            text = witness.ip("-6", "neigh", "show"), command("ip", "-6", "neigh", "show", "dev", network.device)
+            lines = [line.split() for line in "".join(text).splitlines()]
+            return [words[words.index("lladdr") + 1] for address in ("fd00:77::4", "fd00:77::1")
+                    for words in sorted(lines) if words[0] == address and "lladdr" in words]  # fmt: skip
+
+        def lie() -> None:
+            for target in ("fd00:77::4", "fd00:77::1"):
+                mouth.send(frame(mac, IP6, advertised("fd00:77::2", target, mac)))
+            assert heard(mouth, listener, {}, frame(mac, 0x88B5, MARK)) == set()
+
+        assert witness.ask("udp", "fd00:77::4", 80) == "victim fd00:77::3"
+        assert ask("udp", "fd00:77::4", 80) == "victim fd00:77::1"
+        witness.ask("udp", "fd00:77::1", 80)  # nobody is there, but now it knows where
+        assert known() == [honest, honest, router]
+        lie()
+        assert known() == [honest, honest, router]
+        assert witness.ask("udp", "fd00:77::4", 80) == "victim fd00:77::3"
+        spoofing.remove()
+        lie()
+        assert known() == [mac, mac, mac]
+    steps.execute(bridge.teardown(network), {})
+
+
 def test_every_port_that_is_not_a_containers_is_left_alone(laboratory: Laboratory) -> None:
     """On a bridge of somebody else's, and on ours: a cable that an administrator has plugged in."""
     network = set_up()
@@ -168,7 +239,7 @@ def test_the_rules_are_what_nft_lists(laboratory: Laboratory) -> None:
     for each in spoofing.table_commands():
         if each[0] == "add rule":
             assert f"\t\t{netlink.nft_text(each).split(maxsplit=5)[5]}\n" in listing
-    assert listing.count("drop") == 7
+    assert listing.count("drop") == 9
     script = "".join(f"{netlink.nft_text(each)}\n" for each in spoofing.table_commands())
     subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
     assert command("nft", "list", "table", *spoofing.table().split()) == listing
@@ -233,16 +304,19 @@ def test_real_containers_speak_for_themselves_whatever_they_were_given(shop: Sho
         assert (address, mac) == ("10.249.0.9", "02:00:00:00:00:09")
         honest, forged = frames_of(mac, address, other, others, "10.249.0.1")
         six, sixth = (end.ends["net"]["GlobalIPv6Address"] for end in (liar, witness))
+        link, router = spoofing.link_local(mac), liar.ends["net"]["IPv6Gateway"]
         honest["ipv6 of its own"] = frame(mac, IP6, packet6(six))
+        honest["place of its own"] = frame(mac, IP6, place(link, six, mac))
         forged["ipv6 of the neighbour"] = frame(mac, IP6, packet6(sixth))
-        link = spoofing.link_local(mac)
+        forged["place of the neighbour"] = frame(mac, IP6, place(six, sixth, mac))
+        forged["place of the gateway"] = frame(mac, IP6, place(six, router, mac))
         assert link in command("nsenter", "-t", str(liar.pid), "-n", "ip", "-6", "address", "show", "eth0")
         minicontainer("network", "connect", "net", End("late").id)
         with ear(liar.pid) as mouth, ear(witness.pid) as listener:
             every = {**honest, **forged}
             assert heard(mouth, listener, every, honest["ip"]) == set(honest)
             before = elements(shop)
-            assert len(before) == 5 + 5 + 5 + 4  # late is in two networks
+            assert len(before) == 7 + 7 + 7 + 5  # late is in two networks
             for table in (["inet"], ["bridge"], ["inet", "bridge"]):
                 for family in table:
                     command("nft", "delete", "table", family, f"minicontainer{shop.suffix}")
@@ -250,14 +324,19 @@ def test_real_containers_speak_for_themselves_whatever_they_were_given(shop: Sho
                 assert elements(shop) == before
             assert heard(mouth, listener, every, honest["ip"]) == set(honest)
         minicontainer("network", "disconnect", "net", "late")
-        assert len(elements(shop)) == 5 + 5 + 4
+        assert len(elements(shop)) == 7 + 7 + 5
         minicontainer("restart", "-t", "0", "witness")
-        assert len(elements(shop)) == 5 + 5 + 4
+        assert len(elements(shop)) == 7 + 7 + 5
         minicontainer("rm", "-f", "witness", "late")
         assert elements(shop) == sorted(
             f'{key} comment "{liar.id}"'
             for end in [f'"{cable(liar.id)}"']
-            for key in (end, f"{end} . {mac}", *(f"{end} . {mac} . {own}" for own in (address, link, six)))
+            for key in (
+                end,
+                f"{end} . {mac}",
+                *(f"{end} . {mac} . {own}" for own in (address, link, six)),
+                *(f"{end} . {mac} . {spoofing.as_number(own)}" for own in (link, six)),
+            )
         )
         # A monitor that is killed takes nothing down; whoever repairs does.
         monitor = int(Path(f"/proc/{liar.pid}/status").read_text().partition("PPid:")[2].split()[0])
