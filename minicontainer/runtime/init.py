@@ -316,7 +316,10 @@ def become(uid: int, gid: int, groups: list[int], umask: int = 0o022) -> None:
         for descriptor in (0, 1, 2):  # /dev/stdout can be opened by who owns the pipe behind it, as with runc
             found = os.fstat(descriptor)
             if stat.S_ISFIFO(found.st_mode) and found.st_uid != uid:
-                os.fchown(descriptor, uid, -1)
+                try:
+                    os.fchown(descriptor, uid, -1)
+                except PermissionError:
+                    pass  # its owner has no number in this user namespace: runc goes on, too
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     except OSError as error:

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from minicontainer import host
+from minicontainer import host, syscalls
 from minicontainer.kernel import cgroups
-from minicontainer.runtime import spec, state
+from minicontainer.runtime import init, spec, state
 from tests.conftest import CHECKOUT
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("busybox")]
@@ -487,6 +487,29 @@ set -- $(cat /proc/self/uid_map)
 echo $*
 while read line; do set -- $line; [ $1 != Uid: ] || echo $*; done < /proc/self/status
 """
+
+
+def test_an_output_whose_owner_has_no_number_is_left_alone() -> None:
+    """In a user namespace of somebody else's: his pipe is nobody's there, and cannot be given away (as with runc)."""
+    reader, writer = os.pipe()  # root's
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.dup2(writer, 1)
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            syscalls.prctl(4, 1)  # PR_SET_DUMPABLE: its /proc files are its own again
+            syscalls.unshare(syscalls.CLONE_NEWUSER)
+            for name, text in (("setgroups", "deny"), ("uid_map", "0 65534 1"), ("gid_map", "0 65534 1")):
+                Path(f"/proc/self/{name}").write_text(text)
+            init.become(0, 0, [])
+            code = 0
+        finally:
+            os._exit(code)
+    for end in (reader, writer):
+        os.close(end)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("user", [{"uid": 0, "gid": 0}, {"uid": 7, "gid": 8}])
