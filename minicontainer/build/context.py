@@ -36,7 +36,8 @@ Refuse = Callable[[str, str], NoReturn]  # a reason, and where in the instructio
 class Node(NamedTuple):
     """One file, directory, link … of a selection. `name` is its path from the selected one, which itself is "".
 
-    `mode` is st_mode, `uid` and `gid` what it has in an image without --chown, `device` st_rdev, `names` st_nlink.
+    `mode` is st_mode, `uid` and `gid` what it has in an image without --chown, `mtime` in nanoseconds, `device`
+    st_rdev, `names` st_nlink; a directory is `implied` that is there only for something below it.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Node(NamedTuple):
     key: Key
     device: int
     names: int
+    implied: bool = False
 
 
 class Selected(NamedTuple):
@@ -154,8 +156,11 @@ class Tree:
                         os.close(inner)
             except OSError as error:
                 raise unreadable(error, name) from None
-            if not kept and len(nodes) == at + 1:
-                nodes.pop()
+            if not kept:
+                if len(nodes) == at + 1:
+                    nodes.pop()
+                else:
+                    nodes[at] = nodes[at]._replace(implied=True)
 
     def matches(self, base: str, patterns: list[str]) -> list[str]:
         """The paths below the directory `base` that match, a pattern for each name. Raises ValueError for a bad one."""
@@ -361,25 +366,25 @@ def facts(one: Selected, hashes: dict[Key, str]) -> Iterator[tuple[str, str]]:
     if one.tree is None:
         yield "", f"sha256:{hashlib.sha256(one.data or b'').hexdigest()} {stat.S_IMODE(one.nodes[0].mode):04o}"
         return
-    with Parents(one) as parents:
+    with Parents(one.tree.root, one.path) as parents:
         for at, node in enumerate(one.nodes):
             if at == 0 and one.directory:
                 continue
             try:
-                directory, name = parents.of(node)
+                directory, name = parents.of(node.name)
                 yield node.name, fact(one, at, directory, name, hashes)
             except OSError as error:
                 raise unreadable(error, posixpath.join(one.path, node.name)) from None
 
 
 class Parents:
-    """The directories of a selection's nodes, opened one after the other: its order makes that cheap."""
+    """The directories of paths below `base` in an open root, opened one after the other: a walk's order makes that
+    cheap. No link is followed: they may have come since somebody looked."""
 
-    def __init__(self, one: Selected) -> None:
-        assert one.tree is not None
-        self.one = one
-        self.root = one.tree.root
-        self.path = ""
+    def __init__(self, root: int, base: str) -> None:
+        self.root = root
+        self.base = base
+        self.above = ""
         self.descriptor = -1
 
     def __enter__(self) -> Parents:
@@ -389,17 +394,17 @@ class Parents:
         if self.descriptor >= 0:
             os.close(self.descriptor)
 
-    def of(self, node: Node) -> tuple[int, str]:
-        """The directory that a node is in, and its name there."""
-        path = f"{self.one.path}/{node.name}" if self.one.path and node.name else self.one.path or node.name
-        above, _, name = path.rpartition("/")
-        if self.descriptor < 0 or above != self.path:
+    def of(self, name: str) -> tuple[int, str]:
+        """The directory that a path is in, and its last name; "" is the base itself."""
+        path = f"{self.base}/{name}" if self.base and name else self.base or name
+        above, _, last = path.rpartition("/")
+        if self.descriptor < 0 or above != self.above:
             if self.descriptor >= 0:
                 os.close(self.descriptor)
             self.descriptor = -1
             self.descriptor = files.beneath(self.root, above, os.O_PATH | os.O_DIRECTORY)
-            self.path = above
-        return self.descriptor, name
+            self.above = above
+        return self.descriptor, last
 
 
 def fact(one: Selected, at: int, directory: int, name: str, hashes: dict[Key, str]) -> str:
