@@ -67,8 +67,22 @@ NUMBERS = {
         "capset": 126,
         "keyctl": 250,
         "clone": 56,
+        "personality": 135,
+        "ioprio_set": 251,
+        "sched_setattr": 314,
     },
-    "aarch64": {"pivot_root": 41, "seccomp": 277, "bpf": 280, "capget": 90, "capset": 91, "keyctl": 219, "clone": 220},
+    "aarch64": {
+        "pivot_root": 41,
+        "seccomp": 277,
+        "bpf": 280,
+        "capget": 90,
+        "capset": 91,
+        "keyctl": 219,
+        "clone": 220,
+        "personality": 92,
+        "ioprio_set": 30,
+        "sched_setattr": 274,
+    },
 }.get(MACHINE, {})
 NUMBERS |= {"pidfd_send_signal": 424, "close_range": 436, "openat2": 437, "mount_setattr": 442}
 

@@ -95,7 +95,7 @@ def born(config: dict[str, Any], process: dict[str, Any], outlives: bool, own: r
     yield steps.call(init.begin, init.CHANNEL, True, *own, why="a session of its own; if the keeper dies, so does it")
     if namespaces.new(config["linux"]["namespaces"], "user"):
         yield from init.become_root(process)
-        process = {**process, "oomScoreAdj": None}
+        process = {**process, **init.RANKED}
     if process.get("terminal"):
         size = process.get("consoleSize") or {}
         yield steps.call(
@@ -107,6 +107,7 @@ def born(config: dict[str, Any], process: dict[str, Any], outlives: bool, own: r
             why="a terminal of the container's own /dev/pts, relayed to ours",
         )._replace(concept="terminal")
     architecture = config.get("annotations", {}).get(init.ARCHITECTURE, "")
+    yield from init.pose(config["linux"])
     last = [waiting.outliving()] if outlives else []
     yield from init.command(process, config["linux"].get("seccomp"), architecture, last, len(own))
 

@@ -70,7 +70,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         yield steps.chdir(root, why="hold on to it: who we become may not be allowed to walk there")
         root = "."
         yield from become_root(process)
-        process = {**process, "oomScoreAdj": None}
+        process = {**process, **RANKED}
     yield from steps.about("mounts", mounts.all_of(root, config["mounts"]))
     if not any(os.path.normpath(m["destination"]) == "/dev" and m["type"] == "bind" for m in config["mounts"]):
         yield from steps.about(
@@ -108,6 +108,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     if config["root"].get("readonly"):
         yield from steps.about("rootfs", rootfs.readonly())
     yield from steps.about("rootfs", rootfs.propagate(propagation))
+    yield from pose(linux)
     last = waiting.command(held, process, hooked.get("startContainer") or [], CHANNEL, THRESHOLD) if held else ()
     architecture = config.get("annotations", {}).get(ARCHITECTURE, "")
     yield from command(process, linux.get("seccomp"), architecture, last, len(own))
@@ -117,8 +118,7 @@ def become_root(process: dict[str, Any]) -> Iterator[steps.Step]:
     """In a user namespace: from the machine's root, who is nobody in there, to its own."""
     from ..kernel import idmap
 
-    if process.get("oomScoreAdj") is not None:
-        yield oom_score(process["oomScoreAdj"])
+    yield from rank(process)
     yield steps.call(idmap.become_root, why="whose files its files are")._replace(concept="namespaces")
     yield steps.call(live_with_parent, why="a change of user takes that back (prctl(2))")
 
@@ -139,9 +139,25 @@ def live_with_parent() -> None:
     _prctl.prctl(_prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def oom_score(value: int) -> steps.Step:
-    """The spec's process.oomScoreAdj."""
-    return steps.put("/proc/self/oom_score_adj", str(value), why="whom the kernel kills first")
+RANKED = {"oomScoreAdj": None, "scheduler": None, "ioPriority": None}  # a process that `rank` has seen to
+
+
+def rank(process: dict[str, Any]) -> Iterator[steps.Step]:
+    """The spec's process.oomScoreAdj, scheduler and ioPriority: where it stands among the machine's processes."""
+    if process.get("oomScoreAdj") is not None:
+        yield steps.put("/proc/self/oom_score_adj", str(process["oomScoreAdj"]), why="whom the kernel kills first")
+    if process.get("scheduler") or process.get("ioPriority"):
+        from ..kernel import priorities
+
+        yield from steps.about("cgroups", priorities.plan(process))
+
+
+def pose(linux: dict[str, Any]) -> Iterator[steps.Step]:
+    """The spec's linux.personality."""
+    if linux.get("personality"):
+        from ..kernel import priorities
+
+        yield from priorities.pose(linux["personality"])
 
 
 def command(
@@ -193,8 +209,7 @@ def identity(process: dict[str, Any], profile: dict[str, Any] | None) -> Iterato
         yield steps.call(
             set_limit, limit["type"], limit["soft"], limit["hard"], why="a bound on what one process may use"
         )
-    if process.get("oomScoreAdj") is not None:
-        yield oom_score(process["oomScoreAdj"])
+    yield from rank(process)
     if process.get("noNewPrivileges"):
         yield from steps.about("capabilities", capabilities.no_new_privileges())
     yield from steps.about("capabilities", capabilities.bound(process.get("capabilities", {})))

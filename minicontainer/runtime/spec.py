@@ -123,22 +123,22 @@ KNOWN: dict[str, set[str]] = {
     "root": {"path", "readonly"},
     "process": {
         "args", "cwd", "env", "user", "capabilities", "rlimits", "noNewPrivileges", "terminal", "oomScoreAdj",
-        "consoleSize",
+        "consoleSize", "ioPriority", "scheduler",
     },
     "process.user": {"uid", "gid", "additionalGids", "umask"},
     "hooks": set(hooks.KINDS),
     "linux": {
         "namespaces", "resources", "maskedPaths", "readonlyPaths", "devices", "sysctl", "cgroupsPath", "seccomp",
-        "rootfsPropagation", "uidMappings", "gidMappings", "mountLabel",
+        "rootfsPropagation", "uidMappings", "gidMappings", "mountLabel", "personality",
     },
 }  # fmt: skip
 # What the specification has beside it (up to 1.3), and is refused by name. All else it wants ignored (config.md,
 # Extensibility), which `without_effect` says.
 REFUSED: dict[str, set[str]] = {
     "": {"domainname", "solaris", "windows", "vm", "zos", "freebsd"},
-    "process": {"apparmorProfile", "selinuxLabel", "commandLine", "ioPriority", "scheduler", "execCPUAffinity"},
+    "process": {"apparmorProfile", "selinuxLabel", "commandLine", "execCPUAffinity"},
     "process.user": {"username"},
-    "linux": {"intelRdt", "timeOffsets", "personality", "netDevices", "memoryPolicy"},
+    "linux": {"intelRdt", "timeOffsets", "netDevices", "memoryPolicy"},
 }
 NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup", "user")
 
@@ -166,6 +166,10 @@ def check(config: dict[str, Any]) -> None:
             "config.json asks for linux.mountLabel, which is not supported yet where SELinux is on"
         )
     check_maps(config["linux"])
+    if any(config["process"].get(name) for name in ("scheduler", "ioPriority")) or config["linux"].get("personality"):
+        from ..kernel import priorities
+
+        priorities.check(config["process"], config["linux"])
     check_sysctls(config["linux"])
     propagation = config["linux"].get("rootfsPropagation") or "private"
     if propagation not in mounts.PROPAGATION:

@@ -2,12 +2,14 @@
 
 import array
 import contextlib
+import ctypes
 import json
 import os
 import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -23,6 +25,9 @@ from minicontainer.runtime import init, spec, state
 from tests.conftest import CHECKOUT
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("busybox")]
+
+
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Engine:
@@ -272,7 +277,12 @@ def without(*path: str, **more: Any) -> Callable[[dict[str, Any]], None]:
         (without("linux", "cgroupsPath", value="/a/../.."), "cgroupsPath"),
         (without("linux", "cgroupsPath", value="system.slice:docker:x"), "cgroupsPath"),
         (without("domainname", value="x"), "domainname"),
-        (without("process", "ioPriority", value={"class": "IOPRIO_CLASS_IDLE"}), "process.ioPriority"),
+        (without("process", "ioPriority", value={"class": "IDLE"}), "process.ioPriority.class"),
+        (without("process", "ioPriority", value={"class": "IOPRIO_CLASS_BE", "priority": 8}), "0 to 7"),
+        (without("process", "scheduler", value={"policy": "SCHED_FAST"}), "process.scheduler.policy"),
+        (without("process", "scheduler", value={"policy": "SCHED_OTHER", "flags": ["x"]}), "process.scheduler.flags"),
+        (without("process", "scheduler", value={"policy": "SCHED_FIFO", "priority": 100}), "sched_setattr"),
+        (without("linux", "personality", value={"domain": "WINDOWS"}), "linux.personality.domain"),
         (without("mounts", value=[{"destination": "/x", "uidMappings": [{}]}]), "uidMappings of the mount at /x"),
         (without("root", "path", value="nosuch"), "nosuch"),
     ],
@@ -297,6 +307,60 @@ def test_flags_that_are_not_supported_are_refused(engine: Engine) -> None:
     assert engine("create", "--bundle", str(engine.bundle), "../c").returncode == 1
     assert engine("create", "--bundle", str(engine.bundle / "rootfs"), "c").returncode == 1
     assert engine.left() == []
+
+
+def scheduling(pid: int) -> tuple[int, ...]:
+    """policy, flags, nice, priority, runtime, deadline, period: sched_getattr(2)."""
+    buffer = ctypes.create_string_buffer(48)
+    number = {"x86_64": 315, "aarch64": 275}[os.uname().machine]
+    assert libc.syscall(number, pid, buffer, 48, 0) == 0, os.strerror(ctypes.get_errno())
+    return struct.unpack("=IQiIQQQ", buffer.raw[4:])
+
+
+def disk_priority(pid: int) -> tuple[int, int]:
+    """Class and level: ioprio_get(2)."""
+    value = libc.syscall({"x86_64": 252, "aarch64": 31}[os.uname().machine], 1, pid)
+    return value >> 13, value & 7
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "found"),
+    [
+        ({"policy": "SCHED_BATCH", "nice": 7}, (3, 0, 7, 0, 0, 0, 0)),
+        ({"policy": "SCHED_OTHER", "nice": -3, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}, (0, 1, -3, 0, 0, 0, 0)),
+        ({"policy": "SCHED_IDLE"}, (5, 0, 0, 0, 0, 0, 0)),
+        (
+            {"policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_RESET_ON_FORK"],
+             "runtime": 1_000_000, "deadline": 5_000_000, "period": 10_000_000},
+            (6, 1, 0, 0, 1_000_000, 5_000_000, 10_000_000),
+        ),
+    ],
+)  # fmt: skip
+def test_when_it_gets_a_processor(engine: Engine, scheduler: dict[str, Any], found: tuple[int, ...]) -> None:
+    engine.command("sleep", "1000", scheduler=scheduler)
+    engine.create()
+    engine("start", "c", check=True)
+    values = list(scheduling(engine.status()["pid"]))
+    if scheduler["policy"] != "SCHED_DEADLINE":
+        values[4] = 0  # Linux 6.12 tells a time slice there
+    assert tuple(values) == found
+
+
+def test_when_it_gets_the_disk_and_which_machine_it_is_on(engine: Engine, tmp_path: Path) -> None:
+    (engine.bundle / "rootfs/bin/uname").symlink_to("busybox")
+    engine.config["linux"]["personality"] = {"domain": "LINUX32"}
+    engine.command("sleep", "1000", ioPriority={"class": "IOPRIO_CLASS_BE", "priority": 6})
+    engine.create()
+    engine("start", "c", check=True)
+    pid = engine.status()["pid"]
+    assert disk_priority(pid) == (2, 6)
+    assert Path(f"/proc/{pid}/personality").read_text().strip() == "00000008"
+    process = {**engine.config["process"], "ioPriority": {"class": "IOPRIO_CLASS_IDLE"}}
+    (tmp_path / "process").write_text(json.dumps(process))
+    words = ["--process", str(tmp_path / "process"), "--detach", "--pid-file", str(tmp_path / "pid")]
+    engine("exec", *words, "c", check=True, stdout=subprocess.DEVNULL, stderr=None)
+    assert disk_priority(int((tmp_path / "pid").read_text())) == (3, 0)
+    assert engine("exec", "c", "uname", "-m").stdout != f"{os.uname().machine}\n"
 
 
 def with_files(words: list[str], *files: Path) -> list[str]:
