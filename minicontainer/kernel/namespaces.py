@@ -3,8 +3,10 @@
 Input is the OCI spec's `linux.namespaces`: a list of {"type", "path"?}. Without a path the namespace is made new,
 with one it is entered. A kind that the list leaves out is shared with the host.
 
-The pid namespace is special: it takes in only children, so the parent makes it before it forks. All others the child
-makes for itself; but a user namespace owns those that are made in it, so with one the child is born into both.
+The pid namespace is special: it takes in only children, so the parent makes it before it forks. So does a time
+namespace, whose clocks are set before anybody is in it; but into that one setns(2) leads, too (time_namespaces(7)). All
+others the child makes for itself; but a user namespace owns those that are made in it, so with one the child is born
+into both.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ WHY = {
     "ipc": "its own System V objects and message queues",
     "network": "its own interfaces, addresses, routes and rules",
     "cgroup": "its own cgroup as the root of /sys/fs/cgroup",
+    "time": "clocks of its own that count from another moment",
 }
 
 # What `ls /proc/PID/ns` calls them.
@@ -63,6 +66,17 @@ def of_kinds(namespaces: list[dict[str, Any]], kinds: tuple[str, ...], new_ones:
             why.append(WHY[kind])
     if new and new_ones:
         yield steps.unshare(new, why="; ".join(why))
+
+
+def clocks(namespaces: list[dict[str, Any]], offsets: dict[str, dict[str, int]]) -> Iterator[steps.Step]:
+    """A new time namespace, whose clocks ("monotonic", "boottime") are ahead by these secs and nanosecs."""
+    if not new(namespaces, "time"):
+        return
+    yield steps.unshare(syscalls.CLONE_NEWTIME, why=WHY["time"])
+    for clock, offset in offsets.items():
+        line = f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}"
+        yield steps.put("/proc/self/timens_offsets", line, why="set before anybody has looked at them, and never again")
+    yield steps.setns("/proc/self/ns/time_for_children", syscalls.CLONE_NEWTIME, why="not only my children: I myself")
 
 
 def new(namespaces: list[dict[str, Any]], kind: str) -> bool:

@@ -56,8 +56,10 @@ def plan(process: dict[str, Any]) -> Iterator[steps.Step]:
 def schedule(asked: dict[str, Any]) -> None:
     """sched_setattr(2) with the spec's process.scheduler; runtime, deadline and period in nanoseconds."""
     flags = sum(FLAGS[name] for name in set(asked.get("flags") or []))
-    numbers = ((48, 4), (POLICIES[asked["policy"]], 4), (flags, 8), (asked.get("nice", 0), 4))
-    numbers += ((asked.get("priority", 0), 4), *((asked.get(name, 0), 8) for name in ("runtime", "deadline", "period")))
+    # struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period
+    numbers = [(48, 4), (POLICIES[asked["policy"]], 4), (flags, 8), (asked.get("nice", 0), 4)]
+    numbers += [(asked.get("priority", 0), 4)]
+    numbers += [(asked.get(name, 0), 8) for name in ("runtime", "deadline", "period")]
     try:
         attributes = b"".join(value.to_bytes(width, "little", signed=value < 0) for value, width in numbers)
     except OverflowError:

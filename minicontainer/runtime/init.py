@@ -60,6 +60,8 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         yield steps.call(channel.wait, CHANNEL, "mapped", {}, why="until our ids mean something outside")
     yield from steps.about("cgroups", cgroups.enter(linux["cgroupsPath"], linux.get("resources", {})))
     yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("mount", "uts", "ipc", "network", "cgroup")))
+    yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("time",), new_ones=False))
+    yield from steps.about("namespaces", namespaces.clocks(spaces, linux.get("timeOffsets") or {}))
     if namespaces.new(spaces, "network"):
         lo = steps.link_set("lo", up=True, why="the loopback of a new network namespace is down")
         yield lo._replace(concept="namespaces")

@@ -6,6 +6,7 @@ cannot do. A config is a plain dict in the specification's own spelling all the 
 
 from __future__ import annotations
 
+import os
 import resource
 
 from .. import errors, host
@@ -130,6 +131,7 @@ KNOWN: dict[str, set[str]] = {
     "linux": {
         "namespaces", "resources", "maskedPaths", "readonlyPaths", "devices", "sysctl", "cgroupsPath", "seccomp",
         "rootfsPropagation", "uidMappings", "gidMappings", "mountLabel", "personality",
+        "timeOffsets",
     },
 }  # fmt: skip
 # What the specification has beside it (up to 1.3), and is refused by name. All else it wants ignored (config.md,
@@ -138,9 +140,10 @@ REFUSED: dict[str, set[str]] = {
     "": {"domainname", "solaris", "windows", "vm", "zos", "freebsd"},
     "process": {"apparmorProfile", "selinuxLabel", "commandLine", "execCPUAffinity"},
     "process.user": {"username"},
-    "linux": {"intelRdt", "timeOffsets", "netDevices", "memoryPolicy"},
+    "linux": {"intelRdt", "netDevices", "memoryPolicy"},
 }
-NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup", "user")
+NAMESPACES = ("pid", "mount", "uts", "ipc", "network", "cgroup", "user", "time")
+CLOCKS = ("monotonic", "boottime")
 
 
 def check(config: dict[str, Any]) -> None:
@@ -171,6 +174,7 @@ def check(config: dict[str, Any]) -> None:
 
         priorities.check(config["process"], config["linux"])
     check_sysctls(config["linux"])
+    check_clocks(config["linux"])
     propagation = config["linux"].get("rootfsPropagation") or "private"
     if propagation not in mounts.PROPAGATION:
         raise errors.InvalidArgument(f"config.json: linux.rootfsPropagation {propagation!r} is no propagation")
@@ -219,6 +223,22 @@ def check_sysctls(linux: dict[str, Any]) -> None:
             kind = "uts" if word in ("kernel.domainname", "kernel.hostname") else ""
         if kind not in has:
             raise errors.InvalidArgument(f"config.json: linux.sysctl {name!r} is not the container's own to set")
+
+
+def check_clocks(linux: dict[str, Any]) -> None:
+    """Raise what is wrong with linux.timeOffsets, which are for a new time namespace, and where there is none."""
+    spaces = [entry for entry in linux["namespaces"] if entry["type"] == "time"]
+    if spaces and not os.path.exists("/proc/self/ns/time"):
+        raise errors.Unsupported("config.json asks for a namespace 'time', which this kernel lacks: Linux 5.6 has it")
+    for clock, offset in (linux.get("timeOffsets") or {}).items():
+        if not any(not entry.get("path") for entry in spaces):
+            raise errors.InvalidArgument(
+                "config.json has linux.timeOffsets, and no new namespace 'time' to use them in"
+            )
+        if clock not in CLOCKS:
+            raise errors.InvalidArgument(f"config.json: linux.timeOffsets {clock!r}: it is one of {', '.join(CLOCKS)}")
+        if not all(isinstance(offset.get(unit, 0), int) for unit in ("secs", "nanosecs")):
+            raise errors.InvalidArgument(f"config.json: linux.timeOffsets.{clock} is secs and nanosecs")
 
 
 def check_maps(linux: dict[str, Any]) -> None:

@@ -263,7 +263,8 @@ def without(*path: str, **more: Any) -> Callable[[dict[str, Any]], None]:
         (without("process", "terminal", value=True), "--console-socket"),
         (without("process", "apparmorProfile", value="x"), "process.apparmorProfile"),
         (without("linux", "intelRdt", value={"closID": "x"}), "linux.intelRdt"),
-        (without("linux", "namespaces", value=[{"type": "mount"}, {"type": "time"}]), "'time'"),
+        (without("linux", "namespaces", value=[{"type": "mount"}, {"type": "space"}]), "'space'"),
+        (without("linux", "timeOffsets", value={"boottime": {"secs": 1}}), "no new namespace 'time'"),
         (without("linux", "namespaces", value=[{"type": "pid"}]), "mount namespace"),
         (without("linux", "namespaces", value=[{"type": "mount", "path": "/proc/1/ns/mnt"}]), "mount namespace"),
         (without("linux", "namespaces", value=[{"type": "mount"}, {"type": "user"}]), "linux.uidMappings"),
@@ -363,6 +364,39 @@ def test_when_it_gets_the_disk_and_which_machine_it_is_on(engine: Engine, tmp_pa
     assert engine("exec", "c", "uname", "-m").stdout != f"{os.uname().machine}\n"
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+def test_clocks_of_its_own(engine: Engine, tmp_path: Path, mapped: bool) -> None:
+    engine.config["linux"]["namespaces"].append({"type": "time"})
+    day = 86400
+    offsets = {"boottime": {"secs": 1000 * day, "nanosecs": 5}, "monotonic": {"secs": 2000 * day}}
+    engine.config["linux"]["timeOffsets"] = offsets
+    if mapped:
+        maps = [{"containerID": 0, "hostID": 100000, "size": 1000}]
+        engine.config["linux"] |= {"uidMappings": maps, "gidMappings": maps}
+        engine.config["linux"]["namespaces"].append({"type": "user"})
+        for path in (engine.bundle / "rootfs", *(engine.bundle / "rootfs").rglob("*")):
+            os.lchown(path, 100000, 100000)
+    engine.write()
+    engine.create()
+    engine("start", "c", check=True)
+    pid = engine.status()["pid"]
+    lines = [line.split() for line in Path(f"/proc/{pid}/timens_offsets").read_text().splitlines()]
+    assert lines == [["monotonic", str(2000 * day), "0"], ["boottime", str(1000 * day), "5"]]
+    assert os.readlink(f"/proc/{pid}/ns/time") == os.readlink(f"/proc/{pid}/ns/time_for_children")
+    assert os.readlink(f"/proc/{pid}/ns/time") != os.readlink("/proc/self/ns/time")
+    up = engine("exec", "c", "cat", "/proc/uptime").stdout.split()[0]
+    assert 0 <= float(up) - 1000 * day - float(Path("/proc/uptime").read_text().split()[0]) + 60 < 120
+    assert engine.status()["status"] == "running", "its start time is the host's clock's"
+    if mapped:
+        return
+    other = Engine(tmp_path / "other")
+    other.config["linux"]["namespaces"].append({"type": "time", "path": f"/proc/{pid}/ns/time"})
+    other.config["linux"]["cgroupsPath"] += "-other"
+    other.command("readlink", "/proc/self/ns/time")
+    done = other("run", "--bundle", str(other.bundle), "c")
+    assert done.stdout.strip() == os.readlink(f"/proc/{pid}/ns/time"), done.stderr
+
+
 def with_files(words: list[str], *files: Path) -> list[str]:
     """The same command line, with these open from descriptor 3 on."""
     opened = " ".join(f"{number}>{path}" for number, path in enumerate(files, 3))
@@ -420,7 +454,7 @@ def test_a_pipe_that_the_command_closes_is_closed(engine: Engine, tmp_path: Path
 
 def test_features_are_what_is_taken_and_nothing_else(engine: Engine) -> None:
     told = json.loads(engine("features", check=True).stdout)
-    assert set(told["linux"]["namespaces"]) == {"pid", "mount", "uts", "ipc", "network", "cgroup", "user"}
+    assert set(told["linux"]["namespaces"]) == {"pid", "mount", "uts", "ipc", "network", "cgroup", "user", "time"}
     engine.config["hooks"] = {kind: [{"path": "/bin/true"}] for kind in told["hooks"] if kind != "startContainer"}
     engine.config["mounts"].append(
         {"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "tmpcopyup"]}
