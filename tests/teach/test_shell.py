@@ -49,6 +49,9 @@ ELSEWHERE = (  # `update`'s, and bundles'
     "idmap.give_pipes",
     "init.live_with_parent",
     "mounts.attach_copy",
+    "priorities.schedule",
+    "priorities.queue",
+    "priorities.take_for",
 )
 
 
