@@ -37,6 +37,7 @@ BUNDLE = [
     Flag("--pid-file", "pid_file", "text", "write its pid there"),
     Flag("--console-socket", "console_socket", "text", "hand its terminal to who listens there"),
     Flag("--preserve-fds", "preserve_fds", "text", "how many descriptors, from 3 on, its command keeps"),
+    Flag("--no-new-keyring", "no_keyring", "bool", "it has the session keyring of who creates it"),
     Flag("--no-pivot", "no_pivot", "bool", "refused: a root without pivot_root(2) can be left"),
 ]
 
@@ -107,7 +108,8 @@ def make(runtime: lifecycle.Runtime, given: dict[str, Any], identifier: str, out
         raise errors.Unsupported("--no-pivot is not supported: without pivot_root(2) the root can be left")
     kept = descriptors(given)
     pid_file, console = given.get("pid_file", ""), given.get("console_socket", "")
-    pid = runtime.create(identifier, given.get("bundle", "."), pid_file, console, outlives, len(kept))
+    own_keyring = not given["no_keyring"]
+    pid = runtime.create(identifier, given.get("bundle", "."), pid_file, console, outlives, len(kept), own_keyring)
     let_go(kept)
     warn(runtime.warnings)
     return pid

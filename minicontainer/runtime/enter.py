@@ -26,7 +26,7 @@ import os
 import _prctl  # type: ignore[import-not-found]  # the C half of python-prctl: 0.3 ms, not 3
 
 from .. import errors, steps, syscalls
-from ..kernel import cgroups, namespaces, terminal
+from ..kernel import cgroups, keyring, namespaces, terminal
 from . import channel, init, launch, state, threshold, waiting
 
 TYPE_CHECKING = False
@@ -108,6 +108,7 @@ def born(config: dict[str, Any], process: dict[str, Any], outlives: bool, own: r
         )._replace(concept="terminal")
     architecture = config.get("annotations", {}).get(init.ARCHITECTURE, "")
     yield from init.pose(config["linux"])
+    yield from keyring.plan(config["linux"], made=False)
     last = [waiting.outliving()] if outlives else []
     yield from init.command(process, config["linux"].get("seccomp"), architecture, last, len(own))
 

@@ -16,7 +16,7 @@ import _prctl  # type: ignore[import-not-found]  # the C half of python-prctl: 0
 
 from .. import errors, files, steps, syscalls
 from .. import signals as signal
-from ..kernel import capabilities, cgroups, mounts, namespaces, rootfs, seccomp, terminal
+from ..kernel import capabilities, cgroups, keyring, mounts, namespaces, rootfs, seccomp, terminal
 from . import channel, hooks, threshold, waiting
 
 TYPE_CHECKING = False
@@ -111,6 +111,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         yield from steps.about("rootfs", rootfs.readonly())
     yield from steps.about("rootfs", rootfs.propagate(propagation))
     yield from pose(linux)
+    yield from keyring.plan(linux, made=True)
     last = waiting.command(held, process, hooked.get("startContainer") or [], CHANNEL, THRESHOLD) if held else ()
     architecture = config.get("annotations", {}).get(ARCHITECTURE, "")
     yield from command(process, linux.get("seccomp"), architecture, last, len(own))

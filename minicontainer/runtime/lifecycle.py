@@ -58,13 +58,14 @@ class Runtime:
         console_socket: str = "",
         outlives: bool = True,
         kept: int = 0,
+        keyring: bool = True,
     ) -> int:
         """Make a container from the bundle in that directory; its command waits to be started. Returns its pid.
 
         Unless it `outlives` us, it ends with us, its parent. A terminal's master goes to who listens at
-        `console_socket`. Beyond the standard ones, so many descriptors from 3 on are `kept` for its
-        command. Raises Conflict if the id is taken, InvalidArgument and Unsupported for a config.json that
-        will not do, and whatever keeps it from being ready: nothing is left then.
+        `console_socket`. Beyond the standard ones, so many descriptors from 3 on are `kept` for its command. Without a
+        `keyring` of its own, it has ours. Raises Conflict if the id is taken, InvalidArgument and Unsupported for a
+        config.json that will not do, and whatever keeps it from being ready: nothing is left then.
         """
         from . import launch, waiting  # here, for start, state, kill and delete do without: 4 ms of each
 
@@ -78,6 +79,7 @@ class Runtime:
         self.grant(config["process"])
         linux = config["linux"]
         linux["cgroupsPath"] = own_cgroup(linux.get("cgroupsPath") or identifier)
+        linux["keyring"] = f"_ses.{identifier}" if keyring else ""
         if not any(namespace["type"] == "cgroup" for namespace in linux["namespaces"]):
             show_own_cgroup(config)
         if linux["resources"].get("devices"):  # config-linux.md, Default Devices: those are always there

@@ -397,6 +397,16 @@ def test_clocks_of_its_own(engine: Engine, tmp_path: Path, mapped: bool) -> None
     assert done.stdout.strip() == os.readlink(f"/proc/{pid}/ns/time"), done.stderr
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_a_session_keyring_of_its_own_or_not(engine: Engine, own: bool) -> None:
+    name = f"keys-{own}-{os.getpid()}"
+    words = ["--bundle", str(engine.bundle), *([] if own else ["--no-new-keyring"]), name]
+    engine("create", *words, check=True, stdout=subprocess.DEVNULL, stderr=None)
+    listed = [line.split()[-2] for line in Path("/proc/keys").read_text().splitlines()]
+    engine("delete", "--force", name, check=True)
+    assert (f"_ses.{name}:" in listed) == own
+
+
 def with_files(words: list[str], *files: Path) -> list[str]:
     """The same command line, with these open from descriptor 3 on."""
     opened = " ".join(f"{number}>{path}" for number, path in enumerate(files, 3))

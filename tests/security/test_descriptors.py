@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,44 @@ def test_cve_2020_15257_no_door_of_ours_is_an_abstract_socket(
     assert f"@{shared_things}" in seen, "the control: it does see those that there are"
     assert "minicontainer" not in seen.replace(f"@{shared_things}", "")
     assert shared_things not in attack(shop, stranger)["abstract"]
+
+
+CALLER = """
+import ctypes, os, sys
+libc, (keyctl, add_key) = ctypes.CDLL(None), {"x86_64": (250, 248), "aarch64": (219, 217)}[os.uname().machine]
+assert libc.syscall(keyctl, 1, None) > 0  # a session keyring of its own, with a secret in it
+assert libc.syscall(add_key, b"user", b"minicontainer-secret", b"x", 1, -3) > 0
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+SEARCH = """
+import ctypes, json, os
+libc = ctypes.CDLL(None, use_errno=True)
+number = {"x86_64": 250, "aarch64": 219}[os.uname().machine]
+buffer = ctypes.create_string_buffer(200)
+ring = libc.syscall(number, 0, -3, 0)
+libc.syscall(number, 6, ring, buffer, 200)  # KEYCTL_DESCRIBE
+print(json.dumps([ring, buffer.value.decode(), libc.syscall(number, 10, -3, b"user", b"minicontainer-secret", 0)]))
+"""
+
+
+def test_the_callers_keys_are_not_the_containers(shop: Shop) -> None:
+    """The control is the same search as the caller's own child."""
+    engine = [sys.executable, "-m", "minicontainer"]
+    look = [PYTHON, "-I", "-S", "-c", SEARCH]
+    free = ["--security-opt", "seccomp=unconfined", "--network", "none", *python()]
+
+    def seen(command: list[str]) -> list[Any]:
+        words = [sys.executable, "-c", CALLER, *command]
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True, timeout=60)
+        found: list[Any] = json.loads(done.stdout)
+        return found
+
+    assert seen(look)[2] > 0
+    ring, described, found = seen([*engine, "run", "--rm", *free, "plain", *look])
+    assert described.startswith("keyring;0;0;3f1b0000;_ses.") and found < 0
+    with shop.start(*free, "plain", "sh", "-c", "echo ready; sleep 1000") as container:
+        first, second = (seen([*engine, "exec", container.name, *look]) for _ in range(2))
+        assert first == second and first[0] != ring and first[1].endswith(f"_ses.{container.id}") and first[2] < 0
 
 
 def test_tiocsti_the_callers_terminal_is_not_the_containers(shop: Shop, stranger: int) -> None:  # noqa: F811
