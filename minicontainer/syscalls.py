@@ -48,6 +48,12 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+
+# open_tree(2), move_mount(2)
+OPEN_TREE_CLONE = 1
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
 CLOSE_RANGE_CLOEXEC = 4  # close_range(2)
 
@@ -84,6 +90,7 @@ NUMBERS = {
         "sched_setattr": 274,
     },
 }.get(MACHINE, {})
+NUMBERS |= {"open_tree": 428, "move_mount": 429}
 NUMBERS |= {"pidfd_send_signal": 424, "close_range": 436, "openat2": 437, "mount_setattr": 442}
 
 
@@ -110,6 +117,15 @@ def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -
     )
     hint = mount_hint(ctypes.get_errno(), kind, data) if outcome else ""
     _check(outcome, "mount", source, target, kind, flags, data, hint=hint)
+
+
+def bind(source: int, target: int) -> None:
+    """Bind what the one descriptor is open for over what the other is: open_tree(2), move_mount(2). No name is read."""
+    tree = syscall("open_tree", source, b"", OPEN_TREE_CLONE | os.O_CLOEXEC | AT_EMPTY_PATH)
+    try:
+        syscall("move_mount", tree, b"", target, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+    finally:
+        os.close(tree)
 
 
 def mount_hint(number: int, kind: str, data: str) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import struct
 import termios
 
-from .. import errors, syscalls
+from .. import errors, files, syscalls
 
 # asm-generic/ioctls.h
 TIOCSPTLCK = 0x40045431
@@ -23,7 +24,8 @@ def open_pty(uid: int, rows: int = 0, columns: int = 0, console: bool = True) ->
     """Open a pseudo-terminal of the container's /dev/pts and make its slave this session's terminal and stdio.
 
     It has its size before any program can ask for it; whoever attaches changes it later (`resize`). Returns the master.
-    With `console` it is the container's /dev/console, too. The caller is a session leader (setsid(2)) without a
+    With `console` it is the container's /dev/console, too, bound from the open descriptor: what the name /dev/pts/N has
+    become meanwhile is the container's choice (CVE-2025-52565). The caller is a session leader (setsid(2)) without a
     terminal, inside the new root.
     """
     try:
@@ -38,17 +40,39 @@ def open_pty(uid: int, rows: int = 0, columns: int = 0, console: bool = True) ->
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
     if console:
-        syscalls.mount(f"/dev/pts/{os.path.basename(os.ttyname(slave))}", make_console(), "", syscalls.MS_BIND)
+        target = find_console()
+        try:
+            syscalls.bind(slave, target)
+        finally:
+            os.close(target)
     for descriptor in (0, 1, 2):
         os.dup2(slave, descriptor)
     os.close(slave)
     return master
 
 
-def make_console() -> str:
-    """/dev/console, an empty file to bind the slave on, made if missing."""
-    os.close(os.open("/dev/console", os.O_CREAT | os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
-    return "/dev/console"
+def find_console() -> int:
+    """/dev/console, open to bind the slave on; an empty file made if missing. Raises KernelError for a link."""
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    devices = -1
+    try:
+        devices = files.inside(root, "/dev", os.O_PATH | os.O_DIRECTORY)
+        try:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            os.close(os.open("console", flags, 0o600, dir_fd=devices))
+        except FileExistsError:
+            pass
+        found = os.open("console", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=devices)
+    finally:
+        for descriptor in (root, devices):
+            if descriptor >= 0:
+                os.close(descriptor)
+    if stat.S_ISLNK(os.fstat(found).st_mode):
+        os.close(found)
+        raise errors.KernelError(
+            errno.ELOOP, "mount", ("/dev/console",), "it is a link, which may lead to a knob of /proc"
+        )
+    return found
 
 
 def set_size(master: int, rows: int, columns: int) -> None:

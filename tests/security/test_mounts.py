@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +53,57 @@ def test_cve_2025_31133_a_null_device_that_leads_elsewhere(shop: Shop, images: N
     """What is masked would be bound to what the image's /dev/null leads to: /proc/keys, unmasked."""
     assert "/dev/null is something else" in shop.run("null", "cat", "/proc/keys", check=False).stderr
     assert shop.out("plain", "cat", "/proc/keys") == ""
+
+
+RACE = """
+import os, sys
+from minicontainer import errors, syscalls
+from minicontainer.kernel import terminal
+root = sys.argv[1]
+os.setsid()
+syscalls.unshare(syscalls.CLONE_NEWNS)
+syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+for path in ("proc", "dev/theirs", "dev/other"):
+    os.makedirs(f"{root}/{path}")
+syscalls.mount("devpts", f"{root}/dev/theirs", "devpts", 0, "newinstance,ptmxmode=0666")
+syscalls.mount("proc", f"{root}/proc", "proc")
+os.symlink("/proc/sys/kernel/core_pattern", f"{root}/dev/other/0")
+os.symlink("theirs", f"{root}/dev/pts")
+os.chroot(root)
+os.chdir("/")
+if sys.argv[2] == "console":
+    os.symlink("/proc/sys/kernel/core_pattern", "/dev/console")
+fchown = os.fchown
+
+def at_that_moment(*words):  # the terminal is open, and not yet bound
+    fchown(*words)
+    os.unlink("/dev/pts")
+    os.symlink("other", "/dev/pts")
+
+os.fchown = at_that_moment
+said = os.dup(1)
+try:
+    terminal.open_pty(0)
+except errors.KernelError as error:
+    sys.exit(error.hint)
+same = os.stat("/dev/console").st_rdev == os.fstat(0).st_rdev
+os.write(said, b"the terminal" if same else b"a knob of the host")
+"""
+
+
+def test_cve_2025_52565_a_console_that_leads_elsewhere(tmp_path: Path) -> None:
+    """/dev/pts/N becomes a link before it is bound to /dev/console, or that is one: a knob of /proc, writable.
+
+    The first as who shares a /dev with a container can do it at the right moment; the second by an image.
+    """
+
+    def made(root: Path, link: str) -> str:
+        words = [sys.executable, "-c", RACE, root, link]
+        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+        return done.stdout
+
+    assert made(tmp_path / "first", "pts") == "the terminal"
+    assert made(tmp_path / "second", "console").startswith("it is a link")
 
 
 def test_cve_2019_16884_and_2025_52881_a_volume_in_proc(shop: Shop, images: None) -> None:
