@@ -8,7 +8,8 @@
 That is all of it: no times, no names of builds. Whatever can change what a step does is among its inputs, so to ask why
 a step was not cached is to ask in what two dictionaries differ.
 
-    <store>/build/cache/<key>.json          the layer: chainID, diffID, descriptor, size; removals read it (image/store)
+    <store>/build/cache/<key>.json          the layer: chainID, diffID, descriptor, size; read by removals (image/store)
+                                            and by `builder du` and `prune` (engine/buildcache.py)
     <store>/build/cache/<key>.inputs.json   what went in
     <store>/build/last/<place>              the key of the step that this place of this Dockerfile had last, for `why`
     <store>/build/mounts/<name>/data        what `RUN --mount=type=cache` keeps; mount.json beside it says whose it is
@@ -70,6 +71,7 @@ class Cache:
         chain = snapshot.chain_ids[-1]
         record = {
             "chain_id": chain,
+            "below": snapshot.chain_ids[-2] if len(snapshot.diff_ids) > 1 else "",
             "diff_id": snapshot.diff_ids[-1],
             "descriptor": snapshot.descriptors[-1],
             "size": self.here.size_of([chain]),

@@ -43,8 +43,16 @@ def summary(found: Row) -> list[Row]:
         row("Images", len(found["Images"]), active_images, layers, layers - used),
         row("Containers", len(found["Containers"]), len(active), own, own - sum(r["SizeRw"] for r in active)),
         row("Local Volumes", len(found["Volumes"]), len(mounted), kept, kept - held),
-        row("Build Cache", 0, 0, 0, 0),
+        build_cache(found["BuildCache"]),
     ]
+
+
+def build_cache(found: list[Row]) -> Row:
+    """The summary's row of the build cache: what only it has. docker has no share of it."""
+    own = sum(one["Size"] for one in found if not one["Shared"])
+    used = [one for one in found if one["InUse"]]
+    free = own - sum(one["Size"] for one in used if not one["Shared"])
+    return {**row("Build Cache", len(found), len(used), own, 0), "Reclaimable": table.exact_size(free)}
 
 
 def row(kind: str, total: int, active: int, size: int, free: int) -> Row:
@@ -60,8 +68,12 @@ def verbose(found: Row) -> str:
     for title, key, usual, columns in kinds(whole=False):
         rows = [[columns[name].cell(row) for name in usual] for row in found[key]]
         parts += [f"{title}:\n", table.show([columns[name].header for name in usual], rows) + "\n"]
-    header = ["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]
-    return "\n".join([*parts, "Build cache usage: 0B\n", table.show(header, [])]) + "\n"
+    own = sum(one["Size"] for one in found["BuildCache"] if not one["Shared"])
+    columns = cache_columns(whole=False)
+    usual = ["ID", "CacheType", "Size", "CreatedSince", "LastUsedSince", "UsageCount", "Shared"]
+    rows = [[columns[name].cell(row) for name in usual] for row in found["BuildCache"]]
+    of_cache = table.show([columns[name].header for name in usual], rows)
+    return "\n".join([*parts, f"Build cache usage: {table.size(own)}\n", of_cache]) + "\n"
 
 
 def detailed(form: str, found: Row) -> str:
@@ -72,7 +84,8 @@ def detailed(form: str, found: Row) -> str:
         key: [table.methods(columns, row, f"formatter.{kind}Context") for row in found[key]]
         for (_, key, _, columns), kind in zip(kinds(whole=True), ("image", "container", "volume"), strict=True)
     }
-    lists["BuildCache"] = []
+    cache = cache_columns(whole=True)
+    lists["BuildCache"] = [table.methods(cache, row, "formatter.buildCacheContext") for row in found["BuildCache"]]
     if form == "json":
         return template_functions.to_json(template.Struct(lists))
     usage = template.Methods({name: lambda value=value: value for name, value in lists.items()})
@@ -140,6 +153,25 @@ def image_columns(whole: bool) -> dict[str, table.Column]:
         "SharedSize": column("SHARED SIZE", lambda image: table.exact_size(image["SharedSize"])),
         "UniqueSize": column("UNIQUE SIZE", lambda image: table.exact_size(unique(image))),
         "Containers": column("CONTAINERS", lambda image: str(image["Containers"])),
+    }
+
+
+def cache_columns(whole: bool) -> dict[str, table.Column]:
+    """Every column of df's documents of the build cache."""
+    column = table.Column
+    return {
+        "ID": column("CACHE ID", lambda one: (one["ID"] if whole else one["ID"][:12]) + "*" * one["InUse"]),
+        "Parent": column("PARENT", lambda one: ", ".join(one["Parents"])),
+        "CacheType": column("CACHE TYPE", lambda one: one["Type"]),
+        "Description": column("DESCRIPTION", lambda one: one["Description"]),
+        "Size": column("SIZE", lambda one: table.size(one["Size"])),
+        "CreatedAt": column("CREATED", lambda one: one["CreatedAt"]),
+        "CreatedSince": column("CREATED", lambda one: images.since(one["CreatedAt"])),
+        "LastUsedAt": column("LAST USED", lambda one: one["LastUsedAt"]),
+        "LastUsedSince": column("LAST USED", lambda one: images.since(one["LastUsedAt"])),
+        "UsageCount": column("USAGE", lambda one: "N/A"),
+        "InUse": column("IN USE", lambda one: "true" if one["InUse"] else "false"),
+        "Shared": column("SHARED", lambda one: "true" if one["Shared"] else "false"),
     }
 
 

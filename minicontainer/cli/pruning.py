@@ -1,4 +1,4 @@
-"""What the prunes share: asking first, and docker's lists of what went. `image prune`, `system prune`."""
+"""What the prunes share: asking first, and docker's lists of what went. `image`, `builder` and `system prune`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import sys
 from typing import Any
 
 from .. import host
-from ..engine import client, disk
+from ..engine import buildcache, client, disk
 from . import flags, table
 
 
-def sure(warning: str, force: bool, filters: list[str] | None = None) -> bool:
+def sure(warning: str, force: bool, filters: list[str] | None = None, end: str = "\n") -> bool:
     """Whether it shall be done: nobody is asked with -f; who says nothing says no."""
     if force:
         return True
-    print(warning)
+    print(warning, end=end)
     if filters:
         print("\n  Items to be pruned will be filtered with:", *(f"  - {text}" for text in filters), sep="\n")
     print("Are you sure you want to continue? [y/N] ", end="", flush=True)
@@ -41,6 +41,19 @@ def image(values: dict[str, Any]) -> int:
     return 0
 
 
+def builder(values: dict[str, Any]) -> int:
+    """docker-builder-prune(1)."""
+    keep = flags.size("--keep-storage", values["keep"]) if "keep" in values else 0
+    asked = flags.filters(values["filters"])
+    what = "all build cache" if values["all"] else "all dangling build cache"
+    if not sure(f"WARNING! This will remove {what}.", values["force"], end=" "):
+        return 0
+    names, space = buildcache.prune(host.root(), asked, values["all"], keep)
+    told("Deleted build cache objects", names)
+    print(f"Total reclaimed space: {table.size(space)}")
+    return 0
+
+
 def system(values: dict[str, Any]) -> int:
     """docker-system-prune(1). There is one network, and it stays."""
     every = bool(values["all"])
@@ -64,5 +77,10 @@ def system(values: dict[str, Any]) -> int:
         space += more
     names, more = client.Client().images.prune({**asked, **({"dangling": ["false"]} if every else {})})
     told("Deleted Images", names)
-    print(f"Total reclaimed space: {table.exact_size(space + more)}")
+    space += more
+    if not {"label", "label!"} & asked.keys():  # what is in the build cache has no labels
+        names, more = buildcache.prune(root, asked, every)
+        told("Deleted build cache objects", names)
+        space += more
+    print(f"Total reclaimed space: {table.exact_size(space)}")
     return 0

@@ -1,6 +1,7 @@
 """What takes space, and giving it back: `df`, and `prune` for containers, volumes and images together.
 
-`df` is docker-py's: for each image, container and volume its bytes. A layer counts once, however many images have it.
+`df` is docker-py's: for each image, container, volume and record of the build cache its bytes. A layer counts once,
+however many images have it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from typing import Any
 
 from .. import files
 from ..image import removal
-from . import containers, filters, images, volumes
+from . import buildcache, containers, filters, images, volumes
 
 Document = dict[str, Any]
 
 
 def df(root: str) -> Document:
-    """LayersSize; Images (Size, and SharedSize, which others have, too), Containers (SizeRw), Volumes (UsageData)."""
+    """LayersSize; Images (Size, and SharedSize, which others have, too), Containers (SizeRw), Volumes (UsageData);
+    BuildCache, as buildcache.df has it."""
     engine, here = containers.Containers(root), images.Images(root)
     records, found = engine.records(), here.list()
     sizes = {chain: here.store.size_of([chain]) for image in found for chain in image.chain_ids}
@@ -49,7 +51,7 @@ def df(root: str) -> Document:
             }
             for name in engine.volumes.list()
         ],
-        "BuildCache": [],
+        "BuildCache": buildcache.df(root),
     }
 
 

@@ -223,6 +223,7 @@ def test_explain_is_ours_only_before_the_image(words: list[str], explain: str | 
 
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
 def test_every_command_tells_of_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = {"container": ["prune"], "system": ["check"], "volume": ["ls"], "network": ["ls"]}.get(command, [])
+    verbs = {"container": "prune", "system": "check", "volume": "ls", "network": "ls", "builder": "prune"}
+    words = [verbs[command]] if command in verbs else []
     assert cli.main([command, *words, "--help"]) == 0
     assert f"minicontainer {command}" in capsys.readouterr().out
