@@ -667,3 +667,14 @@ def test_run_waits_and_killed_it_takes_its_container_along(engine: Engine) -> No
     running.wait()
     engine.until("stopped")
     engine("delete", "c", check=True)
+
+
+@pytest.mark.parametrize(("verb", "who"), [("create", "parent"), ("create", "child"), ("start", "parent"),
+                                           ("delete", "parent")])  # fmt: skip
+def test_killed_at_each_point_it_can_be_deleted(engine: Engine, verb: str, who: str) -> None:
+    script = Path(__file__).with_name("oci_killed_at.py")
+    words = [verb, who, str(engine.bundle), str(engine.state), engine.config["linux"]["cgroupsPath"]]
+    engine.state.mkdir()
+    done = subprocess.run([sys.executable, script, *words], cwd=CHECKOUT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) >= {"create": 20, "start": 2, "delete": 10}[verb]
