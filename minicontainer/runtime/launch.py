@@ -37,23 +37,28 @@ def plan(
 
     `network` is what to do once the child's network namespace exists ($pid is bound by then): the point where OCI has
     the createRuntime hooks. With `stdin`, the child keeps its standard input. With `report`, it reports each step. A
-    command that is `held` is left waiting, ready to be started.
+    command that is `held` is left waiting, ready to be started; its parent has other children, hooks, which are born
+    in the host's pid namespace.
     """
     linux = config["linux"]
     path = linux["cgroupsPath"]
     child = list(init.plan(config, root, stdin, held))
-    born_into = namespaces.born_into(linux["namespaces"])
+    spaces = linux["namespaces"]
+    mapped = namespaces.new(spaces, "user")
+    born_into = namespaces.born_into(spaces)
+    if held and not mapped and namespaces.new(spaces, "pid"):
+        born_into = namespaces.FLAGS["pid"]
 
     yield from steps.about("cgroups", cgroups.create(path, linux.get("resources", {})))
-    if born_into:
+    why = "the child goes its own way, in its own namespaces"
+    if mapped:
         yield from init.pipes(config, config["process"])
-        yield from steps.about("namespaces", namespaces.of_kinds(linux["namespaces"], ("pid",), new_ones=False))
         why = "a child, born into a user namespace, which owns its other namespaces"
-    else:
-        yield from steps.about("namespaces", namespaces.of_kinds(linux["namespaces"], ("pid",)))
-        why = "the child goes its own way, in its own namespaces"
+    yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("pid",), new_ones=not born_into))
     yield steps.call(init.fork, child, OURS, THEIRS, report, born_into, why=why, result="pid")
-    if born_into:
+    if held and any(entry["type"] == "pid" and entry.get("path") for entry in spaces):
+        yield steps.setns("/proc/self/ns/pid", namespaces.FLAGS["pid"], why="all other children are the host's")
+    if mapped:
         from ..kernel import idmap
 
         yield from steps.about("namespaces", idmap.plan(idmap.of_spec(linux)))

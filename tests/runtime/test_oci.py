@@ -166,6 +166,32 @@ def test_hooks_in_their_order_and_namespaces(engine: Engine, tmp_path: Path) -> 
     assert (name, where, json.loads(said)["pid"]) == ("startContainer", inside, pid)
 
 
+@pytest.mark.parametrize("kind", ["new", "joined"])
+def test_hooks_of_the_hosts_are_in_its_pid_namespace(engine: Engine, tmp_path: Path, kind: str) -> None:
+    """Whether the container's is made, or another's that is entered."""
+    log = tmp_path / "hooks"
+    note = {"path": "/bin/sh", "args": ["sh", "-c", f"readlink /proc/self/ns/pid >> {log}"]}
+    engine.config["hooks"] = {name: [note] for name in ("prestart", "createRuntime", "poststart", "poststop")}
+    engine.command("readlink", "/proc/self/ns/pid")
+    other = subprocess.Popen(["unshare", "--pid", "--fork", "sleep", "1000"])
+    try:
+        theirs = os.readlink("/proc/self/ns/pid")
+        while theirs == os.readlink("/proc/self/ns/pid"):
+            with contextlib.suppress(FileNotFoundError):  # it is there once somebody is in it
+                theirs = os.readlink(f"/proc/{other.pid}/ns/pid_for_children")
+        if kind == "joined":
+            [space] = [entry for entry in engine.config["linux"]["namespaces"] if entry["type"] == "pid"]
+            space["path"] = f"/proc/{other.pid}/ns/pid_for_children"
+            engine.write()
+        done = engine("run", "--bundle", str(engine.bundle), "c", check=True)
+        assert (done.stdout.strip() == theirs) == (kind == "joined")
+        assert log.read_text().split() == [os.readlink("/proc/self/ns/pid")] * 4
+    finally:
+        for child in Path(f"/proc/{other.pid}/task/{other.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+        other.wait()
+
+
 def test_poststart_hooks_come_when_the_command_has_begun(engine: Engine) -> None:
     inside = {"path": "/bin/sh", "args": ["sh", "-c", "sleep 0.3; echo startContainer >> /order"], "env": ["PATH=/bin"]}
     order = engine.bundle / "rootfs/order"
