@@ -157,12 +157,13 @@ def remove_tree(path: str) -> None:
     except FileNotFoundError:
         return
     try:
-        _remove_below(parent, os.path.basename(path))
+        remove_below(parent, os.path.basename(path))
     finally:
         os.close(parent)
 
 
-def _remove_below(parent: int, name: str) -> None:
+def remove_below(parent: int, name: str) -> None:
+    """The same for a directory `name` in an open one."""
     directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         if os.fstat(directory).st_dev != os.fstat(parent).st_dev:
@@ -170,7 +171,7 @@ def _remove_below(parent: int, name: str) -> None:
         with os.scandir(directory) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    _remove_below(directory, entry.name)
+                    remove_below(directory, entry.name)
                 else:
                     os.unlink(entry.name, dir_fd=directory)
     finally:

@@ -56,7 +56,8 @@ class Selected(NamedTuple):
     """What one source, or one match of a wildcard, means: the file or directory at `path` in the tree (links resolved).
 
     `base` is what it is called where it goes into a directory. `nodes`: itself (""), then what is below it, parents
-    first, each directory's names in order. `data` is what a heredoc says, whose `tree` is None.
+    first, each directory's names in order. `data` is what a heredoc says, whose `tree` is None. `address` is where ADD
+    has fetched it from.
     """
 
     tree: Tree | None
@@ -64,6 +65,7 @@ class Selected(NamedTuple):
     base: str
     nodes: list[Node]
     data: bytes | None = None
+    address: str = ""
 
     @property
     def directory(self) -> bool:
@@ -355,7 +357,7 @@ def content(selected: Iterable[Selected], hashes: dict[Key, str]) -> Content:
         whole.update(f"{'directory' if one.directory else 'file'}\0{one.base}\0".encode("utf-8", "surrogateescape"))
         for name, fact in facts(one, hashes):
             whole.update(f"{name}\0{fact}\0".encode("utf-8", "surrogateescape"))
-            made[posixpath.join(one.path, name) if name else one.path] = fact
+            made[posixpath.join(one.path, name) if name else one.address or one.path] = fact
         whole.update(b"\0")
     return Content("sha256:" + whole.hexdigest(), made)
 

@@ -1,6 +1,6 @@
 """COPY and ADD: what context.py has selected goes into a root file system.
 
-Offers: `copy`; `owner_of` and `Mode`, what --chown and --chmod mean.
+Offers: `copy`, which also unpacks archives for ADD; `owner_of` and `Mode`, what --chown and --chmod mean.
 
 The root is that of an image, which may be hostile: where the target leads is found as a process chrooted there would
 find it, and from then on no link is followed; nothing is written to that was there before. A file replaces a file or a
@@ -14,6 +14,7 @@ extended attributes, file capabilities among them. Facts: Dockerfile reference, 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import posixpath
 import re
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 from .. import errors, files
 from ..engine import users
-from ..image import pack
+from ..image import compression, extract, pack, tar
 from . import context
 from .context import Node, Parents, Refuse, Selected
 
@@ -34,15 +35,19 @@ CHUNK = 1 << 20
 
 def copy(
     selected: Sequence[Selected], root: int, target: str, refuse: Refuse, *, directory: str = "/",
-    owner: tuple[int, int] | None = None, mode: Mode | None = None,
+    owner: tuple[int, int] | None = None, mode: Mode | None = None, unpack: bool | None = False,
 ) -> None:  # fmt: skip
     """Copy into the file system below the open directory `root`. `target` is seen from `directory` (WORKDIR).
 
     A target that ends in `/` (`.`, `..`), or is a directory, takes files in; else it is the one file's new name. What
     is missing on the way is made, mode 0755. `owner` is --chown's: without it what comes from a stage keeps its own,
     and all else is root's. `refuse` raises the BuildError.
+
+    With `unpack`, a source that is an archive, plain or compressed by gzip, bzip2, xz or zstd, is not copied, but what
+    is in it, into the target as a directory, with the archive's modes and times (and owners, without --chown); None
+    means only those that were not fetched from an address.
     """
-    copier = Copier(root, refuse, owner, mode)
+    copier = Copier(root, refuse, owner, mode, unpack)
     try:
         copier.copy(selected, target, directory)
     except errors.BuildError as error:
@@ -121,8 +126,10 @@ class First(NamedTuple):
 class Copier:
     """One instruction's work."""
 
-    def __init__(self, root: int, refuse: Refuse, owner: tuple[int, int] | None, mode: Mode | None) -> None:
-        self.root, self.refuse, self.owner, self.mode = root, refuse, owner, mode
+    def __init__(
+        self, root: int, refuse: Refuse, owner: tuple[int, int] | None, mode: Mode | None, unpack: bool | None
+    ) -> None:  # fmt: skip
+        self.root, self.refuse, self.owner, self.mode, self.unpack = root, refuse, owner, mode, unpack
         self.links: dict[tuple[int, int], First] = {}
         self.directories: list[tuple[str, Node, bool]] = []
         self.ours = os.geteuid(), os.getegid()  # whose a new file is …
@@ -137,14 +144,20 @@ class Copier:
         for one in selected:
             place = self.place(path)
             is_directory = place.status is not None and stat.S_ISDIR(place.status.st_mode)
-            if place.status is not None and not is_directory and (asserted or one.directory):
+            archive = self.is_archive(one)
+            if place.status is not None and not is_directory and (asserted or one.directory or archive):
                 self.refuse(f"cannot copy to non-directory: /{place.path}", target)
             if len(selected) > 1 and not asserted and not is_directory:
                 self.refuse("more than one source: the target must be a directory, and end with a /", target)
             if one.directory:
                 self.make(place.path)
                 self.below(one, place.path)
+            elif archive:
+                self.make(place.path)
+                self.extract(one, place.path)
             elif asserted or is_directory:
+                if not one.base:
+                    self.refuse(f"{one.address} does not end in a file's name: let the target have one", target)
                 self.make(place.path)
                 self.single(one, posixpath.join(place.path, one.base))
             else:
@@ -194,6 +207,41 @@ class Copier:
             os.utime(descriptor, ns=(one.nodes[0].mtime, one.nodes[0].mtime))
         finally:
             os.close(descriptor)
+
+    def is_archive(self, one: Selected) -> bool:
+        """Whether a source is an archive that is to be unpacked: what it begins with decides, not its name."""
+        wanted = not one.address if self.unpack is None else self.unpack
+        if not wanted or one.tree is None or not stat.S_ISREG(one.nodes[0].mode):
+            return False
+        with opened(one) as file:
+            begun = b""
+            try:
+                for piece in compression.decompress(file.read, compression.default_limits(), beyond=True)[1]:
+                    begun += piece
+                    if len(begun) >= tar.BLOCK:
+                        return tar.is_header(begun[: tar.BLOCK])
+            except errors.InvalidImage:
+                pass  # damaged, or too much: it is copied as it is, as docker does
+            return False
+
+    def extract(self, one: Selected, base: str) -> None:
+        """An archive's content into a directory, which is the root for the archive's own links. What is there gives
+        way, as where docker unpacks."""
+        directory = files.beneath(self.root, base, pack.ENTER)
+        try:
+            with opened(one) as file:
+                chunks = compression.decompress(file.read, compression.default_limits(), beyond=True)[1]
+                kept = ("user.", "security.capability")
+                extractor = extract.Extractor(
+                    directory, "/", self.owner, wanted=lambda name: name.startswith(kept), replace=True
+                )
+                extractor.extract(iter(chunks))
+                if context.key(os.fstat(file.fileno())) != one.nodes[0].key:
+                    self.refuse(f"/{one.path} has changed while the build was at it", "")
+        except errors.InvalidImage as error:
+            self.refuse(f"/{one.path} cannot be unpacked: {error}", "")
+        finally:
+            os.close(directory)
 
     def node(self, one: Selected, node: Node, sources: Parents, targets: Parents, path: str) -> None:
         """One node of a selection; `path` is where it goes, from the root."""
@@ -346,6 +394,14 @@ class Copier:
             self.dress(copy, node, mode, False)
         finally:
             os.close(copy)
+
+
+def opened(one: Selected) -> io.FileIO:
+    """A selected file, to be read."""
+    assert one.tree is not None
+    with Parents(one.tree.root, one.path) as parents:
+        directory, name = parents.of("")
+        return io.FileIO(os.open(name, pack.READ, dir_fd=directory))
 
 
 def copy_data(source: int, copy: int) -> None:

@@ -6,7 +6,7 @@ whose owner may be at work against us: while we look at a directory it may becom
 done relative to that descriptor, nothing is written to that was there before, and no last link is followed.
 
 What is there already is replaced, but never a directory by something else nor something else by a directory (docker's
-NoOverwriteDirNonDir).
+NoOverwriteDirNonDir), unless that is asked for.
 """
 
 import errno
@@ -24,7 +24,8 @@ class Extractor:
     """Into `base`, a directory of the tree below the open directory `root`.
 
     `owner` is whose the files become, None for those that the archive names. `forbidden(status)` says where nothing
-    may be made; `wanted(attribute)` which extended attributes are taken over.
+    may be made; `wanted(attribute)` which extended attributes are taken over. With `replace`, directories with all that
+    is below them give way to something else, and the other way round.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class Extractor:
         owner: tuple[int, int] | None,
         forbidden: Callable[[os.stat_result], bool] = lambda status: False,
         wanted: Callable[[str], bool] = lambda attribute: True,
+        replace: bool = False,
     ) -> None:
         self.root = root
         self.base = base.rstrip("/")
         self.owner = owner
         self.forbidden = forbidden
         self.wanted = wanted
+        self.replace = replace
         self.directories: list[tuple[bytes, tar.Entry]] = []
 
     def extract(self, chunks: Iterator[bytes]) -> None:
@@ -70,7 +73,11 @@ class Extractor:
         there = self.look(parent, name)
         if there is not None:
             directory = stat.S_ISDIR(there.st_mode)
-            if directory != (entry.kind == tar.DIRECTORY):
+            if directory != (entry.kind == tar.DIRECTORY) and self.replace:
+                if directory:
+                    files.remove_below(parent, os.fsdecode(name))
+                there = None
+            elif directory != (entry.kind == tar.DIRECTORY):
                 kinds = ("directory", "non-directory") if directory else ("non-directory", "directory")
                 raise errors.Conflict(f'cannot overwrite {kinds[0]} "/{os.fsdecode(path)}" with {kinds[1]}')
             if not directory:

@@ -1,7 +1,8 @@
 """Registries: the distribution protocol, as a client speaks it, over urllib3 (which is imported here alone).
 
 Offers: `Registry`, one host: `manifest`, `blob`, `tags` to read; `has_blob`, `upload`, `put_manifest` to write; `check`
-for `login`. `Login`, who we are there; `Settings`, what a person has said about mirrors and insecure registries.
+for `login`. `Login`, who we are there; `Settings`, what a person has said about mirrors and insecure registries. And
+`fetch`, which has nothing to do with registries: a file from an address of the web.
 
 What holds, whatever a registry answers:
 - a password or token goes to the registry's own host, or to the token server that it names, never where a redirect
@@ -30,7 +31,7 @@ from typing import Any, NamedTuple
 
 import urllib3
 
-from .. import __version__, errors, oci
+from .. import __version__, errors, files, oci
 from . import blobs
 
 CONNECT, READ = 15.0, 60.0  # seconds until a connection stands; between two pieces of an answer
@@ -615,6 +616,53 @@ class Registry:
     def unreachable(self, error: Exception) -> str:
         """Why there was no answer, and what to do."""
         return f"cannot reach the registry {self.host}: {hopeless(error) or reason(error)}"
+
+
+def moment(text: str) -> int:
+    """A date of a header (RFC 9110, 5.6.7) in seconds since 1970; 0 for what is none."""
+    told = email.utils.parsedate_tz(text)
+    try:
+        seconds = email.utils.mktime_tz(told) if told else 0
+    except (ValueError, OverflowError):
+        return 0
+    return seconds if 0 <= seconds < 1 << 33 else 0
+
+
+def fetch(url: str, descriptor: int, settings: Settings | None = None) -> int:
+    """Write what is at an http or https address into an open, empty file. Returns when it was last modified, in seconds
+    since 1970, or 0 where the server does not say. After a break, it begins anew.
+
+    A user and password in the address go to that host alone. Raises Refused; OSError where it is the disk that fails.
+    """
+    parts = urllib.parse.urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    plain = urllib.parse.urlunsplit(parts._replace(netloc=host, fragment=""))
+    headers = {}
+    if parts.username is not None:
+        named = Login(urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or ""))
+        headers["Authorization"] = basic(named)
+    server = Registry(host, settings, address=f"{parts.scheme}://{host}")
+    for attempt in range(1, ATTEMPTS + 1):
+        pause = None
+        try:
+            answer = server.follow("GET", plain, headers, None)
+            if 200 <= answer.status < 300:
+                os.ftruncate(descriptor, 0)
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                for piece in iter(lambda: answer.read(CHUNK), b""):  # noqa: B023 - used up at once
+                    files.write_all(descriptor, piece)
+                return moment(answer.headers.get("Last-Modified", ""))
+            answer.close()
+            said, pause = f"{shown(plain)}: {answer.status} {answer.reason or ''}".rstrip(), retry_after(answer)
+            if (answer.status not in (408, 429) and answer.status < 500) or (pause or 0) > LONGEST_PAUSE:
+                raise Refused(said, answer.status, pause)
+        except urllib3.exceptions.HTTPError as error:
+            said = f"{shown(plain)}: {hopeless(error) or reason(error)}"
+            if hopeless(error):
+                break
+        if attempt < ATTEMPTS:
+            server.pause(back_off(attempt, pause))
+    raise Refused(said, 0)
 
 
 class Blob:
