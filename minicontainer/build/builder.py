@@ -12,6 +12,7 @@ side by side, in one thread: `Builder.stages` is their whole scheduler.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
@@ -20,9 +21,9 @@ from typing import Any, NamedTuple
 
 from .. import errors, files
 from ..engine import building, containers
-from ..image import making, store
+from ..image import making, removal, store
 from ..runtime import session
-from . import cache, check, config, dockerfile, expand, instructions, running
+from . import cache, check, config, context, copies, dockerfile, expand, instructions, running
 from .instructions import Script
 
 Waiting = Iterator[session.Session | None]
@@ -34,7 +35,10 @@ PREDEFINED = {spelled for name in PROXIES for spelled in (name, name.lower())}
 
 
 class Settings(NamedTuple):
-    """What `build` was told. `options` are containers.plan's, for RUN; `secrets` are by id."""
+    """What `build` was told. `options` are containers.plan's, for RUN; `secrets` and `sockets` (of ssh agents) by id.
+
+    `debug` is called with the ground of a RUN that has failed, and its options.
+    """
 
     target: str = ""
     build_args: dict[str, str] = {}  # noqa: RUF012 - never changed
@@ -46,7 +50,15 @@ class Settings(NamedTuple):
     secrets: dict[str, bytes] = {}  # noqa: RUF012
     sockets: dict[str, str] = {}  # noqa: RUF012
     options: dict[str, Any] = {}  # noqa: RUF012
+    debug: Callable[[containers.Ground, dict[str, Any]], None] | None = None
     epoch: int | None = None
+
+
+class Given(NamedTuple):
+    """The context, and what the hashes of its files are kept under from one build to the next."""
+
+    tree: context.Tree
+    name: str
 
 
 class Step(NamedTuple):
@@ -94,9 +106,14 @@ class Builder:
     """One build of one Dockerfile."""
 
     def __init__(
-        self, engine: containers.Containers, script: Script, settings: Settings, tell: Tell, context: Any = None
+        self,
+        engine: containers.Containers,
+        script: Script,
+        settings: Settings,
+        tell: Tell,
+        given: Given | None = None,
     ) -> None:
-        self.engine, self.settings, self.tell, self.context = engine, settings, tell, context
+        self.engine, self.settings, self.tell, self.given = engine, settings, tell, given
         self.platform = platform_of(settings.platform)
         self.script = self.resolved(script)
         self.source = script.source
@@ -104,19 +121,39 @@ class Builder:
         self.built: dict[int, Stage] = {}
         self.running: dict[int, containers.Record] = {}
         self.steps = 0
+        self.left = False  # whether there may be layers that nobody needs any more
+        self.in_memory = ""
+        self.others: dict[str, making.Snapshot] = {}
+        self.hashes: dict[cache.Stamp, str] = {}
+        self.predefined = PREDEFINED
 
     def build(self, *names: str) -> store.Image:
         """Build the target stage, and enter its image under these names. Raises BuildError, and what images raise."""
-        order = check.needed(self.script, self.settings.target)
-        with building.Workshop(self.engine, self.settings.epoch) as self.workshop:
-            self.cache.open()
-            with running.Mounts(self) as self.mounts:
-                self.stages(order)
-            last = self.built[order[-1]]
-            image = last.image
-            if self.settings.labels:
-                image = image.with_config(Labels={**(image.config.get("Labels") or {}), **self.settings.labels})
-            return self.workshop.image(last.snapshot, image.document(last.created), *names)
+        try:
+            with building.Workshop(self.engine, self.settings.epoch) as self.workshop:
+                return self.made(check.needed(self.script, self.settings.target), names)
+        finally:
+            if self.in_memory:
+                files.remove_tree(self.in_memory)
+            if self.left:
+                removal.sweep(self.engine.images, self.engine.users)
+
+    def made(self, order: list[int], names: tuple[str, ...]) -> store.Image:
+        """The image, once these stages are built."""
+        self.cache.open()
+        if self.given:
+            self.hashes = self.cache.hashes(self.given.name)
+        known = len(self.hashes)
+        try:
+            self.stages(order)
+        finally:
+            if self.given and len(self.hashes) > known:
+                self.cache.keep_hashes(self.given.name, self.hashes)
+        last = self.built[order[-1]]
+        image = last.image
+        if self.settings.labels:
+            image = image.with_config(Labels={**(image.config.get("Labels") or {}), **self.settings.labels})
+        return self.workshop.image(last.snapshot, image.document(last.created), *names)
 
     # The stages side by side
 
@@ -177,18 +214,49 @@ class Builder:
 
     def fetched(self, base: instructions.From) -> store.Image:
         """The image that a stage stands on; pulled if it is not here, or if --pull says so."""
-        from ..engine import images
+        from ..engine import images, pulling
 
         platform = base.platform or self.settings.platform
-        here = images.Images(self.engine.root)
         try:
-            if not self.settings.pull:
+            try:
                 found = self.engine.images.get(base.image)
-                if not platform or matches(found, platform):
+                if not self.settings.pull and (not platform or matches(found, platform)):
                     return found
-            return here.pull(base.image, platform=platform).image
+            except errors.ImageNotFound:
+                if pulling.to_fetch(base.image) is None:
+                    raise
+            return images.Images(self.engine.root).pull(base.image, platform=platform).image
         except (errors.ImageNotFound, errors.RegistryError, errors.InvalidArgument) as error:
-            dockerfile.refuse(self.source, base.statement, f"FROM {base.image}: {error}", base.image)
+            dockerfile.refuse(
+                self.source, base.statement, f"{base.statement.keyword} {base.image}: {error}", base.image
+            )
+
+    # What steps ask for
+
+    def memory(self) -> str:
+        """A directory that is on no disk, for this build."""
+        self.in_memory = self.in_memory or building.in_memory()
+        return self.in_memory
+
+    @contextlib.contextmanager
+    def tree(self, stage: Stage, statement: dockerfile.Statement, name: str) -> Iterator[context.Tree]:
+        """What `--from` names: an earlier stage, an image; without a name, the context. Raises BuildError."""
+        if not name:
+            if self.given is None:
+                dockerfile.refuse(self.source, statement, "there is no context: give a directory in place of -")
+            yield self.given.tree
+            return
+        on = check.stage_named(self.script._replace(stages=self.script.stages[: stage.index]), name)
+        snapshot = self.built[on].snapshot if on is not None else self.other(statement, name)
+        with self.workshop.seen(snapshot) as root:
+            yield context.Tree(root, keep=True)
+
+    def other(self, statement: dockerfile.Statement, name: str) -> making.Snapshot:
+        """The layers of an image that is copied from."""
+        if name not in self.others:
+            base = instructions.From(statement, name, "", "")
+            self.others[name] = making.snapshot_of(self.fetched(base))
+        return self.others[name]
 
     # Variables
 
@@ -247,7 +315,11 @@ class Builder:
 
     def text(self, stage: Stage, one: instructions.Instruction, text: str) -> str:
         """A text of an instruction with its variables put in."""
-        return expanded(self.source, one.statement, text, stage.variables)
+        return self.text_of(stage, one.statement, text)
+
+    def text_of(self, stage: Stage, statement: dockerfile.Statement, text: str) -> str:
+        """The same, where the instruction is known by its statement."""
+        return expanded(self.source, statement, text, stage.variables)
 
     def words(self, stage: Stage, one: instructions.Instruction, texts: tuple[str, ...]) -> list[str]:
         """Words, of which one with variables may become several, or none."""
@@ -268,7 +340,7 @@ class Builder:
             case instructions.Run():
                 yield from self.cached(stage, running.Step(self, stage, one))
             case instructions.Copy() | instructions.Add():
-                raise errors.Unsupported(f"build: {one.statement.keyword} is not there yet")
+                yield from self.cached(stage, copies.Step(self, stage, one))
             case instructions.Workdir():
                 path = self.text(stage, one, one.path)
                 stage.image = config.workdir(image, path, created)
@@ -315,18 +387,20 @@ class Builder:
             inputs = work.inputs()
             key = cache.key_of(inputs)
             place = f"{self.source.file} {stage.name} {stage.number}"
-            found = self.cache.find(key, stage.snapshot) if self.settings.use_cache else None
+            found = self.cache.find(self.workshop.job, key, stage.snapshot) if self.settings.use_cache else None
             if found is None:
                 self.tell("why", step, self.reasons(place, inputs))
                 snapshot = yield from work.perform(step)
                 found = cache.Found(snapshot, config.created(self.settings.epoch))
-                self.cache.keep(key, inputs, *found)
+                self.left |= self.cache.keep(key, inputs, *found)
                 self.tell("done", step, time.monotonic() - began)
             else:
                 self.tell("cached", step, None)
         except BaseException:
             self.tell("failed", step, time.monotonic() - began)
             raise
+        finally:
+            work.close()
         self.cache.note(place, key, inputs)
         stage.snapshot = found.snapshot
         stage.created = found.created if self.settings.epoch is None else config.created(self.settings.epoch)

@@ -12,6 +12,7 @@ a step was not cached is to ask in what two dictionaries differ.
                                             and by `builder du` and `prune` (engine/buildcache.py)
     <store>/build/cache/<key>.inputs.json   what went in
     <store>/build/last/<place>              the key of the step that this place of this Dockerfile had last, for `why`
+    <store>/build/hashes/<context>          what its files contained, by device, inode, size and times
     <store>/build/mounts/<name>/data        what `RUN --mount=type=cache` keeps; mount.json beside it says whose it is
 """
 
@@ -27,6 +28,7 @@ from ..image import blobs, making, store
 
 VERSION = "1"  # of what the inputs mean
 Inputs = dict[str, str]
+Stamp = tuple[int, int, int, int, int]  # device, inode, size, mtime and ctime in nanoseconds: context.Key
 
 
 class Found(NamedTuple):
@@ -45,29 +47,37 @@ class Cache:
 
     def open(self) -> None:
         """Make its directories."""
-        for name in ("cache", "last", "mounts"):
+        for name in ("cache", "hashes", "last", "mounts"):
             files.make_directory(f"{self.directory}/{name}", 0o700)
 
     def path(self, key: str) -> str:
         """Where a record lies, without its ending."""
         return f"{self.directory}/cache/{key}"
 
-    def find(self, key: str, below: making.Snapshot) -> Found | None:
-        """What this step makes on `below`, if its layer is still there, whole."""
+    def find(self, job: store.Job, key: str, below: making.Snapshot) -> Found | None:
+        """What this step makes on `below`, if its layer is still there, whole. One that was made on other layers, by
+        COPY --link, is unpacked here, too, in the job."""
         try:
             record = json.loads(files.read(f"{self.path(key)}.json"))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # a power cut may have left half of it
             return None
         descriptor = record["descriptor"]
         snapshot = making.Snapshot((*below.descriptors, descriptor), (*below.diff_ids, record["diff_id"]))
-        there = blobs.exists(self.here.root, descriptor["digest"], descriptor["size"])
-        if not there or self.here.link_of(snapshot.chain_ids[-1]) is None:
+        if not blobs.exists(self.here.root, descriptor["digest"], descriptor["size"]):
             return None
+        if self.here.link_of(snapshot.chain_ids[-1]) is None:
+            if snapshot.chain_ids[-1] == record["chain_id"]:  # it was here, and is not any more
+                return None
+            making.stack(job, below, descriptor)
+            job.commit(more=True)
         os.utime(f"{self.path(key)}.json")  # it was of use: what is pruned by age counts from now
         return Found(snapshot, record["created"])
 
-    def keep(self, key: str, inputs: Inputs, snapshot: making.Snapshot, created: str) -> None:
-        """Remember the topmost layer of a snapshot as what these inputs lead to. The layer is durable already."""
+    def keep(self, key: str, inputs: Inputs, snapshot: making.Snapshot, created: str) -> bool:
+        """Remember the topmost layer of a snapshot as what these inputs lead to. Whether another one was that before.
+
+        The layer's content is durable already. A record that a power cut takes away is only one step to be done again.
+        """
         chain = snapshot.chain_ids[-1]
         record = {
             "chain_id": chain,
@@ -78,8 +88,30 @@ class Cache:
             "created": created,
             "instruction": inputs.get("instruction", ""),
         }
+        before = os.path.exists(f"{self.path(key)}.json")
         files.write(f"{self.path(key)}.inputs.json", json.dumps(inputs).encode())
-        files.write(f"{self.path(key)}.json", json.dumps(record).encode(), sync=True)
+        files.write(f"{self.path(key)}.json", json.dumps(record).encode())
+        return before
+
+    def hashes(self, context: str) -> dict[Stamp, str]:
+        """What the files of a context were found to contain at the last build; of no use where they have changed."""
+        try:
+            rows = json.loads(files.read(self.hashes_path(context)))
+            return {(row[0], row[1], row[2], row[3], row[4]): row[5] for row in rows}
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def keep_hashes(self, context: str, hashes: dict[Stamp, str]) -> None:
+        """Remember them: of each file, what it was last."""
+        newest = {stamp[:2]: stamp for stamp in hashes}  # the later ones win
+        hashes = {stamp: digest for stamp, digest in hashes.items() if newest[stamp[:2]] == stamp}
+        files.write(
+            self.hashes_path(context), json.dumps([[*stamp, digest] for stamp, digest in hashes.items()]).encode()
+        )
+
+    def hashes_path(self, context: str) -> str:
+        """Where those of a context lie."""
+        return f"{self.directory}/hashes/{hashlib.sha256(os.fsencode(context)).hexdigest()}"
 
     def note(self, place: str, key: str, inputs: Inputs) -> None:
         """This place of a Dockerfile has this step now."""

@@ -6,14 +6,15 @@ and `Step`, which is RUN's.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .. import errors, files
-from ..engine import building, containers
+from .. import errors
+from ..engine import containers
 from ..image import making
 from ..runtime import session
-from . import cache, config, dockerfile, instructions
+from . import cache, config, dockerfile, instructions, mounts
 
 if TYPE_CHECKING:
     from .builder import Builder, Stage
@@ -41,25 +42,8 @@ class Work:
         """The image's config and history after it."""
         raise NotImplementedError
 
-
-class Mounts:
-    """What RUNs' mounts are made of, as long as a build lasts."""
-
-    def __init__(self, builder: Builder) -> None:
-        self.builder = builder
-        self.memory = ""
-
-    def __enter__(self) -> Mounts:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.memory:
-            files.remove_tree(self.memory)
-
-    def in_memory(self) -> str:
-        """A directory that is on no disk."""
-        self.memory = self.memory or building.in_memory()
-        return self.memory
+    def close(self) -> None:
+        """It is over, whether it was done or not."""
 
 
 class Step(Work):
@@ -69,6 +53,7 @@ class Step(Work):
         super().__init__(builder, stage, one.statement)
         self.one = one
         self.words = command(stage.image, one)
+        self.mounts = mounts.Mounts(builder, stage, one)
 
     @property
     def arguments(self) -> dict[str, str]:
@@ -81,13 +66,14 @@ class Step(Work):
         return {
             "base": self.stage.base,
             "instruction": " ".join(self.builder.source_text(self.statement)),
-            "command": "\0".join(self.words),
+            "command": json.dumps(self.words),
             "network": self.network,
             "user": str(image.config.get("User") or ""),
             "directory": image.directory,
             **{f"argument {name}": value for name, value in self.arguments.items()},
             **{f"environment {name}": value for name, value in image.environment.items()},
             **{f"document {one.name}": one.content for one in self.one.command.heredocs},
+            **self.mounts.inputs(),
         }
 
     @property
@@ -96,18 +82,17 @@ class Step(Work):
         return self.builder.settings.network if self.one.network in ("", "default") else self.one.network
 
     def perform(self, step: Told) -> Doing:
+        try:
+            for _ in self.mounts.prepare():
+                yield None
+            return (yield from self.run(step))
+        finally:
+            self.mounts.close()
+
+    def run(self, step: Told) -> Doing:
+        """The container, from its start to the layer that is made of it."""
         workshop, stage = self.builder.workshop, self.stage
-        described = {key: stage.image.config.get(key) for key in ("Env", "User", "WorkingDir")}
-        document = {**stage.image.platform, "config": described}
-        ground = containers.Ground(stage.ground, "<build>", document, stage.snapshot.chain_ids)
-        proxies = {name: value for name, value in self.builder.settings.build_args.items() if name in self.proxies()}
-        options = {
-            **self.builder.settings.options,
-            "command": self.words,
-            "entrypoint": [],
-            "network_mode": self.network,
-            "environment": {**proxies, **self.arguments},
-        }
+        ground, options = self.ground(stage.snapshot), self.options()
         running, record = workshop.start(ground, options)
         self.builder.running[stage.index] = record
         try:
@@ -118,21 +103,39 @@ class Step(Work):
                 if told is None:
                     break
                 self.builder.tell("output", step, told)
-        except (errors.CommandNotFound, errors.CommandNotExecutable) as error:
+        except errors.MiniContainerError as error:
             self.fail(str(error))
         finally:
             running.close()
+        if running.code and self.builder.settings.debug:
+            changed = workshop.layer_of(stage.snapshot, record)
+            self.builder.left = True
+            self.builder.settings.debug(self.ground(changed), options)
         if running.code:
             self.fail(f"exit code: {running.code}")
         made = workshop.layer_of(stage.snapshot, record)
         del self.builder.running[stage.index]
         return made
 
-    def proxies(self) -> set[str]:
-        """The arguments that need no ARG."""
-        from . import builder
+    def ground(self, snapshot: making.Snapshot) -> containers.Ground:
+        """What its container stands on."""
+        image = self.stage.image
+        described = {key: image.config.get(key) for key in ("Env", "User", "WorkingDir")}
+        document = {**image.platform, "config": described}
+        return containers.Ground(self.stage.ground, "<build>", document, snapshot.chain_ids)
 
-        return builder.PREDEFINED
+    def options(self) -> dict[str, Any]:
+        """How its container is to run, as Containers.plan takes it."""
+        settings, prepared = self.builder.settings, self.mounts.prepared
+        proxies = {name: value for name, value in settings.build_args.items() if name in self.builder.predefined}
+        return {
+            **settings.options,
+            "command": self.words,
+            "entrypoint": [],
+            "network_mode": self.network,
+            "environment": {**proxies, **self.arguments, **prepared.environment},
+            "mounts": prepared.mounts,
+        }
 
     def fail(self, reason: str) -> None:
         """Raise BuildError for this step."""

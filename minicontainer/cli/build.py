@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 from .. import errors, files
-from ..build import builder, check, dockerfile, instructions
+from ..build import builder, check, context, dockerfile, ignore, instructions
 from ..engine import client, committing
-from . import UsageError, building
-from .flags import Flag, parse
+from ..image import tar
+from . import UsageError, building, run
+from .flags import Flag, parse, size
+
+# What holds for each RUN, as it would for `run`.
+LIMITS = {
+    "extra_hosts", "cpu_shares", "cpu_quota", "cpu_period", "cpuset_cpus", "cpuset_mems", "mem_limit", "memswap_limit",
+    "ulimits", "shm_size", "security_opt",
+}  # fmt: skip
 
 FLAGS = [
     Flag("-t --tag", "tags", "list", "REPOSITORY[:TAG]: what the image is to be called"),
@@ -21,10 +33,14 @@ FLAGS = [
     Flag("--pull", "pull", "bool", "ask the registry for a newer base image"),
     Flag("--platform", "platform", "text", "linux/arm64: whose image to make"),
     Flag("--network", "network", "text", "of its RUNs: bridge (default), none, host"),
+    Flag("--secret", "secrets", "list", "id=NAME,src=FILE or id=NAME,env=VARIABLE: for RUN --mount=type=secret"),
+    Flag("--ssh", "agents", "list", "default or NAME[=SOCKET]: the agent for RUN --mount=type=ssh"),
+    *(flag for flag in run.FLAGS if flag.name in LIMITS),
     Flag("--progress", "progress", "text", "auto, plain, json"),
     Flag("--iidfile", "iidfile", "text", "write the image's id to this file"),
     Flag("-q --quiet", "quiet", "bool", "print the image's id alone"),
     Flag("--why", "why", "bool", "say of each step that is done what has changed since the last time"),
+    Flag("--debug-shell", "debug_shell", "bool", "if a RUN fails, a shell where it failed"),
     Flag("--check", "check", "bool", "read the Dockerfile, say what is wrong or doubtful, and build nothing"),
 ]
 
@@ -38,31 +54,96 @@ def main(arguments: list[str]) -> int:
         )
     for name in values["tags"]:
         committing.check_name(name)
-    file, content = read(rest[0], values.get("file"))
     build_args = pairs(values["build_args"])
     try:
-        script = instructions.read(dockerfile.parse(content, file))
-        if values["check"]:
-            return checked(check.check(script, values.get("target", ""), build_args))
-        settings = builder.Settings(
-            target=values.get("target", ""),
-            build_args=build_args,
-            labels=pairs(values["labels"]),
-            use_cache=not values["no_cache"],
-            pull=values["pull"],
-            platform=values.get("platform", ""),
-            network=values.get("network", "bridge"),
-            epoch=committing.source_date_epoch(),
-        )
-        teller = building.teller(values.get("progress", "auto"), values["quiet"], values["why"])
-        image = builder.Builder(client.Client().containers, script, settings, teller.tell).build(*values["tags"])
+        with opened(rest[0], values.get("file")) as (file, content, found):
+            return built(values, build_args, file, content, found)
     except errors.BuildError as error:
         print(f"minicontainer: {shown(error)}", file=sys.stderr)
         return 1
+
+
+def built(
+    values: dict[str, Any], build_args: dict[str, str], file: str, content: bytes, found: builder.Given | None
+) -> int:
+    """Build it, or check it."""
+    script = instructions.read(dockerfile.parse(content, file))
+    if values["check"]:
+        return checked(check.check(script, values.get("target", ""), build_args))
+    settings = builder.Settings(
+        target=values.get("target", ""),
+        build_args=build_args,
+        labels=pairs(values["labels"]),
+        use_cache=not values["no_cache"],
+        pull=values["pull"],
+        platform=values.get("platform", ""),
+        network=values.get("network", "bridge"),
+        secrets=secrets(values["secrets"]),
+        sockets=dict(map(agent, values["agents"])),
+        options=options(values),
+        debug=building.shell if values["debug_shell"] else None,
+        epoch=committing.source_date_epoch(),
+    )
+    teller = building.teller(values.get("progress", "auto"), values["quiet"], values["why"])
+    made = builder.Builder(client.Client().containers, script, settings, teller.tell, found)
+    image = made.build(*values["tags"])
     teller.end(image, values["tags"])
     if "iidfile" in values:
         files.write(values["iidfile"], image.id.encode())
     return 0
+
+
+def options(values: dict[str, Any]) -> dict[str, Any]:
+    """The limits of each RUN, as containers.plan takes them."""
+    given = run.limits({name: value for name, value in values.items() if name in LIMITS})
+    given["ulimits"] = dict(map(run.ulimit, given["ulimits"]))
+    if "shm_size" in given:
+        given["shm_size"] = size("--shm-size", given["shm_size"])
+    return given
+
+
+def secrets(texts: list[str]) -> dict[str, bytes]:
+    """--secret's values by id. Raises UsageError, and InvalidArgument for a file that cannot be read."""
+    found = {}
+    for text in texts:
+        fields = dict(part.partition("=")[::2] for part in text.split(","))
+        name, path = fields.get("id", ""), fields.get("src") or fields.get("source")
+        if not name or set(fields) - {"id", "src", "source", "env", "type"}:
+            raise UsageError(f"--secret {text}: write id=NAME,src=FILE or id=NAME,env=VARIABLE")
+        variable = fields.get("env") or ("" if path else name)
+        if variable and variable in os.environ:
+            found[name] = os.environb[os.fsencode(variable)]
+        elif variable and "env" in fields:
+            raise errors.InvalidArgument(f"--secret {text}: there is no variable {variable} here")
+        else:
+            found[name] = read_secret(path or name)
+    return found
+
+
+def read_secret(path: str) -> bytes:
+    """A secret's file, half a megabyte at most (docker's bound)."""
+    try:
+        content = files.read(path)
+    except OSError as error:
+        raise errors.InvalidArgument(f"--secret: cannot read {path}: {error.strerror}") from None
+    if len(content) > MOST_SECRET:
+        raise errors.InvalidArgument(f"--secret: {path} has {len(content)} bytes; a secret has {MOST_SECRET} at most")
+    return content
+
+
+MOST_SECRET = 500 * 1024
+
+
+def agent(text: str) -> tuple[str, str]:
+    """--ssh: an id and the socket of the agent. Raises InvalidArgument."""
+    name, _, path = text.partition("=")
+    path = path or os.environ.get("SSH_AUTH_SOCK", "")
+    try:
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            return name, os.path.abspath(path)
+    except OSError:
+        pass
+    raise errors.InvalidArgument(f"--ssh {text}: {path or '$SSH_AUTH_SOCK'} is no socket of an ssh agent")
 
 
 def pairs(texts: list[str]) -> dict[str, str]:
@@ -92,11 +173,47 @@ def shown(what: object) -> str:
     return "".join(sign if sign in "\n\t" or sign.isprintable() else "?" for sign in text)
 
 
-def read(path: str, file: str | None) -> tuple[str, bytes]:
-    """The Dockerfile's name, and its bytes."""
-    if "-" in (path, file):
-        return "Dockerfile", sys.stdin.buffer.read()
-    name = file or os.path.join(path, "Dockerfile")
+@contextlib.contextmanager
+def opened(path: str, file: str | None) -> Iterator[tuple[str, bytes, builder.Given | None]]:
+    """The Dockerfile's name and bytes, and the context, if there is one: a directory, or a tar from standard input."""
+    if path.startswith(("http://", "https://", "git://", "git@", "github.com/")):
+        raise errors.InvalidArgument(f"{path}: clone or fetch it first, and name the directory")
+    if path == "-":
+        if file == "-":
+            raise UsageError("standard input cannot be both the context and the Dockerfile")
+        first = sys.stdin.buffer.peek(tar.BLOCK) if hasattr(sys.stdin.buffer, "peek") else b""
+        if not context.is_tar(first):
+            yield "Dockerfile", sys.stdin.buffer.read(), None
+            return
+        with tempfile.TemporaryDirectory(prefix="minicontainer-context-") as folder:
+            context.from_tar(sys.stdin.buffer.read, folder)
+            with given(folder, os.path.join(folder, file or "Dockerfile"), file or "Dockerfile") as found:
+                yield found
+        return
     if not os.path.isdir(path):
         raise errors.InvalidArgument(f"{path}: no such directory to build from")
-    return name, files.read(name)
+    if file == "-":
+        with context.Tree(path, ignored(path, "")) as tree:
+            yield "Dockerfile", sys.stdin.buffer.read(), builder.Given(tree, os.path.realpath(path))
+        return
+    name = file or os.path.join(path, "Dockerfile")
+    if file and not os.path.exists(file) and os.path.exists(os.path.join(path, file)):
+        name = os.path.join(path, file)
+    with given(path, name, name) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def given(path: str, name: str, called: str) -> Iterator[tuple[str, bytes, builder.Given]]:
+    """A Dockerfile and the directory that it is built with."""
+    with context.Tree(path, ignored(path, name)) as tree:
+        yield called, files.read(name), builder.Given(tree, os.path.realpath(path))
+
+
+def ignored(path: str, name: str) -> ignore.Ignore:
+    """The rules of the .dockerignore that belongs to the Dockerfile `name` alone, or else of the context's."""
+    own, common = ignore.names(name)
+    for place in (own, os.path.join(path, common)):
+        if os.path.exists(place):
+            return ignore.parse(files.read(place), place)
+    return ignore.Ignore(())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import Any
 
 from ..build import builder
+from ..engine import client, containers
 from ..image import store
-from . import UsageError
+from . import UsageError, attached
 
 
 class Plain:
@@ -89,3 +91,18 @@ def teller(progress: str, quiet: bool, why: bool) -> Plain:
     if quiet:
         return Quiet(why)
     return Json(why) if progress == "json" else Plain(why)
+
+
+def shell(ground: containers.Ground, options: dict[str, Any]) -> None:
+    """A shell where a RUN has failed: on what it has left, with its mounts. The build goes on failing when it ends."""
+    print("The step has failed; this is a shell on what it left. `exit` ends the build.", file=sys.stderr, flush=True)
+    terminal = os.isatty(0)
+    size = os.get_terminal_size(0)[::-1] if terminal else (0, 0)
+    engine = client.Client().containers
+    planned = engine.plan(
+        ground, **{**options, "command": ["/bin/sh"]}, stdin_open=True, tty=terminal, console_size=size, remove=True
+    )
+    with attached.Signals() as signals:
+        session = engine.perform(planned)
+        session.wait_started()
+        attached.stay(session, True, signals, b"", None)

@@ -16,6 +16,7 @@ no time in it is later.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -55,7 +56,7 @@ class Workshop:
 
     def folder(self, kind: str) -> str:
         """A new directory of ours, which goes at the end."""
-        path = self.job.path(kind)
+        path = f"{self.job.path(kind)}-{os.urandom(4).hex()}"  # ext4 spreads by a hash of the name
         os.mkdir(path, 0o700)
         return path
 
@@ -78,14 +79,27 @@ class Workshop:
         with trees.Mounted(make) as root:
             yield Bench(root, f"{place}/upper")
 
-    def layer(self, snapshot: making.Snapshot, upper: str, ours: frozenset[bytes] = frozenset()) -> making.Snapshot:
-        """What has changed in the directory `upper`, as one layer more; `ours` as changes.walk has it."""
+    def layer(
+        self, snapshot: making.Snapshot, upper: str, ours: frozenset[bytes] = frozenset(),
+        below: making.Snapshot | None = None,
+    ) -> making.Snapshot:  # fmt: skip
+        """What has changed in the directory `upper`, as one layer more; `ours` as changes.walk has it.
+
+        `below`: what it was changed over, where that is not the snapshot that the layer is to lie on.
+        """
         path = self.job.path("layer")
-        with self.seen(snapshot) as lower, trees.opened(upper) as above, open(path, "xb") as file:
-            for chunk in changes.pack(above, changes.walk(above, lower, ours), self.epoch):
-                file.write(chunk)
-        made = making.add(self.job, snapshot, path)
-        self.job.commit()
+        digest = hashlib.sha256()
+        with self.seen(snapshot if below is None else below) as lower, trees.opened(upper) as above:
+            with open(path, "xb") as file:
+                for chunk in changes.pack(above, changes.walk(above, lower, ours), self.epoch):
+                    digest.update(chunk)
+                    file.write(chunk)
+            changes.clear(above, lower, ours)
+        if self.epoch is None:
+            made = making.adopt(self.job, snapshot, upper, path, f"sha256:{digest.hexdigest()}")
+        else:  # the times in the tar are others
+            made = making.add(self.job, snapshot, path, sync=False)
+        self.job.commit(more=True)
         return made
 
     def start(self, ground: containers.Ground, options: dict[str, Any]) -> tuple[session.Session, containers.Record]:
@@ -125,20 +139,33 @@ class Workshop:
                 continue  # it has just ended
             if not state.alive(*owner):
                 self.discard(identifier)
-        for name in store.names(host.run_root()):
-            if name.startswith(MEMORY) and not state.alive(*map(int, name.split("-")[1:])):
-                files.remove_tree(f"{host.run_root()}/{name}")
+        for place in map(memory_of, PLACES):
+            for name in store.names(os.path.dirname(place)):
+                owner = name.removeprefix(os.path.basename(place))
+                if owner != name and not state.alive(*map(int, owner.split("-"))):
+                    files.remove_tree(f"{os.path.dirname(place)}/{name}")
 
     def image(self, snapshot: making.Snapshot, config: dict[str, Any], *names: str) -> store.Image:
         """The image of these layers, under these names, or none."""
         return making.enter(self.job, snapshot, config, *names)
 
 
-MEMORY = "build-"  # what the directories of `in_memory` begin with; pid and start time of the build follow
+PLACES = ("/run", "/dev/shm")  # noqa: S108 - where there is memory that looks like files; a directory of ours is made
+
+
+def memory_of(place: str) -> str:
+    """What our directories there are called; pid and start time of the build follow."""
+    return f"{place}/minicontainer{host.suffix()}-build-"
 
 
 def in_memory() -> str:
-    """A directory for what this build's containers alone may see: what is secret never gets to a disk."""
-    place = f"{host.run_root()}/{MEMORY}{os.getpid()}-{state.start_time(os.getpid())}"
-    files.make_directory(place, 0o700)
-    return place
+    """A directory for what this build's containers alone may see: what is secret never gets to a disk.
+
+    Raises Unsupported where the machine has no such place.
+    """
+    for place in PLACES:
+        if os.path.isdir(place) and host.mount_of(place)[1] in ("tmpfs", "ramfs"):
+            directory = f"{memory_of(place)}{os.getpid()}-{state.start_time(os.getpid())}"
+            files.make_directory(directory, 0o700)
+            return directory
+    raise errors.Unsupported(f"a secret needs a place in memory, and {' and '.join(PLACES)} are none: mount a tmpfs")

@@ -7,6 +7,7 @@ told laid over it. With SOURCE_DATE_EPOCH in the environment the same container 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from .. import errors, files
@@ -27,7 +28,13 @@ def mount_points(engine: containers.Containers, record: containers.Record) -> fr
     config = json.loads(files.read(f"{engine.path(record['id'])}/config.json"))
     theirs = {os.path.normpath(mount["target"]) for mount in record["mounts"]}
     places = {os.path.normpath(mount["destination"]) for mount in config["mounts"]} - theirs
-    return frozenset(os.fsencode(path) for place in places for path in (place, os.path.dirname(place)))
+    return frozenset(os.fsencode(path) for place in places for path in (place, *parents(place)))
+
+
+def parents(path: str) -> Iterator[str]:
+    """The directories above, but for the root."""
+    while (path := os.path.dirname(path)) not in ("/", ""):
+        yield path
 
 
 def commit(

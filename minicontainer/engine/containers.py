@@ -129,6 +129,7 @@ class Containers:
             "config": described,
             "labels": described["Labels"],
             "remove": options["remove"],
+            "volatile": options["remove"] or isinstance(found, Ground),  # a power cut may take what it writes
             "hostname": options["hostname"],
             "stdin": options["stdin_open"],
             "tty": options["tty"],
@@ -334,7 +335,7 @@ class Containers:
                 yield from steps.about("nat", foreign.admit(plug.network.device, foreign.families(plug.network)))
             yield from steps.about("bridge", networks.leases(plug, record["id"]))
         yield from steps.about("engine", self.etc_files(directory, record, plugs))
-        yield from steps.about("overlay", overlay.mount(self.root, layers, directory, record["remove"]))
+        yield from steps.about("overlay", overlay.mount(self.root, layers, directory, record["volatile"]))
         mounts = [volumes.Mount(**mount) for mount in record["mounts"]]
         yield from steps.about("mounts", volumes.prepare(self.volumes, mounts, rootfs))
         attach: list[steps.Step] = []
@@ -443,7 +444,7 @@ class Containers:
             anonymous = record["anonymous"] if volumes_too else []
             yield from steps.about("engine", self.forget(record, anonymous))
         else:  # how it ended is known before nobody can be asked any more
-            yield from steps.about("engine", self.remember(directory, ended or {}))
+            yield from steps.about("engine", self.remember(directory, ended or {}, not record["volatile"]))
             yield gone._replace(concept="engine")
 
     def forget(self, record: Record, anonymous: Names) -> Iterator[steps.Step]:
@@ -458,10 +459,10 @@ class Containers:
             yield steps.call(events.write, self.root, "destroy", record, why="for who follows `events`")
         yield steps.remove_tree(self.path(record["id"]), why="the journal goes last")
 
-    def remember(self, directory: str, ended: Record) -> Iterator[steps.Step]:
+    def remember(self, directory: str, ended: Record, sync: bool) -> Iterator[steps.Step]:
         """Note how a container ended that is to be kept."""
         if ended:
-            yield steps.call(change, directory, ended, True, why="how it ended, for `ps -a`")
+            yield steps.call(change, directory, ended, sync, why="how it ended, for `ps -a`")
 
     # What its monitor asks for (keeper.py)
 
@@ -486,7 +487,7 @@ class Containers:
         files.make_directory(place, 0o700)
         files.write(f"{place}/state.json", json.dumps(running).encode())
         if not record["remove"]:
-            change(self.path(record["id"]), {"status": "running", "started": now}, True)
+            change(self.path(record["id"]), {"status": "running", "started": now}, not record["volatile"])
         events.write(self.root, "start", record)
         return place
 
@@ -835,7 +836,7 @@ LOG = {"driver": "json-file", "max_size": 10 * 10**6, "max_file": 3}
 
 # What holds of a container whose record has no such field: it was made when containers had no monitor, log or restart.
 EARLIER: Record = {
-    "monitor": (0, 0), "config": configure.PLAIN, "hostname": "", "stdin": False, "tty": False,
+    "volatile": False, "monitor": (0, 0), "config": configure.PLAIN, "hostname": "", "stdin": False, "tty": False,
     "modes": dict.fromkeys(SHARED, ""), "dns": {name: [] for name in DNS}, "log": {**LOG, "driver": "none"},
     "restart": {"name": "no", "maximum": 0}, "restart_count": 0, "stop_signal": 15,
     "stop_timeout": None, "publish_all": None, "firewall": "",

@@ -10,6 +10,7 @@ Changed is what differs as docker compares it (moby pkg/archive, changes_linux.g
 size and time. A directory counts if it differs, or if something below it has changed: copying it up is no change.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -96,6 +97,41 @@ def _directory(
         os.close(inside)
         if beneath >= 0:
             os.close(beneath)
+
+
+def clear(upper: int, lower: int, ours: frozenset[bytes]) -> None:
+    """Take away what `walk` does not count: the empty files and directories that were made for mounts."""
+    for path in sorted(ours, reverse=True):
+        *parents, name = path[1:].split(b"/")
+        above, below = os.dup(upper), os.dup(lower)
+        try:
+            for parent in parents:
+                above, below = enter(above, parent), enter(below, parent)
+            if above >= 0 and (below < 0 or look(below, os.fsdecode(name)) is None):
+                status = look(above, os.fsdecode(name))
+                if status and stat.S_ISDIR(status.st_mode):
+                    with contextlib.suppress(OSError):  # something is in it: that was not us
+                        os.rmdir(name, dir_fd=above)
+                elif status and stat.S_ISREG(status.st_mode) and not status.st_size:
+                    os.unlink(name, dir_fd=above)
+        finally:
+            for descriptor in (above, below):
+                if descriptor >= 0:
+                    os.close(descriptor)
+
+
+def enter(directory: int, name: bytes) -> int:
+    """The directory of that name in place of the one it is in, which is closed; -1 where there is none."""
+    if directory < 0:
+        return -1
+    try:
+        return os.open(name, packing.ENTER, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return -1
+        raise
+    finally:
+        os.close(directory)
 
 
 def look(directory: int, name: str) -> os.stat_result | None:

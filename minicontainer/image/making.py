@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from .. import oci
 from .. import quickjson as json
-from . import layers, store
+from . import blobs, layers, store
 
 
 class Snapshot(NamedTuple):
@@ -41,19 +41,53 @@ def snapshot_of(image: store.Image) -> Snapshot:
     return Snapshot(tuple(descriptors), tuple(image.config["rootfs"]["diff_ids"]))
 
 
-def add(job: store.Job, below_it: Snapshot, tar: str) -> Snapshot:
+def add(job: store.Job, below_it: Snapshot, tar: str, sync: bool = True) -> Snapshot:
     """One layer more: the tar file in the job's folder, which becomes its blob. `job.commit` makes it lasting.
 
-    Raises InvalidImage where the file is no layer.
+    Without `sync`, the blob is left to that commit's syncfs(2). Raises InvalidImage where the file is no layer.
     """
     directory = job.new_layer()
     with open(tar, "rb", buffering=0) as file:
         unpacked = layers.unpack(file.read, directory, lower=below(job, [*below_it.chain_ids, ""]))
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
     job.keep_blob(tar, unpacked.digest)
     diff_ids = (*below_it.diff_ids, unpacked.diff_id)
     record = keep(job, directory, oci.chain_ids(list(diff_ids))[-1], unpacked)
     return Snapshot((*below_it.descriptors, descriptor(record)), diff_ids)
+
+
+def adopt(job: store.Job, below_it: Snapshot, upper: str, tar: str, digest: str) -> Snapshot:
+    """One layer more: an overlay's upper directory, which becomes the unpacked layer as it is, and a tar file that says
+    the same, `digest` its SHA-256. Both are the job's from now on; its commit makes them durable.
+    """
+    known = layers.Unpacked()
+    known.digest = known.diff_id = digest
+    known.blob_size = known.tar_size = os.stat(tar).st_size
+    for _, _, files, descriptor_ in os.fwalk(upper, follow_symlinks=False):
+        known.count += len(files) + 1
+        known.file_bytes += sum(os.stat(name, dir_fd=descriptor_, follow_symlinks=False).st_size for name in files)
+    directory = job.new_layer()
+    os.rename(upper, directory)
+    job.keep_blob(tar, digest)
+    diff_ids = (*below_it.diff_ids, digest)
+    record = keep(job, directory, oci.chain_ids(list(diff_ids))[-1], known)
+    return Snapshot((*below_it.descriptors, descriptor(record)), diff_ids)
+
+
+def stack(job: store.Job, below_it: Snapshot, descriptor_: dict[str, Any]) -> Snapshot:
+    """One layer more, of a blob that the store has: unpacked on top of these, where it may never have been.
+
+    Raises InvalidImage where the blob is damaged.
+    """
+    directory = job.new_layer()
+    with open(blobs.path(job.store.root, descriptor_["digest"]), "rb", buffering=0) as file:
+        unpacked = layers.unpack(file.read, directory, lower=below(job, [*below_it.chain_ids, ""]))
+    if unpacked.digest != descriptor_["digest"]:
+        raise blobs.damage(descriptor_["digest"])
+    diff_ids = (*below_it.diff_ids, unpacked.diff_id)
+    keep(job, directory, oci.chain_ids(list(diff_ids))[-1], unpacked)
+    return Snapshot((*below_it.descriptors, descriptor_), diff_ids)
 
 
 def enter(job: store.Job, snapshot: Snapshot, config: dict[str, Any], *names: str) -> store.Image:

@@ -417,6 +417,7 @@ class Job(Folder):
         self.counter = 0
         self.blobs: dict[str, str] = {}  # digest → file that waits
         self.layers: dict[str, str] = {}  # chainID → directory that waits
+        self.unsaved = False  # whether names were given that need not last yet
 
     def __enter__(self) -> "Job":
         super().__enter__()
@@ -455,14 +456,15 @@ class Job(Folder):
         files.write(f"{os.path.dirname(directory)}/layer.json", json.dumps(record).encode())
         self.layers[chain] = os.path.dirname(directory)
 
-    def commit(self) -> None:
+    def commit(self, more: bool = False) -> None:
         """Make everything kept durable (one syncfs(2) for all the layers), then give it its names.
 
+        With `more`, there will be another commit before the image is entered: until then, the names need not last.
         Killed before, nothing was stored; killed between, complete blobs and layers lie there that `repair` collects
         and the next load of the image uses.
         """
         root = self.store.root
-        if self.layers:
+        if self.layers or (self.unsaved and not more):
             from .. import syscalls  # costs ctypes, which reading the store never needs
 
             syscalls.syncfs(self.descriptor)
@@ -483,11 +485,12 @@ class Job(Folder):
                     if not blobs.exists(root, digest):
                         raise
                     # Two pulls shared a download; the other one has named it.
-            if self.layers:
+            if self.layers and not more:
                 files.sync_directory(f"{root}/layers")
                 files.sync_directory(f"{root}/layers/l")
-            if self.blobs:
+            if self.blobs and not more:
                 files.sync_directory(f"{root}/blobs/sha256")
+        self.unsaved = more
         self.layers = {}
         self.blobs = {}
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import marshal
 import os
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -67,8 +68,17 @@ def spawn(module: str, *arguments: str) -> session.Session:
 
 
 def threaded() -> bool:
-    """Whether this process has several threads."""
-    return len(os.listdir("/proc/self/task")) > 1
+    """Whether this process has several threads. One that was joined may need a moment until the kernel forgets it."""
+    for _ in range(MOMENTS):
+        if len(os.listdir("/proc/self/task")) == 1:
+            return False
+        if "threading" in sys.modules and sys.modules["threading"].active_count() > 1:
+            break
+        time.sleep(0.001)
+    return True
+
+
+MOMENTS = 50
 
 
 def perform(work: Callable[[socket.socket], None], end: int) -> None:

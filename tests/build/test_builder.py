@@ -1,75 +1,20 @@
 """`build`: what its steps make, what its cache spares, and what is left of a build that failed."""
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from minicontainer.image import blobs, store
-from tests import engine_fixtures
 from tests.conftest import minicontainer
-from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
+from tests.yard import Yard, fresh_yard  # noqa: F401
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("overlay", "libseccomp")]
-
-
-class Yard:
-    """A place to build in: a store of its own, with the images of engine_fixtures, and an empty context."""
-
-    def __init__(self, place: Path) -> None:
-        self.root, self.context = place / "store", place / "context"
-        self.context.mkdir()
-        archive = place / "images.tar"
-        archive.write_bytes(engine_fixtures.archive(engine_fixtures.images()))
-        minicontainer("load", "-i", str(archive))
-
-    def build(self, text: str, *flags: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """`build -t app --network none …` of this Dockerfile, which must exit so."""
-        (self.context / "Dockerfile").write_text(text)
-        done = minicontainer(
-            "build", "-t", "app", "--network", "none", "--progress", "json", *flags, str(self.context), check=False
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done
-
-    def told(self, text: str, *flags: str) -> list[tuple[str, str]]:
-        """What became of each step, by the last words of its text."""
-        lines = [json.loads(line) for line in self.build(text, *flags).stdout.splitlines()]
-        return [(one["kind"], one["step"].split()[-1]) for one in lines if one["kind"] in ("done", "cached")]
-
-    def image(self, name: str = "app") -> store.Image:
-        return store.Store(str(self.root)).get(name)
-
-    def config(self, name: str = "app") -> dict[str, Any]:
-        found: dict[str, Any] = self.image(name).config["config"]
-        return found
-
-    def layer(self, index: int = -1) -> dict[str, bytes | None]:
-        """A layer's members by name; of files, the content."""
-        digest = self.image().manifest["layers"][index]["digest"]
-        with tarfile.open(fileobj=io.BytesIO(blobs.read(str(self.root), digest))) as tar:
-            return {
-                member.name: file.read() if (file := tar.extractfile(member)) else None for member in tar.getmembers()
-            }
-
-    def containers(self) -> list[str]:
-        return [name for name in os.listdir(self.root / "containers") if len(name) == 64]
-
-
-@pytest.fixture
-def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("MINICONTAINER_ROOT", str(tmp_path / "store"))
-    made = Yard(tmp_path)
-    yield made
-    minicontainer("system", "reset", "--force")
 
 
 def test_a_step_is_a_layer_of_what_it_changed(yard: Yard) -> None:
@@ -253,3 +198,31 @@ def test_history_is_what_docker_would_say(yard: Yard) -> None:
         "VOLUME [/data]", "USER alice", 'CMD ["a" "b"]', 'ENTRYPOINT ["/bin/sh" "-c" "exec x"]', "STOPSIGNAL INT",
         "LABEL k=v", 'HEALTHCHECK &{["CMD-SHELL" "true"] "1m30s" "0s" "0s" "0s" 0}', "MAINTAINER me",
     ]  # fmt: skip
+
+
+def test_what_is_replaced_goes(yard: Yard) -> None:
+    text = "FROM plain\nRUN cat /proc/uptime >/tmp/now\n"
+    yard.build(text)
+    chains = {path.name for path in (yard.root / "layers").iterdir()}
+    yard.build(text, "--no-cache")
+    minicontainer("rmi", *[image.id for image in store.Store(str(yard.root)).images() if not image.names])
+    assert minicontainer("system", "check").stdout == "nothing is wrong\n"
+    assert len({path.name for path in (yard.root / "layers").iterdir()} - chains) == 1
+
+
+def test_a_shell_where_it_failed(yard: Yard) -> None:
+    (yard.context / "Dockerfile").write_text("FROM plain\nENV A=b\nRUN echo left >/tmp/left; false\n")
+    words = ["build", "--network", "none", "--debug-shell", str(yard.context)]
+    done = minicontainer(*words, stdin="cat /tmp/left; echo $A; exit 7\n", check=False)
+    assert done.returncode == 1 and done.stdout == "left\nb\n"
+    assert "exit code: 1" in done.stderr
+    assert yard.containers() == []
+    assert minicontainer("system", "check").stdout == "nothing is wrong\n"
+
+
+def test_limits_hold_for_each_step(yard: Yard) -> None:
+    lines = yard.written(
+        "FROM plain\nRUN ulimit -n; grep -c other /etc/hosts; df -k /dev/shm | tail -1\n",
+        "--ulimit", "nofile=77:88", "--add-host", "other:10.0.0.1", "--shm-size", "2m",
+    )  # fmt: skip
+    assert lines[:2] == ["77", "1"] and lines[2].split()[1] == "2048"

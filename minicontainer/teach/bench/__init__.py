@@ -32,6 +32,7 @@ BENCHES = {
     "start": "`run --rm … true` on bridge, none and host, beside docker, podman, runc and crun",
     "life": "containers that live on: `run -d`, `ps` of 500, an idle one's memory, the 300th start, beside docker",
     "images": "load, save, push, commit, pull of a Debian and of 20,000 files, beside docker and podman; memory",
+    "build": "five RUNs, a cached rebuild, a context of 20,000 files, beside docker's two builders and podman",
     "cpu": "a fixed piece of arithmetic: native, in a container, and with --cpus 1",
     "memory": "copying memory: native and in a container",
     "syscalls": "a cheap system call: native, behind seccomp, and with seccomp=unconfined",
