@@ -18,12 +18,14 @@ import time
 from collections import namedtuple
 from collections.abc import Iterable
 
-from . import files, netlink, syscalls
+from . import files, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
     from collections.abc import Callable, Iterator
     from typing import Any
+
+    from . import netlink
 
 
 class Symbol(namedtuple("Symbol", "name")):
@@ -271,6 +273,17 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
 
+def _network(verb: str) -> Callable[..., Any]:
+    """netlink's function of that name, imported when it is called: an OCI runtime's `start` and `delete` do without."""
+
+    def call(*arguments: Any) -> Any:
+        from . import netlink
+
+        return getattr(netlink, verb)(*arguments)
+
+    return call
+
+
 VERBS: dict[str, Callable[..., Any]] = {
     "mkdir": files.make_directory,
     "rmdir": files.remove_directory,
@@ -287,12 +300,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "unshare": syscalls.unshare,
     "setns": syscalls.enter_namespace,
     "sethostname": syscalls.sethostname,
-    "link_add": netlink.link_add,
-    "link_set": netlink.link_set,
-    "link_delete": netlink.link_delete,
-    "link_wait": netlink.link_wait,
-    "address_add": netlink.address_add,
-    "route_add": netlink.route_add,
-    "nft": netlink.nft,
     "call": _call,
 }
+for verb in ("link_add", "link_set", "link_delete", "link_wait", "address_add", "route_add", "nft"):
+    VERBS[verb] = _network(verb)

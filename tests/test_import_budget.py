@@ -118,3 +118,20 @@ def test_a_whole_exec_imports_nothing_dear(store: Path) -> None:
         assert guilty(imported) == set()
     finally:
         minicontainer("rm", "-f", "web")
+
+
+@pytest.mark.root
+@pytest.mark.needs("busybox")
+@pytest.mark.parametrize("verb", ["state", "start", "kill", "delete"])
+def test_oci_imports_what_a_verb_needs(tmp_path: Path, verb: str) -> None:
+    """An engine calls one program for each step of a container's life: only `create` needs what makes one."""
+    start = f"from minicontainer.cli import main; sys.exit(main(['oci', '--root', {str(tmp_path)!r}, {verb!r}, 'c']))"
+    command = [sys.executable, "-X", "importtime", *linked(start)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd="/")
+    assert "container does not exist" in done.stderr
+    imported = set(re.findall(r"^import time: .*\| +([\w.]+)$", done.stderr, re.MULTILINE))
+    assert "minicontainer.runtime.lifecycle" in imported
+    assert guilty(imported) == set()
+    assert not {"netlink", "kernel.mounts", "runtime.spec", "runtime.init"} & {
+        name.removeprefix("minicontainer.") for name in imported
+    }

@@ -13,7 +13,7 @@ from .. import __version__, cli, errors, files, host
 from .. import quickjson as json
 from .. import signals as signal
 from ..kernel import cgroups
-from ..runtime import lifecycle, monitor, spec
+from ..runtime import lifecycle
 from . import Help, UsageError, sentence
 from .flags import Flag, parse, usage
 
@@ -46,6 +46,8 @@ def main(arguments: list[str]) -> int:
     """Do what was typed."""
     values, words = parse("oci [FLAGS] COMMAND …", FLAGS, arguments, stop=True)
     if values["version"]:
+        from ..runtime import spec
+
         print(f"minicontainer-runtime version {__version__}\nspec: {spec.VERSION}")
         return 0
     if not words or words[0] not in VERBS:
@@ -141,6 +143,8 @@ def let_go(kept: range) -> None:
 
 def run(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
     """create, start, wait, delete; killed, it takes its container with it. Returns the command's exit code."""
+    from ..runtime import monitor
+
     identifier = words[0]
     pid = make(runtime, given, identifier, outlives=given["detach"])
     if given["detach"]:
@@ -157,6 +161,8 @@ def run(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> 
 
 def execute(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
     """One more process in a container. Returns its exit code; with --detach, at once."""
+    from ..runtime import monitor
+
     identifier, *command = words
     if bool(command) == ("process" in given):
         raise UsageError("oci exec ID COMMAND …, or --process FILE: one of them says what to run")
@@ -234,6 +240,8 @@ def listing(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
 
 def kill(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
     """Send it a signal, by number or name; TERM, if none is said."""
+    from ..runtime import monitor
+
     runtime.kill(words[0], monitor.signal_number(words[1] if len(words) > 1 else "TERM"), given["all"])
     return 0
 
@@ -246,6 +254,8 @@ def delete(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) 
 
 def example(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
     """A config.json to begin with."""
+    from ..runtime import spec
+
     path = os.path.join(given.get("bundle", "."), "config.json")
     with open(path, "x") as file:
         file.write(json.dumps(spec.default(), indent=2))

@@ -63,6 +63,8 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("time",), new_ones=False))
     yield from steps.about("namespaces", namespaces.clocks(spaces, linux.get("timeOffsets") or {}))
     if namespaces.new(spaces, "network"):
+        from .. import netlink  # noqa: F401 -- now, not in the child's other root
+
         lo = steps.link_set("lo", up=True, why="the loopback of a new network namespace is down")
         yield lo._replace(concept="namespaces")
     yield steps.call(channel.tell, CHANNEL, "namespaces", why="the parent can now plug in the network")

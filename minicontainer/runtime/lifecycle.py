@@ -23,8 +23,8 @@ import select
 from .. import errors, files, steps, syscalls
 from .. import quickjson as json
 from .. import signals as signal
-from ..kernel import cgroups, mounts
-from . import hooks, spec, state, threshold
+from ..kernel import cgroups
+from . import hooks, state, threshold
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -67,21 +67,21 @@ class Runtime:
         `keyring` of its own, it has ours. Raises Conflict if the id is taken, InvalidArgument and Unsupported for a
         config.json that will not do, and whatever keeps it from being ready: nothing is left then.
         """
-        from . import launch, waiting  # here, for start, state, kill and delete do without: 4 ms of each
+        from . import bundles, launch, spec, waiting  # here, for start, state, kill and delete do without: 5 ms of each
 
         place, bundle = self.place(identifier), os.path.realpath(bundle)
         taken = f"container with id exists already: {identifier}; delete it first"
         if os.path.exists(place):
             raise errors.Conflict(taken)
-        config = read(bundle)
-        check_console(config["process"], console_socket)
+        config = bundles.read(bundle)
+        bundles.check_console(config["process"], console_socket)
         self.warnings += spec.without_effect(config)
         self.grant(config["process"])
         linux = config["linux"]
-        linux["cgroupsPath"] = own_cgroup(linux.get("cgroupsPath") or identifier)
+        linux["cgroupsPath"] = bundles.own_cgroup(linux.get("cgroupsPath") or identifier)
         linux["keyring"] = f"_ses.{identifier}" if keyring else ""
         if not any(namespace["type"] == "cgroup" for namespace in linux["namespaces"]):
-            show_own_cgroup(config)
+            bundles.show_own_cgroup(config)
         if linux["resources"].get("devices"):  # config-linux.md, Default Devices: those are always there
             linux["resources"]["devices"] += cgroups.default_devices()[1:]
         files.make_directory(self.root, 0o700)
@@ -153,13 +153,13 @@ class Runtime:
 
         Raises as `create` does, and Conflict for a container that does not run.
         """
-        from . import enter, launch
+        from . import bundles, enter, launch, spec
 
         (known, started), config = self.look(identifier), self.config(identifier)
         if known["status"] != "running":
             raise errors.Conflict(f"cannot exec in container {identifier}: it is {known['status']}")
         process = spec.complete_process(process)
-        check_console(process, console_socket)
+        bundles.check_console(process, console_socket)
         spec.check({**config, "process": process})
         self.grant(process)
         values = launch.values()
@@ -202,6 +202,8 @@ class Runtime:
         except FileNotFoundError:
             if not os.path.isdir(place):
                 raise errors.ContainerNotFound(f"container does not exist: {identifier}") from None
+            from . import spec
+
             return {"ociVersion": spec.VERSION, "id": identifier, "status": "creating", "pid": 0, "bundle": ""}, 0
         started = known.pop("start_time")
         if not state.alive(known["pid"], started):
@@ -235,6 +237,8 @@ class Runtime:
 
     def update(self, identifier: str, resources: dict[str, Any]) -> None:
         """Other limits, as the spec's linux.resources has them; what is not named stays. Raises as `create` does."""
+        from . import spec
+
         path, config = self.cgroup(identifier), self.config(identifier)
         before = config["linux"]["resources"]
         wanted = {name: value for name, value in spec.meant(resources).items() if name != "devices"}
@@ -293,7 +297,8 @@ class Runtime:
 
 def features() -> dict[str, Any]:
     """What a config.json may ask for, for a caller who chooses among runtimes (features.md)."""
-    from ..kernel import capabilities, seccomp
+    from ..kernel import capabilities, mounts, seccomp
+    from . import spec
 
     return {
         "ociVersionMin": "1.0.0",
@@ -319,59 +324,6 @@ def features() -> dict[str, Any]:
 
 
 HOOKS = "the caller's own programs: docker's network is plugged in by one"
-
-
-def read(bundle: str) -> Config:
-    """A bundle's config.json, checked and whole. Raises InvalidArgument, Unsupported."""
-    try:
-        config = json.loads(files.read(f"{bundle}/config.json"))
-    except FileNotFoundError:
-        raise errors.InvalidArgument(f"{bundle} is no bundle: it has no config.json") from None
-    except ValueError as error:
-        raise errors.InvalidArgument(f"{bundle}/config.json is no JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise errors.InvalidArgument(f"{bundle}/config.json is no object")
-    config = spec.complete(config)
-    spec.check(config)
-    return config
-
-
-def check_console(process: Config, console_socket: str) -> None:
-    """Raise InvalidArgument where there is a terminal and nobody to give it to, or the other way round."""
-    if process.get("terminal") and not console_socket:
-        raise errors.InvalidArgument("process.terminal is set: --console-socket says who gets the terminal")
-    if console_socket and not process.get("terminal"):
-        raise errors.InvalidArgument("process.terminal is not set: there is no terminal for --console-socket")
-
-
-def own_cgroup(path: str) -> str:
-    """The path of its cgroup, from the top. All that runs in it is the container's, so it may be nobody else's."""
-    path = os.path.normpath(f"/{path.lstrip('/')}")
-    if path == "/" or ":" in path:
-        raise errors.Unsupported(f"linux.cgroupsPath {path!r}: the path of a cgroup of its own is supported")
-    if cgroups.processes(path):
-        raise errors.Conflict(f"linux.cgroupsPath {path}: processes are in it already, which would end with it")
-    return path
-
-
-def show_own_cgroup(config: Config) -> None:
-    """Where no cgroup namespace hides what others have, a mount of type cgroup becomes bind mounts of its own one."""
-    layout, path, shown = cgroups.detect(), config["linux"]["cgroupsPath"], []
-    for entry in config["mounts"]:
-        if entry["type"] != "cgroup":
-            shown.append(entry)
-            continue
-        top, options = entry["destination"], [*(entry.get("options") or []), "bind"]
-        if layout.version == 2:
-            shown.append(spec.mount(top, "bind", layout.mounts[""] + path, options))
-            continue
-        shown.append(spec.mount(top, "tmpfs", "tmpfs", ["nosuid", "nodev", "noexec", "mode=755"]))
-        for directory in cgroups.directories(path, config["linux"]["resources"]):
-            name = os.path.basename(directory.removesuffix(path))
-            shown.append(spec.mount(f"{top}/{name}", "bind", directory, options))
-        if "ro" in options:
-            config["linux"]["readonlyPaths"].append(top)  # after what is mounted below it
-    config["mounts"] = shown
 
 
 def run_hooks(config: Config, kinds: tuple[str, ...], said: dict[str, Any], pid: int) -> None:
