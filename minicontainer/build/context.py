@@ -1,8 +1,9 @@
 """What COPY and ADD read: which files of a tree a source means, and the digest of their content. Nothing is copied.
 
-Offers: `Tree`, a directory that paths are resolved in and never out of: the context, another stage, an image. `select`,
-what the sources of one instruction mean in it, by docker's rules; `content`, one digest of all that would be copied,
-and for each file what it was made of; `inline` for a heredoc; `from_tar` and `is_tar` for a context from a pipe.
+Offers: `Tree`, a directory that paths are resolved in and never out of: the context (`of_directory`), another stage, an
+image. `select`, what the sources of one instruction mean in it, by docker's rules; `content`, one digest of all that
+would be copied, and for each file what it was made of; `inline` for a heredoc; `from_tar` and `is_tar` for a context
+from a pipe.
 
 The tree is walked once for each source, not where `.dockerignore` prunes; a file is read only if its hash is not in
 the caller's table, by device, inode, size, mtime and ctime. Names are str, as os.fsdecode makes them of any bytes.
@@ -17,13 +18,13 @@ import os
 import posixpath
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, NoReturn
 
 from .. import errors, files
 from ..image import compression, extract, layers, pack, tar
 from . import ignore
-from .ignore import Ignore, Rule
+from .ignore import Ignore, Rule, Within
 
 CHUNK = 1 << 20
 RECENT = 50_000_000  # nanoseconds: a file that has changed so lately may change again and keep its times
@@ -120,15 +121,13 @@ class Tree:
         if stat.S_ISDIR(status.st_mode):
             directory = files.beneath(self.root, path, pack.ENTER)
             try:
-                below = [(self.ignored, f"{path}/" if path else "")] if self.ignored.rules else []
-                self.walk_below(directory, "", nodes, below + [(rules, "") for rules in filters], 0)
+                rules = [self.ignored.within(path), *(one.within("") for one in filters)]
+                self.walk_below(directory, "", nodes, [within for within in rules if within.readings], 0)
             finally:
                 os.close(directory)
         return nodes
 
-    def walk_below(
-        self, directory: int, prefix: str, nodes: list[Node], filters: list[tuple[Ignore, str]], depth: int
-    ) -> None:
+    def walk_below(self, directory: int, prefix: str, nodes: list[Node], filters: list[Within], depth: int) -> None:
         """Append what is in an open directory, whose names begin with `prefix`."""
         if depth > layers.DEEPEST_PATH:
             raise errors.BuildError(f"{prefix}: more than {layers.DEEPEST_PATH} directories in one another")
@@ -137,13 +136,15 @@ class Tree:
         for entry in entries:
             name = prefix + entry.name
             kept = True
+            inside = filters
             if filters:
-                kept = not any(rules.ignored(above + name) for rules, above in filters)
-                if not kept and (
-                    not entry.is_dir(follow_symlinks=False)
-                    or any(rules.prunes(above + name) for rules, above in filters)
-                ):
+                kept = not any(within.ignored(entry.name) for within in filters)
+                directory_too = entry.is_dir(follow_symlinks=False)
+                if directory_too:
+                    inside = [within.enter(entry.name) for within in filters]
+                if not kept and (not directory_too or any(within.pruned for within in inside)):
                     continue
+                inside = [within for within in inside if within.readings]
             try:
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISSOCK(status.st_mode):  # nothing that could be copied, as tar(1) has it
@@ -153,7 +154,7 @@ class Tree:
                 if stat.S_ISDIR(status.st_mode):
                     inner = os.open(entry.name, pack.ENTER, dir_fd=directory)
                     try:
-                        self.walk_below(inner, f"{name}/", nodes, filters, depth + 1)
+                        self.walk_below(inner, f"{name}/", nodes, inside, depth + 1)
                     finally:
                         os.close(inner)
             except OSError as error:
@@ -186,6 +187,26 @@ class Tree:
         return found
 
 
+def of_directory(path: str, dockerfile: str = "") -> Tree:
+    """A context, with the rules of `DOCKERFILE.dockerignore`, or else of its own .dockerignore, which is looked for
+    inside of it alone. Raises BuildError for a wrong rule, OSError."""
+    tree = Tree(path)
+    try:
+        beside, inside = ignore.names(dockerfile)
+        if dockerfile and os.path.isfile(beside):
+            tree.ignored = ignore.parse(files.read(beside), beside)
+            return tree
+        found = files.place(tree.root, inside)
+        if found.status is not None and stat.S_ISREG(found.status.st_mode):
+            descriptor = files.beneath(tree.root, found.path, os.O_RDONLY)
+            with open(descriptor, "rb") as file:
+                tree.ignored = ignore.parse(file.read(), inside)
+        return tree
+    except BaseException:
+        tree.close()
+        raise
+
+
 def key(status: os.stat_result) -> Key:
     """By what a file is recognized that has not changed."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
@@ -200,13 +221,15 @@ def unreadable(error: OSError, name: str) -> errors.BuildError:
 
 
 def select(
-    tree: Tree, sources: Iterable[str], refuse: Refuse, *, exclude: Iterable[str] = (), parents: bool = False
-) -> list[Selected]:
+    tree: Tree, sources: Iterable[str], refuse: Refuse, *, exclude: Iterable[str] = (), parents: bool = False,
+    documents: Mapping[str, Selected] | None = None,
+) -> list[Selected]:  # fmt: skip
     """What the sources of one COPY or ADD mean, in their order. `refuse` raises the BuildError.
 
     `..` at the root is the root, links on the way stay inside, a source that is a link is what it leads to. A wildcard
     that matches nothing is nothing, as in BuildKit; any other source must be there. `exclude` are patterns as in a
-    .dockerignore, on names below a selected directory, and on what a wildcard or a source itself names.
+    .dockerignore, on names below a selected directory, and on what a wildcard or a source itself names. `documents` are
+    heredocs (`inline`) by the word that stands for each.
     """
     rules: list[Rule] = []
     for pattern in exclude:
@@ -219,7 +242,9 @@ def select(
     selected: list[Selected] = []
     for source in sources:
         try:
-            if parents:
+            if documents and source in documents:
+                selected.append(documents[source])
+            elif parents:
                 selected += with_parents(tree, source, excluded, refuse)
             else:
                 selected += plain(tree, source, excluded, refuse)

@@ -72,21 +72,42 @@ def translated(part: str) -> re.Pattern[str]:
             result += re.escape(part[at])
             at += 1
         elif character == "[":
-            end = part.find("]", at + 1)
-            if end < 0:
-                raise ValueError("a [ without its ]")
-            inside = part[at:end]
-            negated = inside.startswith("^")
-            inside = re.sub(r"([\[\]\\^&~|])", r"\\\1", inside[negated:])
-            try:
-                re.compile(f"[{inside}]")
-            except re.error:
-                raise ValueError(f"[{part[at:end]}] is no set of characters") from None
-            result += f"[{'^' if negated else ''}{inside}]"
-            at = end + 1
+            inside, at = character_class(part, at)
+            result += inside
         else:
             result += re.escape(character)
     return re.compile(result, re.DOTALL)
+
+
+def character_class(part: str, at: int) -> tuple[str, int]:
+    """`[a-z]` from behind its `[` on, as a regular expression's, and where it ends. Raises ValueError.
+
+    As in Go: at least one character or range, `-` and `]` as such only behind a `\\`.
+    """
+    result = "["
+    if part[at : at + 1] == "^":
+        result, at = "[^", at + 1
+    begun = at
+    while at == begun or part[at : at + 1] != "]":
+        low, at = class_member(part, at)
+        high = low
+        if part[at : at + 1] == "-":
+            high, at = class_member(part, at + 1)
+        if low > high:
+            raise ValueError(f"{low}-{high} in brackets ends before it begins")
+        result += f"{re.escape(low)}-{re.escape(high)}"
+    return f"{result}]", at + 1
+
+
+def class_member(part: str, at: int) -> tuple[str, int]:
+    """One character in brackets, and where the next one is."""
+    if part[at : at + 1] == "\\":
+        at += 1
+    elif part[at : at + 1] in ("-", "]"):
+        raise ValueError(f"{part[at]} in brackets stands behind a \\, or ends a range")
+    if at >= len(part):
+        raise ValueError("a [ without its ]")
+    return part[at], at + 1
 
 
 class Ignore(NamedTuple):
@@ -96,61 +117,82 @@ class Ignore(NamedTuple):
 
     def ignored(self, path: str) -> bool:
         """Is the file or directory of that path, relative to the context, left out?"""
-        parts = path.split("/")
-        found = False
-        for rule in self.rules:
-            # A rule that would change nothing need not be looked at.
-            if rule.back == found and covers(rule.parts, parts):
-                found = not rule.back
-        return found
+        directory, _, name = path.rpartition("/")
+        return self.within(directory).ignored(name)
 
     def prunes(self, directory: str) -> bool:
         """Is a directory left out with all that is below it, whatever that is: need a walk not go there?
 
         True only for certain: where a later `!` might take back something below, the walk has to look.
         """
-        parts = directory.split("/")
-        pruned = False
-        for rule in self.rules:
-            if not rule.back and not pruned:
-                pruned = covers(rule.parts, parts)
-            elif rule.back and pruned:
-                pruned = not (covers(rule.parts, parts) or reaches_below(rule.parts, parts))
-        return pruned
+        return self.within(directory).pruned
+
+    def within(self, directory: str) -> Within:
+        """The rules as they are for what is in a directory; "" is the context itself."""
+        seen = Within(tuple(reading(rule, {0}, False) for rule in self.rules))
+        for name in directory.split("/") if directory else ():
+            seen = seen.enter(name)
+        return seen
 
 
-def states(pattern: tuple[re.Pattern[str] | None, ...], parts: list[str]) -> list[set[int]]:
-    """After each name, how many of the pattern's parts may have been used up.
-
-    `**` takes any number of names; at the end at least one: `a/**` is what is in `a`, not `a` itself.
+class Reading(NamedTuple):
+    """How far a rule's pattern has been read on the way to a directory: `reached`, how many of its parts may have been
+    used up; `covers`, whether the directory, or one above it, matches; `last`, what a name in there must be to match.
     """
-    last = len(pattern) - 1
 
-    def past_stars(reached: set[int]) -> set[int]:
-        for at in range(last):
-            if at in reached and pattern[at] is None:
-                reached.add(at + 1)
-        return reached
+    rule: Rule
+    reached: frozenset[int]
+    covers: bool
+    last: tuple[re.Pattern[str] | None, ...]
 
-    found = [past_stars({0})]
-    for name in parts:
-        after = set()
-        for at in found[-1]:
-            if at < len(pattern):
-                part = pattern[at]
+
+def reading(rule: Rule, reached: set[int], covers: bool) -> Reading:
+    """`**` takes any number of names; at the end at least one: `a/**` is what is in `a`, not `a` itself."""
+    end = len(rule.parts) - 1
+    for at in range(end):
+        if at in reached and rule.parts[at] is None:
+            reached.add(at + 1)
+    return Reading(rule, frozenset(reached), covers, (rule.parts[end],) if end in reached else ())
+
+
+class Within(NamedTuple):
+    """The rules of an Ignore as they are for the names in one directory, less those that cannot matter there. A walk
+    goes from one to the next: each name is looked at once, however deep it is."""
+
+    readings: tuple[Reading, ...]
+
+    def ignored(self, name: str) -> bool:
+        """Is the file or directory of that name left out?"""
+        found = False
+        for (back, _), _, covers, last in self.readings:
+            # A rule that would change nothing need not be looked at.
+            if back == found and (covers or any(part is None or part.fullmatch(name) for part in last)):
+                found = not back
+        return found
+
+    def enter(self, name: str) -> Within:
+        """The rules for what is in the directory of that name."""
+        found = []
+        for rule, reached, covers, last in self.readings:
+            after = set()
+            for at in reached:
+                part = rule.parts[at]
                 if part is None:
-                    after |= {at, at + 1} if at == last else {at}
-                elif part.fullmatch(name):
+                    after.add(at)
+                elif at + 1 < len(rule.parts) and part.fullmatch(name):
                     after.add(at + 1)
-        found.append(past_stars(after))
-    return found
+            covers = covers or any(part is None or bool(part.fullmatch(name)) for part in last)
+            if after or covers:
+                found.append(reading(rule, after, covers))
+        return Within(tuple(found))
 
-
-def covers(pattern: tuple[re.Pattern[str] | None, ...], parts: list[str]) -> bool:
-    """Does the pattern match that path, or a directory above it?"""
-    return any(len(pattern) in reached for reached in states(pattern, parts)[1:])
-
-
-def reaches_below(pattern: tuple[re.Pattern[str] | None, ...], parts: list[str]) -> bool:
-    """Might the pattern match something below that directory?"""
-    return bool(states(pattern, parts)[-1])
+    @property
+    def pruned(self) -> bool:
+        """Is the directory left out with all that is below it?"""
+        pruned = False
+        for rule, reached, covers, _ in self.readings:
+            if not rule.back:
+                pruned = pruned or covers
+            elif pruned:
+                pruned = not (covers or reached)
+        return pruned

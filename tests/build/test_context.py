@@ -280,6 +280,36 @@ def test_a_heredoc_is_a_file(tmp_path: Path) -> None:
     assert not one.directory
 
 
+def test_heredocs_among_other_sources(tmp_path: Path) -> None:
+    make(tmp_path, "a", "<<EOF")
+    document = context.inline("EOF", b"text")
+    with context.Tree(str(tmp_path)) as tree:
+        assert context.select(tree, ["a", "<<EOF"], refuse, documents={"<<EOF": document})[1] is document
+
+
+def test_the_ignore_file_of_a_dockerfile_comes_first(tmp_path: Path) -> None:
+    root = make(tmp_path / "context", "a", "b", "c", "sub/d")
+    dockerfile = tmp_path / "app.Dockerfile"
+
+    def seen() -> set[str]:
+        with context.of_directory(str(root), str(dockerfile)) as tree:
+            return {node.name for node in context.select(tree, ["."], refuse)[0].nodes} - {""}
+
+    assert seen() == {"a", "b", "c", "sub", "sub/d"}
+    (root / ".dockerignore").write_text("a\n.dockerignore\n")
+    assert seen() == {"b", "c", "sub", "sub/d"}
+    (tmp_path / "app.Dockerfile.dockerignore").write_text("sub\n")
+    assert seen() == {".dockerignore", "a", "b", "c"}
+    (tmp_path / "app.Dockerfile.dockerignore").unlink()
+    (root / ".dockerignore").write_text("[\n")
+    with pytest.raises(errors.BuildError, match="\\.dockerignore:1"):
+        seen()
+    (root / ".dockerignore").unlink()
+    (tmp_path / "outside").write_text("*\n")
+    (root / ".dockerignore").symlink_to("../outside")
+    assert "a" in seen()
+
+
 # Against an oracle --------------------------------------------------------------------------------------------------
 
 
@@ -334,6 +364,27 @@ def test_wildcards_are_go_s(forest: Path, patterns: list[str]) -> None:
         return
     with context.Tree(str(forest)) as tree:
         assert context.expand(tree, "", fixed, wild, refuse) == wanted
+
+
+LINES = st.lists(st.sampled_from(["a", "b", "d", "*", "**", "!", "/", "\n", "\n!", "d/a", "?", ".a"]), max_size=12)
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(LINES, LINES)
+def test_a_walk_finds_what_no_rule_leaves_out(forest: Path, lines: list[str], excluded: list[str]) -> None:
+    """And the directories above it; whatever a walk has not entered had nothing in it."""
+    try:
+        rules, exclude = ignore.parse("".join(lines)), ignore.parse("".join(excluded))
+    except errors.BuildError:
+        return
+    paths = {str(path.relative_to(forest)) for path in forest.rglob("*")}
+    kept = {path for path in paths if not rules.ignored(path) and not exclude.ignored(path)}
+    with context.Tree(str(forest), rules) as tree:
+        nodes = tree.walk("", forest.stat(), [exclude])
+    assert {node.name for node in nodes} - {""} == kept | (
+        {"d"} if any(path.startswith("d/") for path in kept) else set()
+    )
+    assert {node.name for node in nodes if node.implied} == {node.name for node in nodes} - kept - {""}
 
 
 @settings(max_examples=200, deadline=None, database=None)

@@ -1,5 +1,7 @@
 """`.dockerignore`: who is left out, and where a walk need not go. Pure."""
 
+import fnmatch
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +26,8 @@ from minicontainer.build import ignore
         ("[a-c]x", ["ax", "cx"], ["dx", "x"]),
         ("[^a-c]x", ["dx"], ["ax"]),
         ("\\*", ["*"], ["a"]),
+        ("[\\]\\-^a]", ["]", "-", "^", "a"], ["\\", "b"]),
+        ("[!a]", ["!", "a"], ["b"]),
         ("# a\n #b\n\n", ["#b"], ["a", "# a"]),
         ("a\r\nb\r\n", ["a", "b"], ["a\r"]),
         ("*\n!a", ["b", "b/a"], ["a", "a/b"]),
@@ -55,7 +59,17 @@ def test_where_a_walk_need_not_go(lines: str, pruned: list[str], walked: list[st
     assert [path for path in pruned + walked if rules.prunes(path)] == pruned
 
 
-@pytest.mark.parametrize(("text", "line"), [("a\n!\n", 2), ("a\n\n[b\n", 3), ("a\\", 1), ("[b-a]", 1), ("# x\n! ", 2)])
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a\n!\n", 2),
+        ("a\n\n[b\n", 3),
+        ("a\\", 1),
+        ("[b-a]", 1),
+        ("# x\n! ", 2),
+        *((f"[{x}", 1) for x in ("]", "^]a]", "-a]", "a-]", "a\\")),
+    ],
+)
 def test_an_error_names_its_line(text: str, line: int) -> None:
     with pytest.raises(errors.BuildError) as caught:
         ignore.parse(text)
@@ -79,6 +93,32 @@ def test_what_is_pruned_has_nothing_that_is_kept(pattern: list[str], directory: 
         return
     if rules.prunes("/".join(directory)):
         assert rules.ignored("/".join(directory)) and rules.ignored("/".join(directory + below))
+
+
+def covers(parts: list[str], names: list[str]) -> bool:
+    """Whether a pattern matches a path or a directory above it, said as shortly as can be."""
+    if not parts:
+        return True
+    if not names:
+        return False
+    if parts[0] == "**":
+        return (parts == ["**"]) or covers(parts[1:], names) or covers(parts, names[1:])
+    return fnmatch.fnmatchcase(names[0], parts[0]) and covers(parts[1:], names[1:])
+
+
+NAMED = st.sampled_from(["a", "b", "ab", "**", "*", "a*", "?", "*b"])
+RULES = st.lists(st.tuples(st.booleans(), st.lists(NAMED, min_size=1, max_size=4)), max_size=4)
+
+
+@settings(max_examples=500, deadline=None, database=None)
+@given(RULES, st.lists(st.sampled_from(["a", "b", "ab", "c"]), min_size=1, max_size=4))
+def test_the_last_rule_that_matches_decides(rules: list[tuple[bool, list[str]]], path: list[str]) -> None:
+    text = "\n".join(("!" if back else "") + "/".join(parts) for back, parts in rules)
+    wanted = False
+    for back, parts in rules:
+        if covers(parts, path):
+            wanted = not back
+    assert ignore.parse(text).ignored("/".join(path)) == wanted
 
 
 @settings(max_examples=200, deadline=None, database=None)
