@@ -172,7 +172,9 @@ class Runtime:
         return int(values["pid"])
 
     def grant(self, process: Config) -> None:
-        """Leave out the capabilities that we have not got to give (config.md of 1.1: warn, and do not fail)."""
+        """Leave out the capabilities that cannot be had, and warn (config.md of 1.1): those that we have not got to give,
+        and ambient ones that are not inheritable (capabilities(7)), which `runc spec` asks for.
+        """
         from ..kernel import capabilities
 
         held, lacking = capabilities.bounding_set(), set()
@@ -182,6 +184,10 @@ class Runtime:
             lacking.update(missing)
         if lacking:
             self.warnings.append(f"{', '.join(sorted(lacking))} cannot be granted: it was taken from this process, too")
+        asked, kept = process["capabilities"].get("ambient") or [], process["capabilities"].get("inheritable") or []
+        process["capabilities"]["ambient"] = [name for name in asked if name in kept]
+        if alone := [name for name in asked if name not in kept]:
+            self.warnings.append(f"{', '.join(alone)} cannot be ambient: process.capabilities.inheritable lacks it")
 
     # What is there
 

@@ -215,6 +215,16 @@ def test_a_capability_that_we_have_not_got_is_left_out_and_said(engine: Engine) 
     assert "CAP_SYS_NICE cannot be granted" in done.stderr
 
 
+def test_an_ambient_capability_that_is_not_inheritable_is_left_out_and_said(engine: Engine) -> None:
+    both = ["CAP_KILL", "CAP_CHOWN"]
+    sets = dict.fromkeys(("bounding", "effective", "permitted", "ambient"), both) | {"inheritable": ["CAP_CHOWN"]}
+    engine.command("cat", "/proc/self/status", capabilities=sets)
+    done = engine("run", "--bundle", str(engine.bundle), "c")
+    found = dict(line.split(":\t", 1) for line in done.stdout.splitlines())
+    assert [int(found[name], 16) for name in ("CapEff", "CapInh", "CapAmb")] == [1 << 5 | 1, 1, 1]
+    assert "CAP_KILL cannot be ambient" in done.stderr
+
+
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
 def test_a_hook_that_fails_leaves_nothing(engine: Engine, tmp_path: Path, kind: str) -> None:
     engine.config["hooks"] = {kind: [hook(tmp_path / "hooks", kind, "exit 3")]}
