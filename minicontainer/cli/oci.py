@@ -154,6 +154,7 @@ def run(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> 
         signal.signal(number, lambda number, _: os.kill(pid, number))
     try:
         warn(runtime.start(identifier))
+        attend(runtime, pid)
         return monitor.exit_code(os.waitpid(pid, 0)[1])
     finally:
         warn(runtime.delete(identifier, force=True))
@@ -177,7 +178,16 @@ def execute(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
     warn(runtime.warnings)
     if given["detach"]:
         return 0
+    attend(runtime, pid)
     return monitor.exit_code(os.waitpid(pid, 0)[1])
+
+
+def attend(runtime: lifecycle.Runtime, pid: int) -> None:
+    """Where its terminal is ours to hold, stay beside it until it has ended."""
+    if runtime.terminal >= 0:
+        from . import relay
+
+        relay.until_ended(runtime.terminal, pid)
 
 
 def ps(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
@@ -312,7 +322,7 @@ VERBS: dict[str, Verb] = {
         execute, "ID [COMMAND …]", [
             Flag("-p --process", "process", "text", "what to run: the spec's process, as JSON in this file"),
             Flag("-d --detach", "detach", "bool", "leave it alone once it runs"),
-            Flag("-t --tty", "tty", "bool", "a terminal of its own, for --console-socket"),
+            Flag("-t --tty", "tty", "bool", "a terminal of its own"),
             *BUNDLE[1:4],
         ],
     ),

@@ -31,9 +31,12 @@ def read(bundle: str) -> Config:
     return config
 
 
-def check_console(process: Config, console_socket: str) -> None:
-    """Raise InvalidArgument where there is a terminal and nobody to give it to, or the other way round."""
-    if process.get("terminal") and not console_socket:
+def check_console(process: Config, console_socket: str, stays: bool) -> None:
+    """Raise InvalidArgument where there is a terminal and nobody to hold it, or the other way round.
+
+    Whoever asks for the process may hold it, too, if he `stays`.
+    """
+    if process.get("terminal") and not console_socket and not stays:
         raise errors.InvalidArgument("process.terminal is set: --console-socket says who gets the terminal")
     if console_socket and not process.get("terminal"):
         raise errors.InvalidArgument("process.terminal is not set: there is no terminal for --console-socket")

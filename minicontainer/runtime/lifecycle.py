@@ -36,11 +36,16 @@ IDS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_
 
 
 class Runtime:
-    """The containers whose state lies below `root`. `warnings`: what was asked for and cannot be, and need not."""
+    """The containers whose state lies below `root`.
+
+    `warnings`: what was asked for and cannot be, and need not. `terminal`: the master of a new process's terminal that
+    no console socket took; -1, if there is none.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = root
         self.warnings: list[str] = []
+        self.terminal = -1
 
     def place(self, identifier: str) -> str:
         """A container's directory. Raises InvalidArgument for an id that cannot be one."""
@@ -63,9 +68,9 @@ class Runtime:
         """Make a container from the bundle in that directory; its command waits to be started. Returns its pid.
 
         Unless it `outlives` us, it ends with us, its parent. A terminal's master goes to who listens at
-        `console_socket`. Beyond the standard ones, so many descriptors from 3 on are `kept` for its command. Without a
-        `keyring` of its own, it has ours. Raises Conflict if the id is taken, InvalidArgument and Unsupported for a
-        config.json that will not do, and whatever keeps it from being ready: nothing is left then.
+        `console_socket`, or is ours. Beyond the standard ones, so many descriptors from 3 on are `kept` for its
+        command. Without a `keyring` of its own, it has ours. Raises Conflict if the id is taken, InvalidArgument and
+        Unsupported for a config.json that will not do, and whatever keeps it from being ready: nothing is left then.
         """
         from . import bundles, launch, spec, waiting  # here, for start, state, kill and delete do without: 5 ms of each
 
@@ -74,7 +79,7 @@ class Runtime:
         if os.path.exists(place):
             raise errors.Conflict(taken)
         config = bundles.read(bundle)
-        bundles.check_console(config["process"], console_socket)
+        bundles.check_console(config["process"], console_socket, not outlives)
         self.warnings += spec.without_effect(config)
         self.grant(config["process"])
         linux = config["linux"]
@@ -105,8 +110,7 @@ class Runtime:
             ]
             steps.execute(launch.plan(config, root, True, False, first, held), values)
             pid = int(values["pid"])
-            if console_socket:
-                hand_over(console_socket, values["master"])
+            self.hand_over(console_socket, values)
             known = {**described, "pid": pid, "start_time": state.start_time(pid)}
             files.write(f"{place}/state.json", json.dumps(known).encode())
             if pid_file:
@@ -159,21 +163,27 @@ class Runtime:
         if known["status"] != "running":
             raise errors.Conflict(f"cannot exec in container {identifier}: it is {known['status']}")
         process = spec.complete_process(process)
-        bundles.check_console(process, console_socket)
+        bundles.check_console(process, console_socket, not outlives)
         spec.check({**config, "process": process})
         self.grant(process)
         values = launch.values()
         values[launch.VALUES.name] = values
         steps.execute(enter.plan(config, process, known["pid"], started, outlives, kept), values)
-        if console_socket:
-            hand_over(console_socket, values["master"])
+        self.hand_over(console_socket, values)
         if pid_file:
             files.write(pid_file, str(values["pid"]).encode())
         return int(values["pid"])
 
+    def hand_over(self, console_socket: str, values: dict[str, Any]) -> None:
+        """Give a terminal's master away, or keep it for our caller."""
+        if console_socket:
+            hand_over(console_socket, values["master"])
+        elif "master" in values:
+            self.terminal = values["master"]
+
     def grant(self, process: Config) -> None:
-        """Leave out the capabilities that cannot be had, and warn (config.md of 1.1): those that we have not got to give,
-        and ambient ones that are not inheritable (capabilities(7)), which `runc spec` asks for.
+        """Leave out the capabilities that cannot be had, and warn (config.md of 1.1): those that we have not got to
+        give, and ambient ones that are not inheritable (capabilities(7)), which `runc spec` asks for.
         """
         from ..kernel import capabilities
 

@@ -3,8 +3,10 @@
 import array
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
+import pty
 import select
 import shutil
 import signal
@@ -12,6 +14,7 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -687,6 +690,44 @@ def test_the_terminal_is_handed_over(engine: Engine, tmp_path: Path) -> None:
     for descriptor in (end, listener):
         descriptor.close()
     os.close(master)
+
+
+def typed(words: list[str], keys: bytes) -> tuple[str, int]:
+    """What a command shows on a terminal of 7 lines and 40 columns, on which this is typed; its exit code."""
+    pid, master = pty.fork()
+    if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 7, 40, 0, 0))
+        os.chdir(CHECKOUT)
+        os.execv(words[0], words)
+    before = termios.tcgetattr(master)
+    shown = b""
+    try:
+        while b"ready" not in shown:
+            shown += os.read(master, 1000)
+        os.write(master, keys)
+        while part := os.read(master, 1000):
+            shown += part
+    except OSError:  # EIO: the last who had it open has ended
+        pass
+    assert termios.tcgetattr(master) == before, "it is left as it was found"
+    os.close(master)
+    return shown.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_in_the_foreground_the_callers_terminal_and_its_own_are_one(engine: Engine) -> None:
+    (engine.bundle / "rootfs/bin/stty").symlink_to("busybox")
+    script = "echo ready; read line; stty size; tty; echo got $line; exit 5"
+    engine.command("sh", "-c", script, terminal=True)
+    shown, code = typed(engine.words("run", "--bundle", str(engine.bundle), "c"), b"hello\r")
+    assert code == 5 and "7 40\r\n/dev/pts/0\r\ngot hello\r\n" in shown
+    engine.command("sleep", "1000", terminal=False)
+    engine.create()
+    engine("start", "c", check=True)
+    shown, code = typed(engine.words("exec", "--tty", "c", "sh", "-c", script), b"hel\x7flo\r")
+    assert code == 5 and "7 40\r\n/dev/pts/0\r\ngot helo\r\n" in shown
+    count = "stty -echo; while read line; do n=$((n+1)); done; echo counted $n"
+    done = engine("exec", "--tty", "c", "sh", "-c", count, stdin=None, input="a line\n" * 5000 + "\x04")
+    assert done.stdout.endswith("counted 5000\n") and done.returncode == 0
 
 
 def test_run_waits_and_killed_it_takes_its_container_along(engine: Engine) -> None:
