@@ -290,7 +290,7 @@ class Runtime:
         """
         place = self.place(identifier)
         try:
-            known = self.state(identifier)
+            known, started = self.look(identifier)
         except errors.ContainerNotFound:
             if force:
                 return []
@@ -302,8 +302,23 @@ class Runtime:
         except FileNotFoundError:  # killed before it was written: nothing else was done
             files.remove_tree(place)
             return []
+        self.end(known["pid"], started)
         self.take_down(place, config)
         return afterwards(config, "poststop", {**known, "status": "stopped", "pid": 0})
+
+    def end(self, pid: int, started: int) -> None:
+        """SIGKILL for its first process, if it lives: who has no cgroup of its own is not ended with that.
+
+        Without a pid namespace of its own, what it has started lives on. A frozen one ends when its cgroup is thawed.
+        """
+        if not pid:
+            return
+        try:
+            process = state.hold(pid, started)
+        except errors.Conflict:
+            return  # it has just ended
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+        os.close(process)
 
     def take_down(self, place: str, config: Config) -> None:
         """The reverse of `create`, from the config alone, as often as one likes: kills what runs in its cgroup."""
