@@ -154,6 +154,11 @@ def bundles(room, rng):
     return Bundles(room, rng)
 
 
+def descriptors(room):
+    """How many descriptors the learner's process has."""
+    return len(os.listdir(f"/proc/{room.pid}/fd"))
+
+
 def namespaces(pid):
     """Which namespaces a process is in."""
     return {kind: os.readlink(f"/proc/{pid}/ns/{link}") for kind, link in LINKS.items()}
@@ -313,7 +318,9 @@ def test_all_or_none(bundles):
     for name in rest:
         assert bundles.command(pids[name])[0] != "sleep", f"{victim} could not begin, and {name} has begun"
         assert bundles.state(name)["status"] == "created", f"{name} waits, and state says {bundles.state(name)}"
+    before = descriptors(room)
     room.call("start", bundles.home, rest)
+    assert descriptors(room) == before, f"start leaves {descriptors(room) - before} descriptors open"
     for name in rest:
         assert bundles.command(pids[name])[0] == "sleep", (
             f"after start of {rest}, {name} is {bundles.command(pids[name])}"
@@ -402,6 +409,7 @@ def test_to_its_end(bundles):
     while any(room.stat(f"{roots[name]}/work/ready") is None for name in begun) and time.monotonic() < deadline:
         time.sleep(0.01)
     bundles.ended(pids["ended"])
+    before = descriptors(room)
     for name, (_, wanted) in scripts.items():
         since = time.monotonic()
         told = room.call("remove", bundles.home, name, 0.3 if wanted == 137 else 3)
@@ -411,6 +419,7 @@ def test_to_its_end(bundles):
         assert name != "deaf" or took >= 0.3, f"it had 0.3 s to end by itself, and remove took {took:.2f} s"
         outcome = room.attempt("state", bundles.home, name)
         assert outcome.raised in ("LookupError", "KeyError"), f"{name} is removed, and state: {outcome}"
+    assert descriptors(room) == before, f"remove leaves {descriptors(room) - before} descriptors open"
     left = child.children(room.pid)
     assert not left, f"{len(left)} processes are left after all are removed"
     assert room.names(bundles.home) == [], f"in {bundles.home} there is still {room.names(bundles.home)}"
@@ -481,6 +490,18 @@ def diary(room):
     return room.read("/tmp/diary").decode().splitlines()
 
 
+def alive(room):
+    """Who is in the room beside the learner's process, and lives."""
+    found = []
+    for pid in room.processes():
+        try:
+            if pid != room.pid and room.status(pid)["State"][0] not in "ZX":
+                found.append(pid)
+        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            continue
+    return found
+
+
 @pytest.mark.points(3)
 def test_an_engine_hears_the_exit_code(make_room, rng):
     """watch has another runtime create and start a container, and hears how it ended, though it is not its parent."""
@@ -499,6 +520,10 @@ def test_an_engine_hears_the_exit_code(make_room, rng):
         verbs = diary(room)
         assert [line.split()[0] for line in verbs] == ["create", "start", "delete"], f"the runtime was asked {verbs}"
         assert room.stat(f"/tmp/pid-{name}") is None, f"it is deleted before it has ended: {verbs}"
+        deadline = time.monotonic() + 5
+        while left := alive(room):
+            assert time.monotonic() < deadline, f"all is over, and {room.status(left[0])['Name']} is still there"
+            time.sleep(0.02)
 
 
 @pytest.mark.points(3)
@@ -532,6 +557,6 @@ def test_a_runtime_that_refuses(make_room, rng):
         assert word in outcome.text, f"the runtime said {word!r}, and watch {outcome.text!r}"
         told = [line.split() for line in diary(room)]
         assert [line[0] for line in told] == verbs and "--force" in told[-1], f"the runtime was asked {diary(room)}"
-        left = [pid for pid in room.processes() if pid != room.pid and room.status(pid)["State"][0] not in "ZX"]
+        left = alive(room)
         assert not left, f"still there is {room.status(left[0])['Name'] if left else ''}"
         assert room.stat("/tmp/out/exit") is None, "it never ran, and there is an exit code"

@@ -63,7 +63,7 @@ def born(config, bundle, fifo):
     def live():
         """Process 1, until it is the command."""
         process = config["process"]
-        gate = os.open(fifo, os.O_RDWR | os.O_CLOEXEC)
+        gate = os.open(fifo, os.O_RDWR)
         if config.get("hostname"):
             syscalls.sethostname(config["hostname"])
         root = os.path.join(bundle, config["root"]["path"])
