@@ -48,6 +48,7 @@ TOPICS = {
     11: Topic("Capabilities and seccomp: what root may do", "11_security", 45, ("overlay",)),
     12: Topic("User namespaces: root that is nobody", "12_idmap", 45, ("overlay", "idmap")),
     13: Topic("Registries: an image, one blob at a time", "13_registry", 45, ("overlay",)),
+    15: Topic("The OCI runtime: a bundle in, a process out", "15_oci", 50, ("network",)),
     16: Topic("What it costs: the comparison with native", "16_measure", 45, ("overlay", "network")),
 }
 
@@ -99,7 +100,7 @@ class Here:
 
 
 here: Here | None = None
-before: set[str] = set()
+before: set[str] = set()  # what was there when the lesson began, as `traces` calls it
 
 
 def begin(number: int) -> Here:
@@ -123,7 +124,7 @@ def begin(number: int) -> Here:
         lack = f"{said}. **This notebook shows less here.** To have it: `{mend}`."
         lines.append(f"* – {WORDS[word]}: {lack}" if said else f"* ✓ {WORDS[word]}")
     show("\n".join(lines), {"lesson": {"name": here.name, "suffix": host.suffix()}})
-    before = traces()
+    before = set(traces())
     from ..engine import client
 
     client.Client().images.bootstrap("busybox")
@@ -222,7 +223,7 @@ def end() -> None:
 
     system.System(lesson.store).reset()
     for _ in range(200):  # the kernel removes a dead namespace's devices in its own time: seconds on a busy machine
-        left = traces() - before
+        left = {said for number, said in traces().items() if number not in before}
         if not left:
             break
         time_passes()
@@ -241,11 +242,14 @@ def time_passes() -> None:
     time.sleep(0.1)
 
 
-def traces() -> set[str]:
-    """What a lesson could leave behind here, each in a few words: mounts, network devices, cgroups, processes."""
-    found = set()
+def traces() -> dict[str, str]:
+    """What a lesson could leave behind here, each in a few words: mounts, network devices, cgroups, processes.
+
+    A mount goes by its number: its path is another one when somebody renames a directory above it.
+    """
     with open("/proc/self/mountinfo") as file:
-        found |= {f"the mount {line.split()[4]} (number {line.split()[0]})" for line in file}
+        mounts = {f"mount {line.split()[0]}": f"the mount {line.split()[4]}" for line in file}
+    found = set()
     with open("/proc/net/dev") as file:
         found |= {f"the network device {line.split(':')[0].strip()}" for line in file if ":" in line}
     ours = cgroups.parent(f"minicontainer{host.suffix()}")
@@ -254,7 +258,7 @@ def traces() -> set[str]:
     found |= {f"the cgroup {path}" for path in cgroups_by_hand(current().name)}
     for child in processes():
         found.add(f"the process {child}")
-    return found
+    return mounts | {said: said for said in found}
 
 
 def cgroups_by_hand(name: str) -> list[str]:
