@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from .. import errors
 from ..image import registry
@@ -33,10 +33,9 @@ def select(
     *,
     exclude: Iterable[str] = (),
     checksum: str = "",
-    documents: Mapping[str, Selected] | None = None,
 ) -> list[Selected]:
     """What the sources of one ADD mean, in their order. What is fetched goes into `fetched`, a directory of the
-    caller's. `checksum` is `sha256:` and 64 digits: what is fetched must have it. `documents`: as there."""
+    caller's. `checksum` is `sha256:` and 64 digits: what is fetched must have it."""
     selected: list[Selected] = []
     excluded = list(exclude)
     for source in sources:
@@ -44,10 +43,10 @@ def select(
             refuse(f"{source}: repositories are not fetched: clone it beside the Dockerfile, and COPY that", source)
         if is_address(source):
             selected.append(fetch(source, refuse, fetched, checksum))
-        elif checksum and source not in (documents or {}):
+        elif checksum:
             refuse(f"--checksum is for http and https addresses, and {source} is none", "--checksum")
         else:
-            selected += context.select(tree, [source], refuse, exclude=excluded, documents=documents)
+            selected += context.select(tree, [source], refuse, exclude=excluded)
     return selected
 
 
@@ -74,4 +73,4 @@ def fetch(url: str, refuse: Refuse, fetched: Tree, checksum: str = "") -> Select
     if had != checksum:
         refuse(f"digest mismatch {had}: {checksum}", checksum)
     (found,) = context.select(fetched, [name], refuse)
-    return found._replace(base=name_of(url), address=url)
+    return found._replace(shown=url, base=name_of(url), address=url)

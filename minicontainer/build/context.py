@@ -1,9 +1,8 @@
 """What COPY and ADD read: which files of a tree a source means, and the digest of their content. Nothing is copied.
 
-Offers: `Tree`, a directory that paths are resolved in and never out of: the context (`of_directory`), another stage, an
-image. `select`, what the sources of one instruction mean in it, by docker's rules; `content`, one digest of all that
-would be copied, and for each file what it was made of; `inline` for a heredoc; `from_tar` and `is_tar` for a context
-from a pipe.
+Offers: `Tree`, a directory that paths are resolved in and never out of: the context, another stage, an image. `select`,
+what the sources of one instruction mean in it, by docker's rules; `content`, one digest of all that would be copied,
+and for each file what it was made of; `inline` for a heredoc; `from_tar` and `is_tar` for a context from a pipe.
 
 The tree is walked once for each source, not where `.dockerignore` prunes; a file is read only if its hash is not in
 the caller's table, by device, inode, size, mtime and ctime. Names are str, as os.fsdecode makes them of any bytes.
@@ -18,7 +17,7 @@ import os
 import posixpath
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, NoReturn
 
 from .. import errors, files
@@ -54,15 +53,16 @@ class Node(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """What one source, or one match of a wildcard, means: the file or directory at `path` in the tree (links resolved).
+    """What one source, or one match of a wildcard, means: the file or directory at `path` in the tree, links resolved.
 
-    `base` is what it is called where it goes into a directory. `nodes`: itself (""), then what is below it, parents
-    first, each directory's names in order. `data` is what a heredoc says, whose `tree` is None. `address` is where ADD
-    has fetched it from.
+    `shown` is how the source spells that path, `base` what it is called where it goes into a directory. `nodes`: itself
+    (""), then what is below it, parents first, each directory's names in order. `data` is what a heredoc says, whose
+    `tree` is None. With an `address`, ADD has fetched it.
     """
 
     tree: Tree | None
     path: str
+    shown: str
     base: str
     nodes: list[Node]
     data: bytes | None = None
@@ -75,8 +75,8 @@ class Selected(NamedTuple):
 
 
 class Content(NamedTuple):
-    """`digest` is that of names, types, modes, owners, link targets and data, and of no time; `files` says of each path
-    in the tree what it was made of, for whoever wants to know which of them has changed."""
+    """`digest` is that of names, types, modes, owners, link targets and data, and of no time; `files` says of each
+    path, as the sources spell it, what it was made of, for whoever wants to know which of them has changed."""
 
     digest: str
     files: dict[str, str]
@@ -187,26 +187,6 @@ class Tree:
         return found
 
 
-def of_directory(path: str, dockerfile: str = "") -> Tree:
-    """A context, with the rules of `DOCKERFILE.dockerignore`, or else of its own .dockerignore, which is looked for
-    inside of it alone. Raises BuildError for a wrong rule, OSError."""
-    tree = Tree(path)
-    try:
-        beside, inside = ignore.names(dockerfile)
-        if dockerfile and os.path.isfile(beside):
-            tree.ignored = ignore.parse(files.read(beside), beside)
-            return tree
-        found = files.place(tree.root, inside)
-        if found.status is not None and stat.S_ISREG(found.status.st_mode):
-            descriptor = files.beneath(tree.root, found.path, os.O_RDONLY)
-            with open(descriptor, "rb") as file:
-                tree.ignored = ignore.parse(file.read(), inside)
-        return tree
-    except BaseException:
-        tree.close()
-        raise
-
-
 def key(status: os.stat_result) -> Key:
     """By what a file is recognized that has not changed."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
@@ -222,14 +202,12 @@ def unreadable(error: OSError, name: str) -> errors.BuildError:
 
 def select(
     tree: Tree, sources: Iterable[str], refuse: Refuse, *, exclude: Iterable[str] = (), parents: bool = False,
-    documents: Mapping[str, Selected] | None = None,
 ) -> list[Selected]:  # fmt: skip
     """What the sources of one COPY or ADD mean, in their order. `refuse` raises the BuildError.
 
     `..` at the root is the root, links on the way stay inside, a source that is a link is what it leads to. A wildcard
     that matches nothing is nothing, as in BuildKit; any other source must be there. `exclude` are patterns as in a
-    .dockerignore, on names below a selected directory, and on what a wildcard or a source itself names. `documents` are
-    heredocs (`inline`) by the word that stands for each.
+    .dockerignore, on names below a selected directory, and on what a wildcard or a source itself names.
     """
     rules: list[Rule] = []
     for pattern in exclude:
@@ -242,9 +220,7 @@ def select(
     selected: list[Selected] = []
     for source in sources:
         try:
-            if documents and source in documents:
-                selected.append(documents[source])
-            elif parents:
+            if parents:
                 selected += with_parents(tree, source, excluded, refuse)
             else:
                 selected += plain(tree, source, excluded, refuse)
@@ -271,7 +247,7 @@ def plain(tree: Tree, source: str, excluded: Ignore, refuse: Refuse) -> Iterator
         nodes = tree.walk(found.path, status_of(found), filters)
         if tree.ignored.ignored(found.path) and found.path and len(nodes) == 1:
             refuse(f'"/{path}": not found, for .dockerignore leaves it out', source)
-        yield Selected(tree, found.path, posixpath.basename(path), nodes)
+        yield Selected(tree, found.path, path, posixpath.basename(path), nodes)
 
 
 def with_parents(tree: Tree, source: str, excluded: Ignore, refuse: Refuse) -> Iterator[Selected]:
@@ -293,7 +269,7 @@ def with_parents(tree: Tree, source: str, excluded: Ignore, refuse: Refuse) -> I
             refuse(f'"/{path}": not a directory, so nothing can be below it', source)
         nodes = tree.walk(found.path, status, filters)
         if len(nodes) > 1 or not pattern:
-            yield Selected(tree, found.path, posixpath.basename(path), nodes)
+            yield Selected(tree, found.path, path, posixpath.basename(path), nodes)
         elif not has_wildcard(pattern):
             hidden = files.place(tree.root, f"{found.path}/{pattern}").status is not None
             left_out = ", for .dockerignore or --exclude leaves it out, or a link is on the way" if hidden else ""
@@ -365,7 +341,7 @@ def inline(name: str, data: bytes, mode: int = 0o644) -> Selected:
     """A file that is in no tree: what a heredoc says."""
     now = time.time_ns()
     node = Node("", stat.S_IFREG | mode, 0, 0, len(data), now, (0, 0, len(data), now, now), 0, 1)
-    return Selected(None, name, name, [node], data)
+    return Selected(None, name, f"<<{name}", name, [node], data)
 
 
 # What is in them ---------------------------------------------------------------------------------------------------
@@ -379,23 +355,24 @@ def content(selected: Iterable[Selected], hashes: dict[Key, str]) -> Content:
     whole = hashlib.sha256()
     made: dict[str, str] = {}
     for one in selected:
-        whole.update(f"{'directory' if one.directory else 'file'}\0{one.base}\0".encode("utf-8", "surrogateescape"))
+        whole.update(f"{one.base}\0".encode("utf-8", "surrogateescape"))
         for name, fact in facts(one, hashes):
             whole.update(f"{name}\0{fact}\0".encode("utf-8", "surrogateescape"))
-            made[posixpath.join(one.path, name) if name else one.address or one.path] = fact
+            made[posixpath.join(one.shown, name) if name else one.shown or "/"] = fact
         whole.update(b"\0")
     return Content("sha256:" + whole.hexdigest(), made)
 
 
 def facts(one: Selected, hashes: dict[Key, str]) -> Iterator[tuple[str, str]]:
-    """Of each node its name, and what it is made of, in words. A selected directory itself is not copied, so it is not
-    told of."""
+    """Of each node its name, and what it is made of, in words. A selected directory itself is not copied: its mode and
+    owner do not matter."""
     if one.tree is None:
         yield "", f"sha256:{hashlib.sha256(one.data or b'').hexdigest()} {stat.S_IMODE(one.nodes[0].mode):04o}"
         return
     with Parents(one.tree.root, one.path) as parents:
         for at, node in enumerate(one.nodes):
             if at == 0 and one.directory:
+                yield "", "the content of a directory"
                 continue
             try:
                 directory, name = parents.of(node.name)
