@@ -19,7 +19,11 @@ MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
 MS_REMOUNT = 32
+MS_SYNCHRONOUS = 16
+MS_DIRSYNC = 128
+MS_NOSYMFOLLOW = 256
 MS_NOATIME = 1024
+MS_NODIRATIME = 2048
 MS_BIND = 4096
 MS_REC = 16384
 MS_UNBINDABLE = 1 << 17
@@ -28,6 +32,7 @@ MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MS_RELATIME = 1 << 21
 MS_STRICTATIME = 1 << 24
+MS_LAZYTIME = 1 << 25
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
@@ -49,6 +54,7 @@ RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
 
 # open_tree(2), move_mount(2)
 OPEN_TREE_CLONE = 1
@@ -126,6 +132,12 @@ def bind(source: int, target: int) -> None:
         syscall("move_mount", tree, b"", target, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
     finally:
         os.close(tree)
+
+
+def mount_setattr(target: str, on: int, off: int) -> None:
+    """mount_setattr(2): MOUNT_ATTR_* to set and to clear, on the mount at `target` and all below it."""
+    attributes = b"".join(value.to_bytes(8, "little") for value in (on, off, 0, 0))
+    syscall("mount_setattr", AT_FDCWD, os.fsencode(target), AT_RECURSIVE, attributes, len(attributes))
 
 
 def mount_hint(number: int, kind: str, data: str) -> str:

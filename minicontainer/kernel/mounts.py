@@ -32,8 +32,20 @@ FLAGS: dict[str, tuple[int, int]] = {
     "noexec": (syscalls.MS_NOEXEC, 0),
     "exec": (0, syscalls.MS_NOEXEC),
     "noatime": (syscalls.MS_NOATIME, 0),
+    "atime": (0, syscalls.MS_NOATIME),
+    "nodiratime": (syscalls.MS_NODIRATIME, 0),
+    "diratime": (0, syscalls.MS_NODIRATIME),
     "relatime": (syscalls.MS_RELATIME, 0),
+    "norelatime": (0, syscalls.MS_RELATIME),
     "strictatime": (syscalls.MS_STRICTATIME, 0),
+    "nostrictatime": (0, syscalls.MS_STRICTATIME),
+    "lazytime": (syscalls.MS_LAZYTIME, 0),
+    "nolazytime": (0, syscalls.MS_LAZYTIME),
+    "sync": (syscalls.MS_SYNCHRONOUS, 0),
+    "async": (0, syscalls.MS_SYNCHRONOUS),
+    "dirsync": (syscalls.MS_DIRSYNC, 0),
+    "nosymfollow": (syscalls.MS_NOSYMFOLLOW, 0),
+    "symfollow": (0, syscalls.MS_NOSYMFOLLOW),
     "bind": (syscalls.MS_BIND, 0),
     "rbind": (syscalls.MS_BIND | syscalls.MS_REC, 0),
 }
@@ -50,26 +62,55 @@ PROPAGATION = {
 }
 
 
-class Options(namedtuple("Options", "flags propagation data")):
-    """A mount's options, sorted by who reads them: the kernel's flags, its propagation, the file system."""
+# The same of a mount and all below it, by mount_setattr(2)'s attributes (linux/mount.h). Of the times, ATIME covers all
+# three kinds: whoever sets one clears the others first.
+ATIME, NOATIME, STRICTATIME = 0x70, 0x10, 0x20
+RECURSIVE: dict[str, tuple[int, int]] = {
+    "rro": (1, 0),
+    "rrw": (0, 1),
+    "rnosuid": (2, 0),
+    "rsuid": (0, 2),
+    "rnodev": (4, 0),
+    "rdev": (0, 4),
+    "rnoexec": (8, 0),
+    "rexec": (0, 8),
+    "rrelatime": (0, ATIME),
+    "rnoatime": (NOATIME, ATIME),
+    "rstrictatime": (STRICTATIME, ATIME),
+    "rnodiratime": (0x80, 0),
+    "rdiratime": (0, 0x80),
+    "rnosymfollow": (0x200000, 0),
+    "rsymfollow": (0, 0x200000),
+}
+
+
+class Options(namedtuple("Options", "flags propagation data recursive")):
+    """A mount's options, sorted by who reads them: the kernel's flags, its propagation, the file system.
+
+    `recursive`: attributes to set, and to clear, of the mount and all below it.
+    """
 
     flags: int
     propagation: int
     data: str
+    recursive: tuple[int, int]
 
 
 def parse_options(options: list[str]) -> Options:
     """Sort mount(8)'s words. What is not a flag is data for the file system, which refuses what it does not know."""
-    flags, propagation, data = 0, 0, []
+    flags, propagation, data, below = 0, 0, [], (0, 0)
     for word in options:
         if word in FLAGS:
             on, off = FLAGS[word]
             flags = (flags | on) & ~off
         elif word in PROPAGATION:
             propagation = PROPAGATION[word]
+        elif word in RECURSIVE:
+            on, off = RECURSIVE[word]
+            below = below[0] & ~off | on, below[1] & ~on | off
         else:
             data.append(word)
-    return Options(flags, propagation, ",".join(data))
+    return Options(flags, propagation, ",".join(data), below)
 
 
 def all_of(root: str, mounts: list[dict[str, Any]]) -> Iterator[steps.Step]:
@@ -92,6 +133,10 @@ def all_of(root: str, mounts: list[dict[str, Any]]) -> Iterator[steps.Step]:
             data = ",".join(word for word in words if word != COPY_UP)
             yield steps.call(
                 attach_copy if COPY_UP in words else attach, *arguments, mount["type"], options.flags, data, why=why
+            )
+        if any(options.recursive):
+            yield steps.call(
+                set_below, root, mount["destination"], *options.recursive, why="the same for all that is mounted below"
             )
 
 
@@ -192,11 +237,22 @@ def bind(root: str, source: str, destination: str, flags: int, propagation: int)
         syscalls.mount("", target, "", propagation or syscalls.MS_PRIVATE | syscalls.MS_REC)
 
 
+def set_below(root: str, destination: str, on: int, off: int) -> None:
+    """Set and clear attributes of the mount at `destination` under `root` and of all below it."""
+    with Target(root, destination, directory=True) as target:
+        syscalls.mount_setattr(target, on, off)
+
+
 def remount(target: str, flags: int) -> None:
     """Add flags to a mount. Those it has are kept: in a user namespace the kernel refuses to see one dropped."""
     has = os.statvfs(target).f_flag
     kept = has & (
-        syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC | syscalls.MS_NOATIME
+        syscalls.MS_RDONLY
+        | syscalls.MS_NOSUID
+        | syscalls.MS_NODEV
+        | syscalls.MS_NOEXEC
+        | syscalls.MS_NOATIME
+        | syscalls.MS_NODIRATIME
     )
     if has & 4096:  # ST_RELATIME (statvfs(3)) has another value than MS_RELATIME
         kept |= syscalls.MS_RELATIME

@@ -335,7 +335,7 @@ def features() -> dict[str, Any]:
         "ociVersionMin": "1.0.0",
         "ociVersionMax": spec.VERSION,
         "hooks": list(hooks.KINDS),
-        "mountOptions": sorted([*mounts.FLAGS, *mounts.PROPAGATION, mounts.COPY_UP]),
+        "mountOptions": sorted([*mounts.FLAGS, *mounts.PROPAGATION, *mounts.RECURSIVE, mounts.COPY_UP]),
         "linux": {
             "namespaces": list(spec.NAMESPACES),
             "capabilities": list(capabilities.NAMES),

@@ -446,6 +446,32 @@ def test_a_session_keyring_of_its_own_or_not(engine: Engine, own: bool) -> None:
     assert (f"_ses.{name}:" in listed) == own
 
 
+def test_mount_options_of_one_mount_and_of_all_below_it(engine: Engine, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "below").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tree / "below"], check=True)
+    try:
+        engine.config["mounts"] += [
+            spec.mount("/one", "bind", str(tree), ["rbind", "ro", "nodiratime"]),
+            spec.mount("/all", "bind", str(tree), ["rbind", "rro", "rnosuid", "rnodev", "rnoexec", "rnoatime"]),
+            spec.mount(
+                "/files", "tmpfs", "tmpfs", ["nosymfollow", "nodiratime", "sync", "size=1m", "rnoexec", "rexec"]
+            ),
+        ]
+        engine.write()
+        engine.create()
+        lines = Path(f"/proc/{engine.status()['pid']}/mountinfo").read_text().splitlines()
+        found = {line.split()[4]: set(line.split()[5].split(",")) for line in lines}
+        assert {"ro", "nodiratime"} <= found["/one"] and "rw" in found["/one/below"]
+        for path in ("/all", "/all/below"):
+            assert {"ro", "nosuid", "nodev", "noexec", "noatime"} <= found[path] and "relatime" not in found[path]
+        assert {"rw", "nosymfollow", "nodiratime"} <= found["/files"] and "noexec" not in found["/files"]
+        assert "sync" in next(line for line in lines if line.split()[4] == "/files").split(" - ")[1]
+    finally:
+        engine("delete", "--force", "c")
+        subprocess.run(["umount", tree / "below"], check=True)
+
+
 def with_files(words: list[str], *files: Path) -> list[str]:
     """The same command line, with these open from descriptor 3 on."""
     opened = " ".join(f"{number}>{path}" for number, path in enumerate(files, 3))

@@ -49,6 +49,7 @@ ELSEWHERE = (  # `update`'s, and bundles'
     "idmap.give_pipes",
     "init.live_with_parent",
     "mounts.attach_copy",
+    "mounts.set_below",
     "priorities.schedule",
     "priorities.queue",
     "priorities.take_for",
