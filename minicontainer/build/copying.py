@@ -145,6 +145,7 @@ class Copier:
             place = self.place(path)
             is_directory = place.status is not None and stat.S_ISDIR(place.status.st_mode)
             archive = self.is_archive(one)
+            self.above = None  # what went before may have changed a directory's mode
             if place.status is not None and not is_directory and (asserted or one.directory or archive):
                 self.refuse(f"cannot copy to non-directory: /{place.path}", target)
             if len(selected) > 1 and not asserted and not is_directory:

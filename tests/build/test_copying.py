@@ -3,11 +3,14 @@
 import os
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from minicontainer import errors
 from minicontainer.build import context, copying, dockerfile
@@ -195,6 +198,42 @@ def test_a_device_or_fifo_is_replaced_not_written_to(world: World) -> None:
     assert world.files() == {"null": "a", "pipe": "a"}
 
 
+PARTS = st.lists(st.sampled_from(["a", "b", "..", ".", "etc", "/", "/a", "/..", "out"]), min_size=1, max_size=5)
+IMAGE = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["file", "directory", "link"]), PARTS), max_size=5)
+
+
+@settings(max_examples=100, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(IMAGE, PARTS, st.sampled_from(["f", "d", "d f", "*"]), st.booleans())
+def test_whatever_the_image_is_nothing_happens_outside(
+    tmp_path: Path, image: list[tuple[str, str, list[str]]], target: list[str], sources: str, slash: bool
+) -> None:
+    """Links of any kind in the image, targets of any kind: an error with a line, or files within the image."""
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        world = World(Path(folder))
+        make(world.context, "f", "d/a", "d/b/c", "d/c -> ../../etc")
+        make(Path(folder), "out/a", "a", "b")
+        for name, kind, words in image:
+            path = world.root / name
+            if path.is_symlink() or path.exists():
+                continue
+            if kind == "link":
+                path.symlink_to("/".join(words))
+            else:
+                make(world.root, f"{name}/sub/" if kind == "directory" else name)
+
+        def outside() -> list[tuple[str, int, int]]:
+            found = [path for path in Path(folder).rglob("*") if world.root not in path.parents and path != world.root]
+            return sorted((str(path), path.lstat().st_mtime_ns, path.lstat().st_ctime_ns) for path in found)
+
+        host = [f"{place}/{name}" for place in ("", "/etc", "/out") for name in "abcdf"]
+        before = outside(), [path for path in host if os.path.lexists(path)]
+        try:
+            world.copy(sources, "/".join(target) + "/" * slash, directory="/a")
+        except errors.BuildError as error:
+            assert error.line == 2
+        assert (outside(), [path for path in host if os.path.lexists(path)]) == before
+
+
 # What is kept -------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +265,15 @@ def test_a_directory_that_hands_down_its_group_does_not(world: World) -> None:
     os.chmod(world.root / "t", 0o2755)
     world.copy("d", "/t")
     assert owner(world.root / "t/x") == (0, 0)
+
+
+def test_nor_does_one_that_a_source_before_has_made(world: World) -> None:
+    make(world.context, "first/t/x", "second/t/y")
+    os.chmod(world.context / "first/t", 0o2755)
+    os.chmod(world.context / "second/t", 0o2755)
+    world.copy("first second", "/", keep=True, owner=(0, 7))
+    world.copy("first second", "/")
+    assert owner(world.root / "t/y") == (0, 0)
 
 
 def test_modes_and_times(world: World) -> None:
