@@ -53,6 +53,9 @@ def refused(config):
 
 
 ### BEGIN SOLUTION
+NO_PROGRAM = 2, "it is no program"  # ENOENT
+
+
 def born(config, bundle, fifo):
     """A process in the container that is ready, and waits at the fifo. Its pid."""
     hear, tell = os.pipe()
@@ -78,7 +81,7 @@ def born(config, bundle, fifo):
         variables = dict(line.split("=", 1) for line in process.get("env") or [])
         program = shutil.which(process["args"][0], path=variables.get("PATH"))
         if not program:
-            raise FileNotFoundError(2, "it is no program", process["args"][0])
+            raise FileNotFoundError(*NO_PROGRAM, process["args"][0])
         say(ready=True)
         os.close(tell)
         os.read(gate, 1)
@@ -153,7 +156,7 @@ def create(home, name, bundle):
     os.makedirs(place)
     try:
         os.mkfifo(f"{place}/fifo")
-        pid = born(config, bundle, f"{place}/fifo")
+        pid = born(config, bundle=bundle, fifo=f"{place}/fifo")
     except BaseException:
         shutil.rmtree(place)
         raise
@@ -220,7 +223,7 @@ def remove(home, name, seconds):
         if not select.select([process], [], [], seconds)[0]:
             signal.pidfd_send_signal(process, signal.SIGKILL)
         os.close(process)
-    code = reap(pid, 0 if now["pid"] else os.WNOHANG)
+    code = reap(pid, flags=0 if now["pid"] else os.WNOHANG)
     shutil.rmtree(f"{home}/{name}")
     return code
     ### END SOLUTION
