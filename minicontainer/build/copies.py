@@ -30,7 +30,7 @@ class Step(running.Work):
         self.target = self.text(one.target)
         self.owner, self.mode = self.text(one.chown), self.text(one.chmod)
         self.fetched: context.Tree | None = None  # what ADD has fetched
-        self.added: list[context.Selected] | None = None  # what ADD's sources mean, fetched once
+        self.chosen: list[context.Selected] | None = None  # what sources in the context mean: looked at once
 
     def text(self, text: str) -> str:
         """A text with its variables put in."""
@@ -60,8 +60,8 @@ class Step(running.Work):
 
     def selected(self, tree: context.Tree | None) -> list[context.Selected]:
         """What its sources mean, in their order."""
-        if self.added is not None:
-            return self.added
+        if self.chosen is not None:
+            return self.chosen
         found: list[context.Selected] = []
         for source in self.sources:
             if source in self.documents:
@@ -81,8 +81,8 @@ class Step(running.Work):
                 found += context.select(
                     tree, [source], self.refuse, exclude=self.one.exclude, parents=self.one.parents
                 )  # fmt: skip
-        if isinstance(self.one, instructions.Add):
-            self.added = found
+        if not self.from_:  # what was hashed is what is copied, whatever happens to the context meanwhile
+            self.chosen = found
         return found
 
     def close(self) -> None:

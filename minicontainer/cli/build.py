@@ -48,6 +48,8 @@ FLAGS = [
 def main(arguments: list[str]) -> int:
     """docker-build(1). 1 where a step failed; with --check, 1 if there is anything to say, 0 if not."""
     values, rest = parse("build [FLAGS] PATH | -", FLAGS, arguments)
+    if len(rest) == 2 and rest[0].endswith(".sif"):
+        raise UsageError("build: a SIF by a definition file is not there yet")
     if len(rest) != 1:
         raise UsageError(
             '"minicontainer build" needs one word: the directory to build from, or - for a Dockerfile here'
