@@ -23,7 +23,7 @@ from .. import errors, files
 from ..engine import building, containers
 from ..image import making, removal, store
 from ..runtime import session
-from . import cache, check, config, context, copies, dockerfile, expand, instructions, running
+from . import cache, check, config, context, copies, dockerfile, expand, instructions, output, running
 from .instructions import Script
 
 Waiting = Iterator[session.Session | None]
@@ -37,7 +37,8 @@ PREDEFINED = {spelled for name in PROXIES for spelled in (name, name.lower())}
 class Settings(NamedTuple):
     """What `build` was told. `options` are containers.plan's, for RUN; `secrets` and `sockets` (of ssh agents) by id.
 
-    `debug` is called with the ground of a RUN that has failed, and its options.
+    `debug` is called with the ground of a RUN that has failed, and its options; `deliver` puts the result where it
+    is to go, and then it is in no index.
     """
 
     target: str = ""
@@ -52,6 +53,7 @@ class Settings(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012
     debug: Callable[[containers.Ground, dict[str, Any]], None] | None = None
     epoch: int | None = None
+    deliver: Callable[[output.Made, Tell], None] | None = None
 
 
 class Given(NamedTuple):
@@ -71,6 +73,8 @@ class Step(NamedTuple):
     text: str
 
     def __str__(self) -> str:
+        if not self.of:  # it is no instruction's
+            return self.text
         return f"[{self.stage}{' ' if self.stage else ''}{self.number}/{self.of}] {self.text}"
 
 
@@ -127,7 +131,7 @@ class Builder:
         self.hashes: dict[cache.Stamp, str] = {}
         self.predefined = PREDEFINED
 
-    def build(self, *names: str) -> store.Image:
+    def build(self, *names: str) -> store.Image | making.Draft:
         """Build the target stage, and enter its image under these names. Raises BuildError, and what images raise."""
         try:
             with building.Workshop(self.engine, self.settings.epoch) as self.workshop:
@@ -138,7 +142,7 @@ class Builder:
             if self.left:
                 removal.sweep(self.engine.images, self.engine.users)
 
-    def made(self, order: list[int], names: tuple[str, ...]) -> store.Image:
+    def made(self, order: list[int], names: tuple[str, ...]) -> store.Image | making.Draft:
         """The image, once these stages are built."""
         self.cache.open()
         if self.given:
@@ -153,7 +157,11 @@ class Builder:
         image = last.image
         if self.settings.labels:
             image = image.with_config(Labels={**(image.config.get("Labels") or {}), **self.settings.labels})
-        return self.workshop.image(last.snapshot, image.document(last.created), *names)
+        made = output.Made(self.workshop, last.snapshot, image.document(last.created), self.steps)
+        if self.settings.deliver is None:
+            return made.enter(*names)
+        self.settings.deliver(made, self.tell)
+        return made.draft
 
     # The stages side by side
 

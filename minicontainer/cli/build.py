@@ -14,7 +14,7 @@ from .. import errors, files
 from ..build import builder, check, context, dockerfile, ignore, instructions
 from ..engine import client, committing
 from ..image import tar
-from . import UsageError, building, run
+from . import UsageError, building, exporting, run
 from .flags import Flag, parse, size
 
 # What holds for each RUN, as it would for `run`.
@@ -36,6 +36,7 @@ FLAGS = [
     Flag("--secret", "secrets", "list", "id=NAME,src=FILE or id=NAME,env=VARIABLE: for RUN --mount=type=secret"),
     Flag("--ssh", "agents", "list", "default or NAME[=SOCKET]: the agent for RUN --mount=type=ssh"),
     *(flag for flag in run.FLAGS if flag.name in LIMITS),
+    Flag("-o --output", "outputs", "list", "DIR, - or type=local|tar|oci|docker|image,dest=…: where the result goes"),
     Flag("--progress", "progress", "text", "auto, plain, json"),
     Flag("--iidfile", "iidfile", "text", "write the image's id to this file"),
     Flag("-q --quiet", "quiet", "bool", "print the image's id alone"),
@@ -56,18 +57,20 @@ def main(arguments: list[str]) -> int:
         )
     for name in values["tags"]:
         committing.check_name(name)
+    exports = exporting.Exports(values["outputs"], values["tags"], values.get("progress", "auto"))
     build_args = pairs(values["build_args"])
     try:
         with opened(rest[0], values.get("file")) as (file, content, found):
-            return built(values, build_args, file, content, found)
+            return built(values, build_args, exports, file, content, found)
     except errors.BuildError as error:
         print(f"minicontainer: {shown(error)}", file=sys.stderr)
         return 1
 
 
 def built(
-    values: dict[str, Any], build_args: dict[str, str], file: str, content: bytes, found: builder.Given | None
-) -> int:
+    values: dict[str, Any], build_args: dict[str, str], exports: exporting.Exports, file: str, content: bytes,
+    found: builder.Given | None,
+) -> int:  # fmt: skip
     """Build it, or check it."""
     script = instructions.read(dockerfile.parse(content, file))
     if values["check"]:
@@ -85,11 +88,13 @@ def built(
         options=options(values),
         debug=building.shell if values["debug_shell"] else None,
         epoch=committing.source_date_epoch(),
+        deliver=exports.deliver if exports.outputs else None,
     )
     teller = building.teller(values.get("progress", "auto"), values["quiet"], values["why"])
     made = builder.Builder(client.Client().containers, script, settings, teller.tell, found)
     image = made.build(*values["tags"])
-    teller.end(image, values["tags"])
+    exports.push()
+    exports.end(teller, image)
     if "iidfile" in values:
         files.write(values["iidfile"], image.id.encode())
     return 0

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..build import builder
 from ..engine import client, containers
-from ..image import store
+from ..image import making, store
 from . import UsageError, attached
 
 
@@ -50,7 +50,7 @@ class Plain:
         """Print it where progress goes."""
         print(line.encode("utf-8", "replace").decode(), file=sys.stderr, flush=True)
 
-    def end(self, image: store.Image, names: list[str]) -> None:
+    def end(self, image: store.Image | making.Draft, names: list[str]) -> None:
         """The image is there."""
         self.say(f"writing image {image.id}")
         for name in names:
@@ -70,7 +70,7 @@ class Json(Plain):
             document["seconds"] = round(told, 3)
         print(json.dumps(document), flush=True)
 
-    def end(self, image: store.Image, names: list[str]) -> None:
+    def end(self, image: store.Image | making.Draft, names: list[str]) -> None:
         print(json.dumps({"kind": "image", "image": image.id, "names": names}), flush=True)
 
 
@@ -80,7 +80,7 @@ class Quiet(Plain):
     def tell(self, kind: str, step: builder.Step, told: Any) -> None:
         pass
 
-    def end(self, image: store.Image, names: list[str]) -> None:
+    def end(self, image: store.Image | making.Draft, names: list[str]) -> None:
         print(image.id)
 
 

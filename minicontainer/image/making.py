@@ -90,13 +90,27 @@ def stack(job: store.Job, below_it: Snapshot, descriptor_: dict[str, Any]) -> Sn
     return Snapshot((*below_it.descriptors, descriptor_), diff_ids)
 
 
+class Draft:
+    """An image that is in no index: its layers, and the documents that it would have. `Image`'s names for them."""
+
+    def __init__(self, snapshot: Snapshot, config: dict[str, Any]) -> None:
+        rootfs = {"type": "layers", "diff_ids": list(snapshot.diff_ids)}
+        self.config: dict[str, Any] = {**config, "rootfs": rootfs}
+        self.config_content = json.dumps(self.config, separators=(",", ":")).encode()
+        self.id = oci.digest(self.config_content)
+        self.content = manifest_of(self.id, len(self.config_content), list(snapshot.descriptors))
+        self.digest = oci.digest(self.content)
+        self.manifest: dict[str, Any] = json.loads(self.content)
+        self.chain_ids = snapshot.chain_ids
+        self.created = str(config.get("created") or "")
+
+
 def enter(job: store.Job, snapshot: Snapshot, config: dict[str, Any], *names: str) -> store.Image:
     """The image of these layers and a config that lacks only its `rootfs`, under these names, or none."""
-    rootfs = {"type": "layers", "diff_ids": list(snapshot.diff_ids)}
-    content = json.dumps({**config, "rootfs": rootfs}, separators=(",", ":")).encode()
-    manifest = manifest_of(job.put(content), len(content), list(snapshot.descriptors))
+    draft = Draft(snapshot, config)
+    job.put(draft.config_content)
     job.commit()
-    return job.store.add(manifest, *names)
+    return job.store.add(draft.content, *names)
 
 
 def make(job: store.Job, config: dict[str, Any], tars: list[str], *names: str) -> store.Image:

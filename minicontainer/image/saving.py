@@ -1,6 +1,7 @@
 """Saving: images of the store as an archive, in the form that docker save writes since version 25, or as plain OCI.
 
-Offers: `save`, which yields the archive in chunks. In both forms it is an OCI image layout in a tar: `oci-layout`,
+Offers: `save`, which yields the archive in chunks; `save_draft`, of an image that is in no index. In both forms it is
+an OCI image layout in a tar: `oci-layout`,
 `index.json`, `blobs/sha256/…`, blobs and manifests byte for byte as the store has them. The docker form adds
 `manifest.json` and `repositories` for older readers, and each config once more as `<id>.json`, where people look.
 
@@ -22,7 +23,7 @@ from typing import Any
 
 from .. import errors, oci
 from .. import quickjson as json
-from . import blobs, reference, store, tar
+from . import blobs, making, reference, store, tar
 
 FORMATS = ("docker-archive", "oci")
 CHUNK = 1 << 20
@@ -31,7 +32,7 @@ CHUNK = 1 << 20
 class _Chosen:
     """An image to be saved, and the full names that it is to have in the archive."""
 
-    def __init__(self, image: store.Image) -> None:
+    def __init__(self, image: store.Image | making.Draft) -> None:
         self.image = image
         self.names: list[str] = []
 
@@ -59,7 +60,28 @@ def save(
     except BaseException:
         _close(opened)
         raise
-    return [one.image for one in chosen.values()], _archive(here, list(chosen.values()), opened, form, epoch)
+    images = [one.image for one in chosen.values() if isinstance(one.image, store.Image)]
+    return images, _archive(list(chosen.values()), opened, form, epoch)
+
+
+def save_draft(
+    here: store.Store, draft: making.Draft, names: list[str], form: str = FORMATS[0], epoch: int | None = None
+) -> Iterator[bytes]:
+    """The archive of an image that is in no index, under these names. The caller keeps its layers from removals."""
+    one = _Chosen(draft)
+    one.names = [reference.parse(name).full() for name in names]
+    opened: dict[str, int] = {}
+    try:
+        for digest, content in ((draft.digest, draft.content), (draft.id, draft.config_content)):
+            opened[digest] = os.memfd_create("document", os.MFD_CLOEXEC)
+            os.pwrite(opened[digest], content, 0)
+        for digest in _layers(draft):
+            if digest not in opened:
+                opened[digest] = _open(here, digest)
+    except BaseException:
+        _close(opened)
+        raise
+    return _archive([one], opened, form, epoch)
 
 
 def _open(here: store.Store, digest: str) -> int:
@@ -75,7 +97,7 @@ def _close(opened: dict[str, int]) -> None:
     opened.clear()
 
 
-def _layers(image: store.Image) -> list[str]:
+def _layers(image: store.Image | making.Draft) -> list[str]:
     return [str(layer["digest"]) for layer in image.manifest["layers"]]
 
 
@@ -102,18 +124,16 @@ def _choose(here: store.Store, name: str, chosen: dict[str, _Chosen]) -> None:
         one.names.append(parsed.full())
 
 
-def _archive(
-    here: store.Store, chosen: list[_Chosen], opened: dict[str, int], form: str, epoch: int | None
-) -> Iterator[bytes]:
+def _archive(chosen: list[_Chosen], opened: dict[str, int], form: str, epoch: int | None) -> Iterator[bytes]:
     try:
         moment = max((_seconds(one.image.created) for one in chosen), default=0)
         moment = moment if epoch is None else min(moment, epoch)
-        documents = {"index.json": _index(here, chosen, form), "oci-layout": oci.LAYOUT}
+        documents = {"index.json": _index(chosen, opened, form), "oci-layout": oci.LAYOUT}
         if form == FORMATS[0]:
             documents["manifest.json"] = _text([_listed(one) for one in chosen])
             documents["repositories"] = _text(_repositories(chosen))
             for one in chosen:
-                documents[f"{one.image.id[7:]}.json"] = blobs.read(here.root, one.image.id)
+                documents[f"{one.image.id[7:]}.json"] = _document(one.image.id, opened)
         for name in ("blobs", "blobs/sha256"):
             yield _header(f"{name}/", tar.DIRECTORY, 0o755, 0, moment)
         for digest in sorted(opened):
@@ -159,14 +179,22 @@ def _seconds(created: str) -> int:
         return 0
 
 
-def _index(here: store.Store, chosen: list[_Chosen], form: str) -> bytes:
+def _document(digest: str, opened: dict[str, int]) -> bytes:
+    """A document, verified."""
+    content = os.pread(opened[digest], blobs.LARGEST_DOCUMENT, 0)
+    if oci.digest(content) != digest:
+        raise blobs.damage(digest)
+    return content
+
+
+def _index(chosen: list[_Chosen], opened: dict[str, int], form: str) -> bytes:
     """index.json: a descriptor for each name. docker's ref.name is the tag alone, skopeo's and podman's the name."""
     manifests = []
     for one in chosen:
         bare = {
             "mediaType": str(one.image.manifest.get("mediaType") or oci.MANIFEST),
             "digest": one.image.digest,
-            "size": len(blobs.read(here.root, one.image.digest)),
+            "size": len(_document(one.image.digest, opened)),
         }
         for full in one.names:
             parsed = reference.parse(full)

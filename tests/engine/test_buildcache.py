@@ -10,8 +10,8 @@ import pytest
 from minicontainer import errors, files
 from minicontainer.engine import buildcache
 from minicontainer.image import blobs
-from tests.build.test_builder import Yard, yard  # noqa: F401
 from tests.conftest import minicontainer
+from tests.yard import Yard, fresh_yard  # noqa: F401
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("overlay", "libseccomp")]
 
