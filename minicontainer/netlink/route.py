@@ -90,7 +90,10 @@ def link_add(
     body += nested(IFLA_LINKINFO, details)
     words = name, kind, peer, namespace, master
     try:
-        _ask("RTM_NEWLINK", codec.NLM_F_CREATE | codec.NLM_F_EXCL, body, words)
+        if kind == "macvlan":
+            _macvlan_add(parent, body, words)
+        else:
+            _ask("RTM_NEWLINK", codec.NLM_F_CREATE | codec.NLM_F_EXCL, body, words)
     except errors.KernelError as error:
         if error.errno == errno.EOPNOTSUPP:
             hint = f"{error.hint}: this kernel has no {kind} (modprobe {'8021q' if kind == 'vlan' else kind})"
@@ -100,6 +103,29 @@ def link_add(
         if peer:
             link_delete(name)
             _ask("RTM_NEWLINK", codec.NLM_F_CREATE | codec.NLM_F_EXCL, body, words)
+
+
+PATIENCE = 5.0  # seconds for another to go
+
+
+def _macvlan_add(parent: str, body: bytes, words: tuple[object, ...]) -> None:
+    """RTM_NEWLINK of a macvlan. One in mode passthru has its parent to itself, or is not made.
+
+    A network namespace that nobody is in any more is taken down on the kernel's own time, so another may be about to
+    go. KernelError (EINVAL) if it stays.
+    """
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            _ask("RTM_NEWLINK", codec.NLM_F_CREATE | codec.NLM_F_EXCL, body, words)
+            return
+        except errors.KernelError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            if time.monotonic() > end:
+                hint = f"another macvlan is on {parent}, and one in mode passthru wants it alone: remove either"
+                raise errors.KernelError(errno.EINVAL, "RTM_NEWLINK", words, hint) from None
+        time.sleep(0.005)
 
 
 def _hardware(mac: str) -> bytes:

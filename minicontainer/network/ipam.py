@@ -36,7 +36,8 @@ def directory(network: Network) -> str:
 def lease(network: Network, container_id: str, wanted: str = "") -> str:
     """An address for the container, dotted quad; the same one if it has one.
 
-    Raises Conflict if all are leased or `wanted` belongs to another, InvalidArgument if `wanted` is not to be had.
+    Raises Conflict if all are leased, `wanted` belongs to another, or the network is one container's alone and has it;
+    InvalidArgument if `wanted` is not to be had.
     """
     return _lease(network, container_id, wanted, "")
 
@@ -55,6 +56,8 @@ def _lease(network: Network, container_id: str, wanted: str, mark: str) -> str:
         own = _target(link)
         if own and _target(f"{place}/{own}") == container_id:
             return own
+        if network.mode == "passthru":
+            _alone(network, place, container_id)
         address = _particular(network, place, wanted) if wanted else _next(network, place, _target(last))
         files.unlink(link)
         os.symlink(address, link)
@@ -169,6 +172,15 @@ def _target(path: str) -> str:
         return os.readlink(path)
     except FileNotFoundError:
         return ""
+
+
+def _alone(network: Network, place: str, container_id: str) -> None:
+    others = set(leases(network)) - {container_id}
+    if others:
+        raise errors.Conflict(
+            f"network {network.name} is in passthru mode, which gives {network.device} to one container alone, now "
+            f"{min(others)[:12]}: stop that or disconnect it, or make the network with -o macvlan_mode=bridge"
+        )
 
 
 def _particular(network: Network, place: str, wanted: str) -> str:

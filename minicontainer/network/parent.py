@@ -44,6 +44,8 @@ def made(
     gateway = ipam.router(subnet, gateway)
     bridge.check_mtu(mtu)
     below = netlink.link(device) or netlink.link(trunk(device)[0])
+    if below and mtu > below.mtu:
+        raise errors.InvalidArgument(f"an MTU of {mtu}: what stands on {below.name} has its {below.mtu} at most")
     return Network(
         name, device or f"mc{identifier[:6]}{host.suffix()}", subnet, gateway, mtu or (below.mtu if below else 1500),
         identifier, internal=internal or not device, mode=mode, owned=owned,

@@ -1,12 +1,15 @@
 """Networks without a bridge: real containers in a LAN that the test makes, by sockets; what stands where, by `ip`."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
 
+from minicontainer import errors, netlink
 from tests.conftest import minicontainer
-from tests.laboratory import Laboratory, Machine, ask, command, fresh_laboratory  # noqa: F401
+from tests.laboratory import Inside, Laboratory, Machine, ask, command, fresh_laboratory  # noqa: F401
 from tests.network.test_reach import IN_THE_LAN, LAN, LAN6, LAN_SIDE, House, house  # noqa: F401
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("bridge", "veth", "nftables", "ip")]
@@ -160,6 +163,38 @@ def test_a_vlan_of_a_device_is_made_and_goes_with_the_network(house: House) -> N
     assert "lan0.42" not in devices()
 
 
+@macvlan
+def test_passthru_has_its_parent_alone_and_says_who_has_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    create("macvlan", "alone", *LAN_NET, "-o", "parent=lan0", "-o", "macvlan_mode=passthru")
+    create("bridge", "within")
+    minicontainer("create", "--name", "waiting", "--network", "alone", "plain", "true")  # that takes nothing yet
+    minicontainer("run", "-d", "--name", "web", "--network", "alone", "plain", "sleep", "600")
+    house.run("other", "--network", "within")
+    (identifier,) = minicontainer("ps", "-q", "-f", "name=web").stdout.split()
+    for words, code in (
+        (["run", "--rm", "--network", "alone", "plain", "true"], 125),
+        (["network", "connect", "alone", "other"], 1),
+        (["start", "waiting"], 1),
+    ):
+        done = minicontainer(*words, check=False)
+        assert (done.returncode, done.stderr.count(identifier)) == (code, 1), done
+        assert "passthru" in done.stderr and "stop that or disconnect it" in done.stderr, done
+    for _ in range(3):  # the kernel may not have taken the one before down yet
+        minicontainer("restart", "-t", "0", "web")
+    minicontainer("rm", "-f", "web")
+    minicontainer("start", "-a", "waiting")
+    # Somebody else's: it is waited for, for a while.
+    netlink.link_add("foreign0", "macvlan", parent="lan0", mode="bridge")
+    monkeypatch.setattr(netlink.route, "PATIENCE", 0.05)
+    with pytest.raises(errors.KernelError, match="another macvlan is on lan0"):
+        netlink.link_add("eth7", "macvlan", parent="lan0", mode="passthru")
+    monkeypatch.undo()
+    gone = Inside(os.getpid()).begin(lambda: (time.sleep(0.2), netlink.link_delete("foreign0")))
+    netlink.link_add("eth7", "macvlan", parent="lan0", mode="passthru")
+    gone()
+    assert {"eth7"} == devices() & {"eth7", "foreign0"}
+
+
 def test_what_cannot_be_is_refused_and_leaves_nothing(house: House) -> None:
     before = devices()
     create("macvlan", "there", *LAN_NET, "-o", "parent=lan0")
@@ -172,6 +207,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(house: House) -> None:
         (["-o", "parent=lan0.7", "--subnet", "198.51.100.0/25"], "overlaps with network there"),
         (["-o", "parent=lan0.7", "-o", "macvlan_mode=nosuch"], "private, vepa, bridge or passthru"),
         (["-o", "com.docker.network.bridge.name=x"], "no option"),
+        (["-o", "parent=lan0.7", "-o", "mtu=1501"], "lan0 has its 1500 at most"),
         (["-o", "parent=lan0.7", "--ipv6", "--subnet", "fd00:51::/80"], "overlaps with network there"),
         (["-o", "parent=lan0.7", "--ipv6", "--subnet", "fd00:52::/64", "--gateway", "fd00:51::2"], "no address in"),
         (["-o", "parent=lan0.7", "--ipv6", "-o", "mtu=1000"], "IPv6 needs 1280"),
