@@ -161,14 +161,14 @@ def test_eight_link_verbs_do_the_same_over_both_libraries(laboratory: Laboratory
     library.add_bridge("mc0", "02:6d:ac:1e:00:01")
     library.address("mc0", "172.30.0.1/16")
     library.up("mc0")
-    library.mtu("mc0", 1400)
+    library.mtu("mc0", 1300)
     library.add_cable("vethab", "eth0", inside.pid, "mc0")
     library.address("eth0", "172.30.0.2/16", inside.pid)
     library.up("eth0", inside.pid)
     library.route("172.30.0.1", inside.pid)
 
     bridge, cable = json.loads(command("ip", "-json", "-details", "link", "show"))[1:]
-    assert (bridge["ifname"], bridge["linkinfo"]["info_kind"], bridge["mtu"]) == ("mc0", "bridge", 1400)
+    assert (bridge["ifname"], bridge["linkinfo"]["info_kind"], bridge["mtu"]) == ("mc0", "bridge", 1300)
     assert bridge["address"] == "02:6d:ac:1e:00:01" and "UP" in bridge["flags"]
     assert (cable["ifname"], cable["master"], cable["mtu"]) == ("vethab", "mc0", 1400)
     assert "UP" in cable["flags"] and cable["linkinfo"]["info_kind"] == "veth"

@@ -125,7 +125,7 @@ def libseccomp() -> Fact:
 MODULES = {
     "_prctl": ("python-prctl", "missing", "capabilities cannot be set"),
     "zstandard": ("zstandard", "warn", "layers compressed with zstd cannot be read"),
-    "pyroute2": ("pyroute2", "warn", "networks of your own cannot be made"),
+    "pyroute2": ("pyroute2", "warn", "macvlan and ipvlan cannot be tried here"),
 }
 
 
