@@ -44,8 +44,10 @@ def main(arguments: list[str]) -> int:
 
 def text(plan: firewall.Plan) -> str:
     """For a person."""
-    parts = ["# What `run` would have nft(8) do; $container and $address are known then:"]
+    parts = ["# What `run` would have nft(8) do for the ports, and for their network if need be:"]
     parts += [f"    {rule}" for rule in plan.rules] or ["    nothing: all of it is there"]
+    if any("$" in rule for rule in plan.rules):
+        parts.append("    # what begins with $ is known then")
     for port in plan.ports:
         where = f"{ps.place(port.address) or 'all addresses'}, port {numbers(port)}"
         parts += ["", f"# Who would reach {port.container}/{port.protocol}, published on {where}:"]

@@ -252,16 +252,8 @@ class Containers:
 
     def check_ports(self, options: dict[str, Any]) -> None:
         """Raise InvalidArgument where ports, by -p or by -P, cannot be published: nobody would come to them."""
-        mode = options["network_mode"]
-        if options["ports"] and not networks.own(mode):
-            raise errors.InvalidArgument(f"ports can be published on a bridge only, not with --network {mode}")
-        driver = networks.get(self.root, mode).driver if options["ports"] else "bridge"
-        if driver != "bridge":
-            raise errors.InvalidArgument(
-                f"ports cannot be published on {mode}: in a {driver}, a container is reached by its own address"
-            )
-        if options["ports"] and networks.get(self.root, mode).internal:
-            raise errors.InvalidArgument(f"ports cannot be published on {mode}: it is internal, nobody may come in")
+        if options["ports"]:
+            networks.publishing(self.root, options["network_mode"])
 
     def complete_networks(self, options: dict[str, Any]) -> None:
         """Which networks, by name, and what is asked for in each. Raises NetworkNotFound, InvalidArgument."""

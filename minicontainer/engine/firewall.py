@@ -62,9 +62,7 @@ class Firewall:
         """What publishing the ports would do, and what would come of it. `way` is run's --firewall. Changes nothing."""
         if way not in foreign.WAYS:
             raise errors.InvalidArgument(f"--firewall {way}: docker-user, ignore")
-        network = networks.get(self.root, network_name)
-        if network.driver != "bridge":
-            raise errors.InvalidArgument(f"{network_name} is a {network.driver}: no port is published there")
+        network = networks.publishing(self.root, network_name)
         planned = [*bridge.setup(network)]
         if way == "docker-user":
             planned += foreign.admit(network.device, foreign.families(network))
@@ -103,7 +101,8 @@ class Plan:
         self.refusal = ""  # what `run` would say
         try:
             foreign.check(network.device, ports, way, foreign.families(network))
-        except errors.Unsupported as error:
+            nat.check_free(ports)
+        except errors.MiniContainerError as error:
             self.refusal = str(error)
 
     def reach(self, port: nat.Port) -> list[Way]:
@@ -142,7 +141,8 @@ class Plan:
         here = foreign.owners()
         found += [(name, True, "is here, and lets it pass", "") for name in sorted(here - {who for who, *_ in found})]
         if "ufw" not in here:
-            says = "would drop what is forwarded, whatever `ufw allow` says of the port: that is asked for IPv6 alone"
+            says = "would drop what is forwarded, whatever `ufw allow` says of the port"
+            says += ": that is asked where it is relayed, by IPv6" if self.closed else ""
             found.append(("ufw", False, says, foreign.mend_of_ufw(device)))
         if "docker" not in here:
             says = (

@@ -84,6 +84,20 @@ def own(mode: str) -> bool:
     return mode not in ("host", "none") and not mode.startswith("container:")
 
 
+def publishing(root: str, mode: str) -> Network:
+    """The network of that mode, on which ports can be published. Raises InvalidArgument, NetworkNotFound."""
+    if not own(mode):
+        raise errors.InvalidArgument(f"ports can be published on a bridge only, not with --network {mode}")
+    found = get(root, mode)
+    if found.driver != "bridge":
+        raise errors.InvalidArgument(
+            f"ports cannot be published on {mode}: in a {found.driver}, a container is reached by its own address"
+        )
+    if found.internal:
+        raise errors.InvalidArgument(f"ports cannot be published on {mode}: it is internal, nobody may come in")
+    return found
+
+
 def asked(record: Record) -> dict[str, dict[str, Any]]:
     """What a record's `networks` says; an earlier version wrote none."""
     found: dict[str, dict[str, Any]] | None = record.get("networks")
@@ -324,7 +338,7 @@ class Networks:
 
         Raises NetworkNotFound, ContainerNotFound, Conflict, InvalidArgument.
         """
-        network = self.find(name)
+        network = self._shared(name)
         record = self.containers.find(container)
         if not own(record["network"]) and record["network"] != "none":
             raise errors.InvalidArgument(f"{record['name']} has no network of its own: it shares {record['network']}")
@@ -348,7 +362,7 @@ class Networks:
 
     def disconnect(self, name: str, container: str) -> None:
         """One network less for a container, at once if it runs. Raises what `connect` raises."""
-        network = self.find(name)
+        network = self._shared(name)
         with files.locked(directory(self.root)):
             record = self.containers.find(container)
             there = asked(record)
@@ -359,6 +373,11 @@ class Networks:
             rest = {other: end for other, end in there.items() if other != network.name}
             mode = record["network"] if record["network"] in rest else next(iter(rest), "none")
             self.containers.change(record["id"], networks=rest, network=mode)
+
+    def _shared(self, name: str) -> Network:
+        if name in ("host", "none"):
+            raise errors.InvalidArgument(f"{name} is no network to be plugged into or out of: run --network {name}")
+        return self.find(name)
 
     def _plug_in(self, record: Record, network: Network, end: dict[str, Any]) -> None:
         ends = record["ends"]

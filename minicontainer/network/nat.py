@@ -363,6 +363,18 @@ def reserve(container_id: str, ports: list[Port]) -> None:
         raise
 
 
+def check_free(ports: list[Port]) -> None:
+    """Raise what `reserve` and `reserve_any` would, and hold no port."""
+    found: list[tuple[socket.socket, Port]] = []
+    try:
+        for port in ports:
+            if _is_fixed(port):
+                found += _bind(port, port.host)
+    finally:
+        for opened, _ in found:
+            opened.close()
+
+
 def reserve_any(container_id: str, port: Port) -> int:
     """Bind the first that is free of the port's range, or any; return its number."""
     attempts = list(range(port.host, port.host_end + 1))

@@ -261,6 +261,8 @@ def test_a_running_container_is_plugged_in_and_out() -> None:
         assert a.ip("route", "show", "default")[0]["dev"] == "eth1"
         assert a.reaches(b.addresses["two"])
     assert "is not connected to network one" in refused("network", "disconnect", "one", "ann")
+    for verb in ("connect", "disconnect"):
+        assert "host is no network to be plugged into" in refused("network", verb, "host", "ann")
     minicontainer("restart", "-t", "0", "ann")
     a.look()
     assert list(a.addresses) == ["two"] and [link["ifname"] for link in a.ip("link")] == ["lo", "eth0"]

@@ -213,7 +213,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(house: House) -> None:
         (["-o", "parent=lan0.7", "--ipv6", "-o", "mtu=1000"], "IPv6 needs 1280"),
     ):
         assert complaint in refused("network", "create", "-d", "macvlan", *words, "net")
-    assert "no port is published" in refused("firewall", "plan", "-p", "80:80", "--network", "there")
+    assert "own address" in refused("firewall", "plan", "-p", "80:80", "--network", "there")
     minicontainer("network", "rm", "there")
     assert devices() == before
     assert list((house.store / "networks").iterdir()) == []

@@ -387,6 +387,16 @@ def test_firewall_plan_says_what_run_would_refuse(house: House) -> None:
     refusal = minicontainer("run", "--rm", "-p", "8000:80", "plain", "true", check=False).stderr.strip()
     assert plan.endswith(f"# `run` would refuse: {refusal.removeprefix('minicontainer: ')}\n")
     assert "would refuse" not in minicontainer("firewall", "plan", "-p", "127.0.0.1:8000:80").stdout
+    minicontainer("network", "create", "--internal", "closed")
+    web = minicontainer("run", "-d", "--firewall", "ignore", "-p", "8000:80", "plain", "sleep", "600").stdout[:12]
+    for words, complaint in (
+        (["--firewall", "ignore", "-p", "8000:80"], f"port 8000/tcp is already published by container {web}"),
+        (["-p", "8001:80", "--network", "closed"], "it is internal, nobody may come in"),
+        (["-p", "8001:80", "--network", "host"], "on a bridge only, not with --network host"),
+    ):
+        done = minicontainer("firewall", "plan", *words, check=False)
+        assert complaint in (done.stderr if done.returncode else done.stdout.splitlines()[-1])
+        assert complaint in minicontainer("run", "--rm", *words, "plain", "true", check=False).stderr
     for wrong in (
         ["nonsense"],
         ["plan", "-P"],
