@@ -37,7 +37,7 @@ FLAGS = [
     Flag("--ssh", "agents", "list", "default or NAME[=SOCKET]: the agent for RUN --mount=type=ssh"),
     *(flag for flag in run.FLAGS if flag.name in LIMITS),
     Flag("-o --output", "outputs", "list", "DIR, - or type=local|tar|oci|docker|image,dest=…: where the result goes"),
-    Flag("--progress", "progress", "text", "auto, plain, json"),
+    Flag("--progress", "progress", "text", "auto, plain, tty, json"),
     Flag("--iidfile", "iidfile", "text", "write the image's id to this file"),
     Flag("-q --quiet", "quiet", "bool", "print the image's id alone"),
     Flag("--why", "why", "bool", "say of each step that is done what has changed since the last time"),
@@ -90,9 +90,12 @@ def built(
         epoch=committing.source_date_epoch(),
         deliver=exports.deliver if exports.outputs else None,
     )
-    teller = building.teller(values.get("progress", "auto"), values["quiet"], values["why"])
+    teller = building.teller(values.get("progress", "auto"), values["quiet"], values["why"], values["debug_shell"])
     made = builder.Builder(client.Client().containers, script, settings, teller.tell, found)
-    image = made.build(*values["tags"])
+    try:
+        image = made.build(*values["tags"])
+    finally:
+        teller.close()
     exports.push()
     exports.end(teller, image)
     if "iidfile" in values:

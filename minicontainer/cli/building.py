@@ -50,6 +50,9 @@ class Plain:
         """Print it where progress goes."""
         print(line.encode("utf-8", "replace").decode(), file=sys.stderr, flush=True)
 
+    def close(self) -> None:
+        """The build is over, well or not."""
+
     def end(self, image: store.Image | making.Draft, names: list[str]) -> None:
         """The image is there."""
         self.say(f"writing image {image.id}")
@@ -84,12 +87,16 @@ class Quiet(Plain):
         print(image.id)
 
 
-def teller(progress: str, quiet: bool, why: bool) -> Plain:
-    """Who tells of a build. Raises UsageError."""
-    if progress not in ("auto", "plain", "json"):
-        raise UsageError(f"invalid progress {progress!r}: auto, plain or json")
+def teller(progress: str, quiet: bool, why: bool, debug: bool = False) -> Plain:
+    """Who tells of a build; with `debug`, a shell may want the terminal. Raises UsageError."""
+    if progress not in ("auto", "plain", "tty", "json"):
+        raise UsageError(f"invalid progress {progress!r}: auto, plain, tty or json")
     if quiet:
         return Quiet(why)
+    if progress == "tty" or (progress == "auto" and os.isatty(2) and not debug):
+        from . import progress as drawn
+
+        return drawn.Screen(why)
     return Json(why) if progress == "json" else Plain(why)
 
 
