@@ -141,9 +141,13 @@ class Mounts:
                 continue
             except FileNotFoundError:  # pruned in between
                 continue
+            if not same(lock, place):  # pruned between the two
+                os.close(lock)
+                continue
             self.prepared.locks.append(lock)
             if not os.path.exists(f"{place}/mount.json"):
                 self.make_cache(mount, place)
+            os.utime(f"{place}/mount.json")  # it was of use: what is pruned by age counts from now
             return f"{place}/data"
         return None
 
@@ -190,6 +194,14 @@ class Mounts:
         target = mount.target or f"{AGENT}{number}"
         self.prepared.environment["SSH_AUTH_SOCK"] = target
         self.add(path, mount._replace(target=target), readonly=False)
+
+
+def same(descriptor: int, path: str) -> bool:
+    """Whether that is still what lies there."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def names_of(identity: str, private: bool) -> list[str]:

@@ -118,6 +118,20 @@ def test_a_cache_mount_goes_unless_a_step_has_it(yard: Yard) -> None:
     assert prune(yard) == (["a" * 25], "Total reclaimed space: 2kB")
 
 
+def test_a_cache_mount_is_as_old_as_its_last_use(yard: Yard) -> None:
+    text = "FROM plain\nARG N\nRUN --mount=type=cache,target=/cache echo $N >>/cache/file\n"
+    yard.build(text, "--build-arg", "N=1")
+    (place,) = (yard.root / "build/mounts").iterdir()
+    for path in (place, place / "data", place / "mount.json"):
+        os.utime(path, (time.time() - 48 * 3600,) * 2)
+    yard.build(text, "--build-arg", "N=2")
+    assert prune(yard, "--filter", "until=24h")[0] == [] and (place / "data/file").read_text() == "1\n2\n"
+    os.utime(place / "mount.json", (time.time() - 48 * 3600,) * 2)
+    os.utime(place / "data", (time.time() - 48 * 3600,) * 2)
+    os.utime(place, (time.time() - 48 * 3600,) * 2)
+    assert prune(yard, "--filter", "until=24h")[0] == [place.name[:25]]
+
+
 def test_halves_that_a_killed_build_has_left_go(yard: Yard) -> None:
     yard.build(TEXT)
     for name in (f"cache/{'0' * 64}.inputs.json", f"cache/{'1' * 64}.json.tmp-1", f"cache/{'2' * 64}.json", "last/x"):
