@@ -48,6 +48,7 @@ TOPICS = {
     11: Topic("Capabilities and seccomp: what root may do", "11_security", 45, ("overlay",)),
     12: Topic("User namespaces: root that is nobody", "12_idmap", 45, ("overlay", "idmap")),
     13: Topic("Registries: an image, one blob at a time", "13_registry", 45, ("overlay",)),
+    14: Topic("Builds: a cache, and what it goes by", "14_build", 50, ("overlay",)),
     15: Topic("The OCI runtime: a bundle in, a process out", "15_oci", 50, ("network",)),
     16: Topic("What it costs: the comparison with native", "16_measure", 45, ("overlay", "network")),
 }
