@@ -201,18 +201,21 @@ def inside(root: int, path: str, flags: int = os.O_PATH) -> int:
     return syscalls.openat2(root, path, flags, resolve=resolve)
 
 
-def make_inside(root: int, path: str, directory: bool) -> int:
-    """`inside`, and where nothing is there, a directory or an empty file is made first, and its parents."""
+def make_inside(root: int, path: str, directory: bool, owner: tuple[int, int] | None = None) -> int:
+    """`inside`, and where nothing is there, a directory or an empty file is made first, and its parents; directories
+    that are made get this owner."""
     try:
         return inside(root, path)
     except errors.KernelError as error:
         if error.errno != errno.ENOENT:
             raise
     parent_path, name = os.path.split(path.rstrip("/"))
-    parent = make_inside(root, parent_path or "/", directory=True)
+    parent = make_inside(root, parent_path or "/", directory=True, owner=owner)
     try:
         if directory:
             os.mkdir(name, 0o755, dir_fd=parent)
+            if owner:
+                os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
         else:
             os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent))
     except FileExistsError:

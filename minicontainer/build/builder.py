@@ -17,13 +17,13 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from .. import errors, files
 from ..engine import building, containers
 from ..image import making, removal, store
 from ..runtime import session
-from . import cache, check, config, context, copies, dockerfile, expand, instructions, output, running
+from . import cache, check, config, context, copies, copying, dockerfile, expand, instructions, output, running
 from .instructions import Script
 
 Waiting = Iterator[session.Session | None]
@@ -92,13 +92,15 @@ class Stage:
         self.image = config.scratch({})
         self.ground = ""  # the id of the image at the bottom
         self.created = ""  # when the newest layer was made
-        self.arguments: dict[str, str] = {}  # what ARG has declared
+        self.arguments: dict[str, str] = {}  # what ARG has declared, and no ENV has hidden since
+        self.declared: list[str] = []  # and what has no value, too
         self.number, self.of = 0, 0
 
     @property
     def variables(self) -> dict[str, str]:
-        """What an instruction may ask for: ENV goes over ARG."""
-        return {**self.arguments, **self.image.environment}
+        """What an instruction may ask for: of an ARG and an ENV of one name, the later one (BuildKit; the reference
+        says that ENV always wins)."""
+        return {**self.image.environment, **self.arguments}
 
     @property
     def base(self) -> str:
@@ -203,6 +205,7 @@ class Builder:
             below = self.built[earlier]
             stage.snapshot, stage.image, stage.ground = below.snapshot, below.image, below.ground
             stage.created = below.created
+            stage.arguments, stage.declared = dict(below.arguments), list(below.declared)
             stage.image = stage.image._replace(own_command=False)
         elif base.image == "scratch":
             stage.image = config.scratch(self.platform)
@@ -311,6 +314,8 @@ class Builder:
         words = []
         for name, default in one.pairs:
             given = name in self.settings.build_args
+            if name not in stage.declared:
+                stage.declared.append(name)
             if default is None and not given and name in self.above:
                 stage.arguments[name] = self.above[name]
                 words.append(f"{name}={self.above[name]}")
@@ -357,13 +362,12 @@ class Builder:
             case instructions.Arg():
                 self.declare(stage, one)
             case instructions.Env():
-                pairs = [(name, text if one.legacy else self.text(stage, one, text)) for name, text in one.pairs]
+                pairs = [(self.text(stage, one, name), self.text(stage, one, text)) for name, text in one.pairs]
                 stage.image = config.env(image, pairs, created)
+                for name, _ in pairs:
+                    stage.arguments.pop(name, None)
             case instructions.Label():
-                pairs = [
-                    (self.text(stage, one, name), text if one.legacy else self.text(stage, one, text))
-                    for name, text in one.pairs
-                ]
+                pairs = [(self.text(stage, one, name), self.text(stage, one, text)) for name, text in one.pairs]
                 stage.image = config.label(image, pairs, created)
             case instructions.Cmd():
                 stage.image = config.cmd(image, config.command(image, one.command.words, one.command.text), created)
@@ -373,7 +377,7 @@ class Builder:
             case instructions.Expose():
                 stage.image = config.expose(image, self.words(stage, one, one.ports), created)
             case instructions.Volume():
-                stage.image = config.volume(image, self.words(stage, one, one.paths), created)
+                stage.image = config.volume(image, [self.text(stage, one, path) for path in one.paths], created)
             case instructions.User():
                 stage.image = config.user(image, self.text(stage, one, one.user), created)
             case instructions.Shell():
@@ -446,12 +450,26 @@ class Directory(running.Work):
         stage.image = before
 
     def inputs(self) -> cache.Inputs:
-        return {"base": self.stage.base, "instruction": f"WORKDIR {self.path}"}
+        return {"base": self.stage.base, "instruction": f"WORKDIR {self.path}", "user": self.user}
+
+    @property
+    def user(self) -> str:
+        """Whom a directory is to belong to that it makes."""
+        return str(self.image.config.get("User") or "")
+
+    def made(self, root: int) -> int:
+        """The directory, open. Those that were not there belong to the image's user."""
+        owner = copying.owner_of(root, self.user, self.refuse, "USER") if self.user else None
+        return files.make_inside(root, self.path, directory=True, owner=owner)
+
+    def refuse(self, reason: str, at: str = "") -> NoReturn:
+        """Raise BuildError for this instruction."""
+        dockerfile.refuse(self.builder.source, self.statement, f"WORKDIR: {reason}", at)
 
     def perform(self, step: Step) -> running.Doing:
         yield from ()
         with self.builder.workshop.bench(self.stage.snapshot) as bench:
-            os.close(files.make_inside(bench.root, self.path, directory=True))
+            os.close(self.made(bench.root))
         return self.builder.workshop.layer(self.stage.snapshot, bench.upper)
 
     def noted(self, created: str) -> config.Image:

@@ -157,7 +157,9 @@ def maintainer(image: Image, name: str, created: str, author: str = "") -> Image
 def healthcheck(image: Image, test: list[str], times: dict[str, int], created: str) -> Image:
     """HEALTHCHECK: `test` begins with NONE, CMD or CMD-SHELL; `times` in nanoseconds, and Retries; 0 is the default."""
     check: dict[str, Any] = {"Test": test, **{name: value for name, value in times.items() if value}}
-    shown = " ".join([go_strings(test), *(go_duration(times.get(name, 0)) for name in TIMES), f"{times['Retries']}"])
+    shown = " ".join(
+        [go_strings(test), *(go_duration(times.get(name, 0)) for name in TIMES), go_character(times["Retries"])]
+    )
     return image.with_config(Healthcheck=check).noted(f"HEALTHCHECK &{{{shown}}}", created)
 
 
@@ -165,7 +167,7 @@ TIMES = ("Interval", "Timeout", "StartPeriod", "StartInterval")
 
 
 def ran(image: Image, words: list[str], arguments: dict[str, str], created: str) -> Image:
-    """RUN, as history: the build arguments that it saw, then its words."""
+    """RUN, as history: the build arguments that were declared, with what it saw of them, then its words."""
     seen = [f"|{len(arguments)}", *(f"{name}={value}" for name, value in arguments.items())] if arguments else []
     return image.noted(f"RUN {' '.join([*seen, *words])} # buildkit", created, layer=True)
 
@@ -178,6 +180,31 @@ def copied(image: Image, words: list[str], created: str) -> Image:
 def go_strings(words: list[str]) -> str:
     """As Go's %q prints a list of strings."""
     return f"[{' '.join(json.dumps(word, ensure_ascii=False) for word in words)}]"
+
+
+def go_character(number: int) -> str:
+    """As Go's %q prints a number: the character of that number, `'\\x03'`."""
+    if number > 0x10FFFF or 0xD800 <= number < 0xE000:
+        return "'\ufffd'"
+    character = chr(number)
+    if character in ESCAPED:
+        return f"'{ESCAPED[character]}'"
+    if character.isprintable():
+        return f"'{character}'"
+    return f"'\\x{number:02x}'" if number < 0x80 else f"'\\u{number:04x}'" if number < 0x10000 else f"'\\U{number:08x}'"
+
+
+ESCAPED = {
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\v": "\\v",
+    "'": "\\'",
+    "\\": "\\\\",
+}
 
 
 def go_duration(nanoseconds: int) -> str:

@@ -11,7 +11,7 @@ import posixpath
 from typing import TYPE_CHECKING, NoReturn
 
 from ..image import making
-from . import adding, cache, config, context, copying, dockerfile, instructions, running
+from . import adding, cache, config, context, copying, dockerfile, expand, instructions, running
 
 if TYPE_CHECKING:
     from .builder import Builder, Stage
@@ -35,6 +35,13 @@ class Step(running.Work):
     def text(self, text: str) -> str:
         """A text with its variables put in."""
         return self.builder.text_of(self.stage, self.statement, text)
+
+    def document(self, heredoc: dockerfile.Heredoc) -> str:
+        """A heredoc's content with its variables put in."""
+        try:
+            return expand.document(heredoc.content, self.stage.variables)
+        except expand.Malformed as error:
+            self.refuse(str(error), heredoc.word)
 
     def refuse(self, reason: str, at: str = "") -> NoReturn:
         """Raise BuildError for this instruction."""
@@ -66,7 +73,7 @@ class Step(running.Work):
         for source in self.sources:
             if source in self.documents:
                 heredoc = self.documents[source]
-                content = self.text(heredoc.content) if heredoc.expands else heredoc.content
+                content = self.document(heredoc) if heredoc.expands else heredoc.content
                 found.append(context.inline(heredoc.name, content.encode("utf-8", "surrogateescape")))
             elif isinstance(self.one, instructions.Add):
                 if self.fetched is None:
@@ -116,6 +123,7 @@ class Step(running.Work):
 
     def noted(self, created: str) -> config.Image:
         words = [self.statement.keyword]
+        words += ["--parents"] if isinstance(self.one, instructions.Copy) and self.one.parents else []
         words += [f"--chown={self.owner}"] if self.owner else []
         words += [f"--chmod={self.mode}"] if self.mode else []
         words += [f"<<{self.documents[one].name}" if one in self.documents else one for one in self.sources]

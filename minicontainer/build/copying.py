@@ -61,16 +61,16 @@ def copy(
 # --chown and --chmod ------------------------------------------------------------------------------------------------
 
 
-def owner_of(root: int, text: str, refuse: Refuse) -> tuple[int, int]:
-    """What --chown=user[:group] means in the image below `root`: numbers are taken as they are, and one alone is both;
-    names are looked up in its /etc/passwd and /etc/group."""
+def owner_of(root: int, text: str, refuse: Refuse, flag: str = "--chown") -> tuple[int, int]:
+    """What --chown=user[:group], or a USER, means in the image below `root`: numbers are taken as they are, and one
+    alone is both; names are looked up in its /etc/passwd and /etc/group."""
     user, given, group = text.partition(":")
     try:
         if user.isdecimal() and user.isascii() and (not given or (group.isdecimal() and group.isascii())):
             return users.number(user), users.number(group if given else user)
         found = users.lookup(text if group else user, [], [f"/proc/self/fd/{root}"])
     except (errors.NotFound, errors.InvalidArgument) as error:
-        refuse(f"--chown={text}: {error}", "--chown")
+        refuse(f"{flag}={text}: {error}", flag)
     return found.uid, found.gid
 
 

@@ -46,6 +46,15 @@ def expand(text: str, variables: Mapping[str, str], escape: str = "\\") -> Expan
     return Expansion("".join(reader.result), tuple(reader.words), tuple(dict.fromkeys(reader.unset)))
 
 
+def document(text: str, variables: Mapping[str, str]) -> str:
+    """A heredoc's text with its variables put in: quotes are nothing special there, and a backslash takes the meaning
+    from whatever is behind it. Raises Malformed."""
+    reader = Reader(text, variables, "\\")
+    reader.quotes = False
+    reader.read("")
+    return "".join(reader.result)
+
+
 def unquote(text: str, escape: str) -> str:
     """A text without its quotes and escapes, every `$` as it is. Raises Malformed where a quote does not end."""
     quote, result, at = "", "", 0
@@ -98,6 +107,7 @@ class Reader:
         self.words: list[str] = []
         self.word: list[str] | None = None
         self.unset: list[str] = []
+        self.quotes = True
 
     def peek(self) -> str:
         """The next character, or nothing at the end."""
@@ -133,13 +143,13 @@ class Reader:
             character = self.take()
             if stop and character == stop:
                 return
-            if character == "'":
+            if character == "'" and self.quotes:
                 end = self.text.find("'", self.at)
                 if end < 0:
                     raise Malformed("a quote ' has no end")
                 self.put(self.text[self.at : end], quoted=True)
                 self.at = end + 1
-            elif character == '"':
+            elif character == '"' and self.quotes:
                 self.double_quoted()
             elif character == "$":
                 self.put(self.variable(), quoted=False)
@@ -216,7 +226,7 @@ class Reader:
         if pattern:
             return self.pattern(stop)
         inside = Reader(self.text, self.variables, self.escape, self.depth + 1)
-        inside.at = self.at
+        inside.at, inside.quotes = self.at, self.quotes
         inside.read(stop)
         self.at = inside.at
         self.unset += inside.unset

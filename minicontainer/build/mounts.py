@@ -184,6 +184,13 @@ class Mounts:
             os.chmod(path, int(mount.mode, 8))
             self.add(path, mount, readonly=True)
 
+    def document(self, content: str, target: str) -> None:
+        """A program of the Dockerfile's own, where it is to be found."""
+        path = f"{self.builder.workshop.folder('document')}/program"
+        files.write(path, content.encode("utf-8", "surrogateescape"), 0o755)
+        os.chmod(path, 0o755)
+        self.prepared.mounts.append(volumes.Mount("bind", path, target, True, ()))
+
     def agent(self, number: int, mount: instructions.Mount) -> None:
         """The socket of an ssh agent, and the variable that leads to it."""
         path = self.builder.settings.sockets.get(mount.id)

@@ -54,12 +54,12 @@ class Step(Work):
         self.one = one
         self.words = command(stage.image, one)
         self.mounts = mounts.Mounts(builder, stage, one)
+        self.program = program(one.command)
 
     @property
     def arguments(self) -> dict[str, str]:
-        """The build arguments that it sees: those that ENV does not hide."""
-        own = self.stage.image.environment
-        return {name: value for name, value in self.stage.arguments.items() if name not in own}
+        """The build arguments that it sees."""
+        return self.stage.arguments
 
     def inputs(self) -> cache.Inputs:
         image = self.stage.image
@@ -85,6 +85,8 @@ class Step(Work):
         try:
             for _ in self.mounts.prepare():
                 yield None
+            if self.program:
+                self.mounts.document(self.program.content, f"{PROGRAMS}/{self.program.name}")
             return (yield from self.run(step))
         finally:
             self.mounts.close()
@@ -133,7 +135,8 @@ class Step(Work):
             "command": self.words,
             "entrypoint": [],
             "network_mode": self.network,
-            "environment": {**proxies, **self.arguments, **prepared.environment},
+            "hostname": HOSTNAME,
+            "environment": {"HOSTNAME": None, **proxies, **self.arguments, **prepared.environment},
             "mounts": prepared.mounts,
         }
 
@@ -145,15 +148,30 @@ class Step(Work):
         )
 
     def noted(self, created: str) -> config.Image:
-        return config.ran(self.stage.image, self.words, self.arguments, created)
+        known = self.stage.variables
+        declared = {name: known.get(name, "") for name in self.stage.declared}
+        return config.ran(self.stage.image, self.words, declared, created)
+
+
+HOSTNAME = "buildkitsandbox"  # what a step is told of its name; BuildKit's, so that files with the name in it agree
+PROGRAMS = "/dev/pipes"  # where a heredoc lies that is a program; BuildKit's place
+
+
+def program(given: instructions.Command) -> dockerfile.Heredoc | None:
+    """The heredoc that stands alone and says by `#!` who is to run it."""
+    alone = len(given.heredocs) == 1 and given.text.strip() == given.heredocs[0].word
+    return given.heredocs[0] if alone and given.heredocs[0].content.startswith("#!") else None
 
 
 def command(image: config.Image, one: instructions.Run) -> list[str]:
-    """The words that a RUN runs. Heredocs follow the shell's text; one that stands alone is the text itself."""
+    """The words that a RUN runs. Heredocs follow the shell's text; one that stands alone is the text itself, or a file
+    to be run, if it begins with `#!`."""
     given = one.command
     if given.words is not None:
         return list(given.words)
     text = given.text
+    if script := program(given):
+        return [*image.shell, f"{PROGRAMS}/{script.name}"]
     if len(given.heredocs) == 1 and text.strip() == given.heredocs[0].word:
         text = given.heredocs[0].content
     else:

@@ -34,7 +34,7 @@ def test_what_a_step_sees(yard: Yard) -> None:
         "RUN pwd; id -un; echo $FROM_ARG $FROM_ENV $COLOUR; ls /sys/class/net\n"
     )
     written = "".join(json.loads(line).get("data", "") for line in done.stdout.splitlines())
-    assert written == "/srv/sub\nalice\n1 a b blue\nlo\n"  # an ENV goes over an ARG
+    assert written == "/srv/sub\nalice\n1 a b red\nlo\n"  # an ARG goes over an earlier ENV, as where docker builds
 
 
 def test_forms_of_a_command(yard: Yard) -> None:
@@ -42,9 +42,27 @@ def test_forms_of_a_command(yard: Yard) -> None:
         'FROM plain\nRUN ["echo", "$HOME"]\nRUN echo $HOME\nSHELL ["sh", "-xc"]\nRUN true it is\n'
         "RUN <<EOF\necho alone\nEOF\nRUN cat <<A && cat <<B\nfirst\nA\nsecond\nB\n"
     )
-    written = "".join(json.loads(line).get("data", "") for line in done.stdout.splitlines())
-    for line in ("$HOME", "/root", "+ true it is", "alone", "first", "second"):
-        assert line in written.splitlines()
+    told = [one for line in done.stdout.splitlines() if "data" in (one := json.loads(line))]
+    written = {
+        stream: "".join(one["data"] for one in told if one["stream"] == stream).splitlines() for stream in (1, 2)
+    }
+    assert written[1] == ["$HOME", "/root", "alone", "first", "second"]
+    assert "+ true it is" in written[2]
+
+
+def test_arguments_programs_and_directories(yard: Yard) -> None:
+    """A stage knows the arguments of the stage it stands on; a heredoc with `#!` is a program; a WORKDIR is USER's."""
+    lines = yard.written(
+        "FROM plain AS one\nARG A=1\nARG B\nFROM one\nENV C c  'd'\nRUN echo $A; hostname; "
+        "env | grep -c ^HOSTNAME; echo $C\n"
+        'RUN <<E\n#!/bin/sh -u\necho "$0 $*"\nE\nUSER alice\nWORKDIR /home/a/b\nRUN stat -c %u /home /home/a .\n'
+        'VOLUME ["/v w"]\n'
+    )
+    assert lines == ["1", "buildkitsandbox", "0", "c d", "/dev/pipes/E ", "0", "1000", "1000"]
+    words = [entry["created_by"] for entry in yard.image().config["history"]]
+    assert words[3] == "RUN |2 A=1 B= /bin/sh -c echo $A; hostname; env | grep -c ^HOSTNAME; echo $C # buildkit"
+    assert words[4] == "RUN |2 A=1 B= /bin/sh -c /dev/pipes/E # buildkit"
+    assert yard.config()["Volumes"] == {"/v w": {}}
 
 
 def test_a_volume_of_the_image_keeps_what_a_step_writes(yard: Yard) -> None:
@@ -196,7 +214,7 @@ def test_history_is_what_docker_would_say(yard: Yard) -> None:
     assert words == [
         "ARG V=1", "ENV A=b", "WORKDIR /w", "RUN |1 V=1 /bin/sh -c true # buildkit", "EXPOSE map[80/tcp:{} 90/udp:{}]",
         "VOLUME [/data]", "USER alice", 'CMD ["a" "b"]', 'ENTRYPOINT ["/bin/sh" "-c" "exec x"]', "STOPSIGNAL INT",
-        "LABEL k=v", 'HEALTHCHECK &{["CMD-SHELL" "true"] "1m30s" "0s" "0s" "0s" 0}', "MAINTAINER me",
+        "LABEL k=v", 'HEALTHCHECK &{["CMD-SHELL" "true"] "1m30s" "0s" "0s" "0s" \'\\x00\'}', "MAINTAINER me",
     ]  # fmt: skip
 
 
