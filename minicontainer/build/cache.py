@@ -18,6 +18,7 @@ a step was not cached is to ask in what two dictionaries differ.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -70,7 +71,8 @@ class Cache:
                 return None
             making.stack(job, below, descriptor)
             job.commit(more=True)
-        os.utime(f"{self.path(key)}.json")  # it was of use: what is pruned by age counts from now
+        with contextlib.suppress(FileNotFoundError):  # pruned in between; the job keeps its layer
+            os.utime(f"{self.path(key)}.json")  # it was of use: what is pruned by age counts from now
         return Found(snapshot, record["created"])
 
     def keep(self, key: str, inputs: Inputs, snapshot: making.Snapshot, created: str) -> bool:

@@ -146,25 +146,25 @@ class Mounts:
                 continue
             self.prepared.locks.append(lock)
             if not os.path.exists(f"{place}/mount.json"):
-                self.make_cache(mount, place)
+                with files.locked(f"{place}/making"):  # whoever shares it may be at the same
+                    self.make_cache(mount, place)
             os.utime(f"{place}/mount.json")  # it was of use: what is pruned by age counts from now
             return f"{place}/data"
         return None
 
     def make_cache(self, mount: instructions.Mount, place: str) -> None:
         """A cache at its first use: empty, or with what `from` and `source` say."""
-        data = f"{place}/new-{os.getpid()}-{self.stage.index}"  # whoever shares it may be at the same
-        files.make_directory(data)
-        if mount.from_:
-            with self.builder.tree(self.stage, self.statement, mount.from_) as tree:
-                data = self.copy(tree, mount, data)
-        os.chmod(data, int(mount.mode, 8))
-        os.chown(data, int(mount.uid or 0), int(mount.gid or 0))
-        try:
+        if not os.path.exists(f"{place}/data"):
+            new = data = f"{place}/new"
+            files.remove_tree(new)  # of a build that was killed
+            files.make_directory(new)
+            if mount.from_:
+                with self.builder.tree(self.stage, self.statement, mount.from_) as tree:
+                    data = self.copy(tree, mount, new)
+            os.chmod(data, int(mount.mode, 8))
+            os.chown(data, int(mount.uid or 0), int(mount.gid or 0))
             os.rename(data, f"{place}/data")
-        except OSError:
-            if not os.path.isdir(f"{place}/data"):  # else another step that shares it was faster
-                raise
+            files.remove_tree(new)
         files.write(f"{place}/mount.json", json.dumps({"id": mount.id}).encode())
 
     def secret(self, number: int, mount: instructions.Mount) -> None:

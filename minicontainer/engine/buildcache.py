@@ -84,14 +84,16 @@ def entries(engine: containers.Containers, users: list[removal.User], images: li
         chain for user in users for chain in user.layers
     }
     folder = f"{engine.root}/build"
-    found = [
-        step(f"{folder}/cache/{name}", needed)
-        for name in store.names(f"{folder}/cache")
-        if name.endswith(".json") and not name.endswith(".inputs.json")
-    ]
+    found = []
+    for name in store.names(f"{folder}/cache"):
+        if name.endswith(".json") and not name.endswith(".inputs.json"):
+            with contextlib.suppress(FileNotFoundError):  # pruned in between
+                found.append(step(f"{folder}/cache/{name}", needed))
     used = latest(found)
     found = [entry._replace(used=used.get(entry.chain, entry.used)) for entry in found]
-    found += [mount(f"{folder}/mounts/{name}") for name in store.names(f"{folder}/mounts")]
+    for name in store.names(f"{folder}/mounts"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(mount(f"{folder}/mounts/{name}"))
     return sorted(found, key=lambda entry: entry.used)
 
 

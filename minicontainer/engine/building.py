@@ -126,13 +126,22 @@ class Workshop:
 
     def discard(self, identifier: str) -> None:
         """The container of a step goes, whatever it is at."""
-        with contextlib.suppress(errors.ContainerNotFound):
+        try:
             self.engine.get(identifier).remove(v=True, force=True)
+        except errors.ContainerNotFound:
+            if os.path.exists(self.engine.path(identifier)):  # half made: without a record
+                from . import system
+
+                repairing = system.System(self.engine.root)
+                repairing.examine(identifier, repair=True)
+                repairing.orphans(repair=True)
         files.unlink(self.mark(identifier))
 
     def sweep(self) -> None:
         """Take away the containers of builds that were killed."""
         for identifier in store.names(f"{self.engine.root}/build/running"):
+            if ".tmp-" in identifier:  # half of a mark: somebody writes it, or was killed (image/repair.py)
+                continue
             try:
                 owner = json.loads(files.read(self.mark(identifier)))
             except FileNotFoundError:

@@ -627,7 +627,7 @@ class Containers:
         """Remove the chosen ones of the containers that do not run. Their ids, and the bytes of their files."""
         removed, space = [], 0
         for record in self.records():
-            if record["status"] not in (*LIVE, "starting") and chosen(record):
+            if record["status"] not in (*LIVE, "starting") and chosen(record) and not self.is_step(record["id"]):
                 size = files.disk_usage(f"{self.path(record['id'])}/upper")
                 try:
                     removed.append(self.remove(record["id"]))
@@ -635,6 +635,13 @@ class Containers:
                 except (errors.Conflict, errors.ContainerNotFound):
                     pass  # somebody has started or removed it meanwhile
         return removed, space
+
+    def is_step(self, identifier: str) -> bool:
+        """Whether a container is a step of a build that is under way: building.Workshop makes a layer of it."""
+        try:
+            return state.alive(*json.loads(files.read(f"{self.root}/build/running/{identifier}")))
+        except FileNotFoundError:
+            return False
 
     def begin(self, identifier: str, audience: bool, console_size: tuple[int, int] = (0, 0)) -> session.Session:
         """Start a container that is there; see `perform`. From a process with threads, by a fresh interpreter."""

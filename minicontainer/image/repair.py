@@ -52,7 +52,7 @@ def _examine(here: store.Store, in_use: set[str], bin: removal.Bin | None) -> li
     """What is wrong; with a bin, it is mended. The lock is held."""
     said = []
     debris, busy = removal.jobs(here)
-    for path in [*debris, *_half_written(here)]:
+    for path in [*debris, *_half_written(here, bool(busy))]:
         said.append(f"{path} was left behind by a process that died")
         if bin:
             bin.take(path)
@@ -67,12 +67,13 @@ def _examine(here: store.Store, in_use: set[str], bin: removal.Bin | None) -> li
     return said
 
 
-def _half_written(here: store.Store) -> list[str]:
-    """Temporary files of atomic writes. Whoever holds the lock knows that nobody is at it."""
+def _half_written(here: store.Store, busy: bool) -> list[str]:
+    """Temporary files of atomic writes. Whoever holds the lock knows that nobody is at it, but for the build cache's:
+    there, that no job is under way."""
     blob_names = store.names(f"{here.root}/blobs/sha256")
     found = [name for name in store.names(here.root) if ".json.tmp-" in name or "layout.tmp-" in name]
     found += [f"blobs/sha256/{name}" for name in blob_names if name.startswith(".tmp-")]
-    for place in ("build/cache", "build/last"):
+    for place in () if busy else ("build/cache", "build/hashes", "build/last", "build/running"):
         found += [f"{place}/{name}" for name in store.names(f"{here.root}/{place}") if ".tmp-" in name]
     return [f"{here.root}/{name}" for name in found]
 

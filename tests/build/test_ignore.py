@@ -1,6 +1,7 @@
 """`.dockerignore`: who is left out, and where a walk need not go. Pure."""
 
 import fnmatch
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -130,3 +131,11 @@ def test_noise_ends_in_build_errors_alone(text: str) -> None:
         assert error.line
     else:
         assert not rules.rules or rules.ignored("a/b") in (True, False)
+
+
+def test_very_many_stars_take_no_longer() -> None:
+    began = time.monotonic()
+    rules = ignore.parse("a*" * 500 + "b\n" + "*[a-b]" * 500 + "c\n" + "**/" * 300 + "x*y\n")
+    assert not rules.ignored("a" * 255) and not rules.ignored("/".join(["a" * 250] * 16))
+    assert time.monotonic() - began < 3
+    assert ignore.parse("a*b?*c*\n").ignored("aXbYbZZcc") and not ignore.parse("a*bc*c\n").ignored("abc")
