@@ -225,8 +225,6 @@ class Builder:
 
     def fetched(self, base: instructions.From) -> store.Image:
         """The image that a stage stands on; pulled if it is not here, or if --pull says so."""
-        from ..engine import images, pulling
-
         platform = base.platform or self.settings.platform
         try:
             try:
@@ -234,8 +232,12 @@ class Builder:
                 if not self.settings.pull and (not platform or matches(found, platform)):
                     return found
             except errors.ImageNotFound:
+                from ..engine import pulling
+
                 if pulling.to_fetch(base.image) is None:
                     raise
+            from ..engine import images
+
             return images.Images(self.engine.root).pull(base.image, platform=platform).image
         except (errors.ImageNotFound, errors.RegistryError, errors.InvalidArgument) as error:
             dockerfile.refuse(

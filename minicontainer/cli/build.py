@@ -6,7 +6,6 @@ import contextlib
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -195,6 +194,8 @@ def opened(path: str, file: str | None) -> Iterator[tuple[str, bytes, builder.Gi
         if not context.is_tar(first):
             yield "Dockerfile", sys.stdin.buffer.read(), None
             return
+        import tempfile  # 6 ms
+
         with tempfile.TemporaryDirectory(prefix="minicontainer-context-") as folder:
             context.from_tar(sys.stdin.buffer.read, folder)
             with given(folder, os.path.join(folder, file or "Dockerfile"), file or "Dockerfile") as found:
