@@ -23,7 +23,20 @@ from .. import errors, files
 from ..engine import building, containers
 from ..image import making, removal, store
 from ..runtime import session
-from . import cache, check, config, context, copies, copying, dockerfile, expand, instructions, output, running
+from . import (
+    cache,
+    check,
+    config,
+    context,
+    copies,
+    copying,
+    dockerfile,
+    exchange,
+    expand,
+    instructions,
+    output,
+    running,
+)
 from .instructions import Script
 
 Waiting = Iterator[session.Session | None]
@@ -38,7 +51,7 @@ class Settings(NamedTuple):
     """What `build` was told. `options` are containers.plan's, for RUN; `secrets` and `sockets` (of ssh agents) by id.
 
     `debug` is called with the ground of a RUN that has failed, and its options; `deliver` puts the result where it
-    is to go, and then it is in no index.
+    is to go, and then it is in no index. `cache_from` and `cache_to` are directories (exchange.py).
     """
 
     target: str = ""
@@ -53,6 +66,8 @@ class Settings(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012
     debug: Callable[[containers.Ground, dict[str, Any]], None] | None = None
     epoch: int | None = None
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
     deliver: Callable[[output.Made, Tell], None] | None = None
 
 
@@ -132,6 +147,8 @@ class Builder:
         self.others: dict[str, making.Snapshot] = {}
         self.hashes: dict[cache.Stamp, str] = {}
         self.predefined = PREDEFINED
+        self.imported = [exchange.Imported(directory) for directory in settings.cache_from]
+        self.known: dict[str, cache.Inputs] = {}  # the steps of this build, by their keys
 
     def build(self, *names: str) -> store.Image | making.Draft:
         """Build the target stage, and enter its image under these names. Raises BuildError, and what images raise."""
@@ -155,6 +172,8 @@ class Builder:
         finally:
             if self.given and len(self.hashes) > known:
                 self.cache.keep_hashes(self.given.name, self.hashes)
+        for directory in self.settings.cache_to:
+            exchange.write(self.engine.images, self.cache, self.known, directory)
         last = self.built[order[-1]]
         image = last.image
         if self.settings.labels:
@@ -401,7 +420,7 @@ class Builder:
             inputs = work.inputs()
             key = cache.key_of(inputs)
             place = f"{self.source.file} {stage.name} {stage.number}"
-            found = self.cache.find(self.workshop.job, key, stage.snapshot) if self.settings.use_cache else None
+            found = self.look_up(key, inputs, stage.snapshot) if self.settings.use_cache else None
             if found is None:
                 self.tell("why", step, self.reasons(place, inputs))
                 snapshot = yield from work.perform(step)
@@ -415,10 +434,21 @@ class Builder:
             raise
         finally:
             work.close()
+        self.known[key] = inputs
         self.cache.note(place, key, inputs)
         stage.snapshot = found.snapshot
         stage.created = found.created if self.settings.epoch is None else config.created(self.settings.epoch)
         stage.image = work.noted(stage.created)
+
+    def look_up(self, key: str, inputs: cache.Inputs, below: making.Snapshot) -> cache.Found | None:
+        """What the cache has for a step, or one of those in directories."""
+        found = self.cache.find(self.workshop.job, key, below)
+        for imported in self.imported if found is None else ():
+            found = imported.fetch(self.workshop.job, key, below)
+            if found is not None:
+                self.cache.keep(key, inputs, *found)
+                break
+        return found
 
     def reasons(self, place: str, inputs: cache.Inputs) -> list[str]:
         """Why a step is to be done, a sentence each."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import errors, files
-from ..build import builder, check, context, dockerfile, ignore, instructions
+from ..build import builder, check, context, dockerfile, exchange, ignore, instructions
 from ..engine import client, committing
 from ..image import tar
 from . import UsageError, building, exporting, run
@@ -36,6 +36,8 @@ FLAGS = [
     Flag("--ssh", "agents", "list", "default or NAME[=SOCKET]: the agent for RUN --mount=type=ssh"),
     *(flag for flag in run.FLAGS if flag.name in LIMITS),
     Flag("-o --output", "outputs", "list", "DIR, - or type=local|tar|oci|docker|image,dest=…: where the result goes"),
+    Flag("--cache-from", "cache_from", "list", "type=local,src=DIR: also look there for what has been done"),
+    Flag("--cache-to", "cache_to", "list", "type=local,dest=DIR: write there what this build's steps have made"),
     Flag("--progress", "progress", "text", "auto, plain, tty, json"),
     Flag("--iidfile", "iidfile", "text", "write the image's id to this file"),
     Flag("-q --quiet", "quiet", "bool", "print the image's id alone"),
@@ -86,6 +88,8 @@ def built(
         sockets=dict(map(agent, values["agents"])),
         options=options(values),
         debug=building.shell if values["debug_shell"] else None,
+        cache_from=tuple(exchange.place_of("--cache-from", text, "src") for text in values["cache_from"]),
+        cache_to=tuple(exchange.place_of("--cache-to", text, "dest") for text in values["cache_to"]),
         epoch=committing.source_date_epoch(),
         deliver=exports.deliver if exports.outputs else None,
     )
