@@ -96,7 +96,8 @@ def built(
     teller = building.teller(values.get("progress", "auto"), values["quiet"], values["why"], values["debug_shell"])
     made = builder.Builder(client.Client().containers, script, settings, teller.tell, found)
     try:
-        image = made.build(*values["tags"])
+        with building.orderly():
+            image = made.build(*values["tags"])
     finally:
         teller.close()
     exports.push()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 from ..build import builder
 from ..engine import client, containers
@@ -85,6 +88,27 @@ class Quiet(Plain):
 
     def end(self, image: store.Image | making.Draft, names: list[str]) -> None:
         print(image.id)
+
+
+@contextlib.contextmanager
+def orderly() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a build as SIGINT does: its steps end, too, and the exit code is 128 and the number.
+
+    One that is ignored (nohup) stays so; further ones do not disturb the end.
+    """
+
+    def leave(number: int, _: object) -> NoReturn:
+        for one in before:
+            signal.signal(one, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    numbers = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL]
+    before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def teller(progress: str, quiet: bool, why: bool, debug: bool = False) -> Plain:

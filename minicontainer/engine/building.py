@@ -43,6 +43,7 @@ class Workshop:
         self.engine = engine
         self.epoch = epoch
         self.job = store.Job(engine.images)
+        self.started: set[str] = set()  # the containers of ours
 
     def __enter__(self) -> Workshop:
         self.engine.images.open()
@@ -52,7 +53,11 @@ class Workshop:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.job.__exit__(*error)
+        try:
+            for identifier in tuple(self.started):  # of a step that was interrupted while it began
+                self.discard(identifier)
+        finally:
+            self.job.__exit__(*error)
 
     def folder(self, kind: str) -> str:
         """A new directory of ours, which goes at the end."""
@@ -106,6 +111,7 @@ class Workshop:
         """Start a container; `options` are those of Containers.plan. Its session, and its record, for `layer_of`."""
         planned = self.engine.plan(ground, log_config={"type": "none"}, **options)
         owner = [os.getpid(), state.start_time(os.getpid())]
+        self.started.add(planned.record["id"])
         files.write(self.mark(planned.record["id"]), json.dumps(owner).encode())
         return self.engine.perform(planned), planned.record
 
@@ -136,11 +142,14 @@ class Workshop:
                 repairing.examine(identifier, repair=True)
                 repairing.orphans(repair=True)
         files.unlink(self.mark(identifier))
+        self.started.discard(identifier)
 
     def sweep(self) -> None:
         """Take away the containers of builds that were killed."""
         for identifier in store.names(f"{self.engine.root}/build/running"):
-            if ".tmp-" in identifier:  # half of a mark: somebody writes it, or was killed (image/repair.py)
+            if ".tmp-" in identifier:  # half of a mark: somebody writes it, or was killed
+                if not os.path.exists(f"/proc/{identifier.rpartition('-')[2]}"):
+                    files.unlink(self.mark(identifier))
                 continue
             try:
                 owner = json.loads(files.read(self.mark(identifier)))
