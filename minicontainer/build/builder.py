@@ -51,7 +51,7 @@ class Settings(NamedTuple):
     """What `build` was told. `options` are containers.plan's, for RUN; `secrets` and `sockets` (of ssh agents) by id.
 
     `debug` is called with the ground of a RUN that has failed, and its options; `deliver` puts the result where it
-    is to go, and then it is in no index. `cache_from` and `cache_to` are directories (exchange.py).
+    is to go, and then it is in no index. `cache_from` and `cache_to`: other caches.
     """
 
     target: str = ""
@@ -66,8 +66,8 @@ class Settings(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012
     debug: Callable[[containers.Ground, dict[str, Any]], None] | None = None
     epoch: int | None = None
-    cache_from: tuple[str, ...] = ()
-    cache_to: tuple[str, ...] = ()
+    cache_from: tuple[exchange.Place, ...] = ()
+    cache_to: tuple[exchange.Place, ...] = ()
     deliver: Callable[[output.Made, Tell], None] | None = None
 
 
@@ -147,7 +147,7 @@ class Builder:
         self.others: dict[str, making.Snapshot] = {}
         self.hashes: dict[cache.Stamp, str] = {}
         self.predefined = PREDEFINED
-        self.imported = [exchange.Imported(directory) for directory in settings.cache_from]
+        self.imported = [(place, exchange.records_of(place)) for place in settings.cache_from]
         self.known: dict[str, cache.Inputs] = {}  # the steps of this build, by their keys
 
     def build(self, *names: str) -> store.Image | making.Draft:
@@ -172,8 +172,8 @@ class Builder:
         finally:
             if self.given and len(self.hashes) > known:
                 self.cache.keep_hashes(self.given.name, self.hashes)
-        for directory in self.settings.cache_to:
-            exchange.write(self.engine.images, self.cache, self.known, directory)
+        for place in self.settings.cache_to:
+            exchange.write(self.engine.images, self.cache, self.known, place)
         last = self.built[order[-1]]
         image = last.image
         if self.settings.labels:
@@ -441,10 +441,10 @@ class Builder:
         stage.image = work.noted(stage.created)
 
     def look_up(self, key: str, inputs: cache.Inputs, below: making.Snapshot) -> cache.Found | None:
-        """What the cache has for a step, or one of those in directories."""
+        """What the cache has for a step, or one of those that were named."""
         found = self.cache.find(self.workshop.job, key, below)
-        for imported in self.imported if found is None else ():
-            found = imported.fetch(self.workshop.job, key, below)
+        for place, records in self.imported if found is None else ():
+            found = exchange.fetch(place, records, self.workshop.job, key, below)
             if found is not None:
                 self.cache.keep(key, inputs, *found)
                 break

@@ -36,8 +36,15 @@ FLAGS = [
     Flag("--ssh", "agents", "list", "default or NAME[=SOCKET]: the agent for RUN --mount=type=ssh"),
     *(flag for flag in run.FLAGS if flag.name in LIMITS),
     Flag("-o --output", "outputs", "list", "DIR, - or type=local|tar|oci|docker|image,dest=…: where the result goes"),
-    Flag("--cache-from", "cache_from", "list", "type=local,src=DIR: also look there for what has been done"),
-    Flag("--cache-to", "cache_to", "list", "type=local,dest=DIR: write there what this build's steps have made"),
+    Flag(
+        "--cache-from", "cache_from", "list", "DIR, NAME, type=local,src=DIR or type=registry,ref=NAME: look there, too"
+    ),
+    Flag(
+        "--cache-to",
+        "cache_to",
+        "list",
+        "type=local,dest=DIR or type=registry,ref=NAME: write this build's steps there",
+    ),
     Flag("--progress", "progress", "text", "auto, plain, tty, json"),
     Flag("--iidfile", "iidfile", "text", "write the image's id to this file"),
     Flag("-q --quiet", "quiet", "bool", "print the image's id alone"),

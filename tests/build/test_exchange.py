@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from minicontainer.image import blobs
+from tests import registries
 from tests.conftest import minicontainer
 from tests.yard import Yard
 
@@ -14,8 +15,15 @@ pytestmark = [pytest.mark.root, pytest.mark.needs("overlay", "libseccomp")]
 TEXT = "FROM plain\nWORKDIR /app\nCOPY a .\nRUN cat /proc/uptime >/app/now\n"
 
 
-def test_another_machine_need_not_do_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = tmp_path / "shared"
+@pytest.mark.parametrize("where", ["directory", "registry"])
+def test_another_machine_need_not_do_it_again(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with registries.Fake() as fake:
+        shared = f"{fake.host}/cache:1" if where == "registry" else f"{tmp_path}/shared"
+        to = f"type=registry,ref={shared}" if where == "registry" else f"type=local,dest={shared}"
+        exchanged(tmp_path, monkeypatch, to, shared)
+
+
+def exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str, shared: str) -> None:
     found = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -23,7 +31,7 @@ def test_another_machine_need_not_do_it_again(tmp_path: Path, monkeypatch: pytes
         yard = Yard(tmp_path / name)
         (yard.context / "a").write_text("1")
         # The Dockerfile's own place is no input: the other machine has it elsewhere.
-        flags = ["--cache-to", f"type=local,dest={shared}"] if name == "one" else ["--cache-from", str(shared)]
+        flags = ["--cache-to", to] if name == "one" else ["--cache-from", shared]
         kinds = [kind for kind, _ in yard.told(TEXT, *flags)]
         found.append((kinds, yard.image().digest, yard.layer()["app/now"]))
         assert minicontainer("system", "check").stdout == "nothing is wrong\n"
