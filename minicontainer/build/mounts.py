@@ -3,7 +3,8 @@
     bind     files of the context, of a stage or of an image: copied, so that whoever writes there changes the copy
     cache    <store>/build/mounts/<name>/data, which outlives the build; a lock keeps it from being pruned meanwhile
     tmpfs    memory
-    secret   a file in memory, or a variable: on no disk, in no layer, in no history, in no key of the cache
+    secret   a file in memory, on no disk; or a variable, which lies in the container's config.json, for root alone, as
+             long as the step runs. In no layer, in no history, in no key of the cache
     ssh      the socket of an agent of the user's
 
 Every path is resolved inside its own root when it is copied, and what the kernel binds is a directory of ours that no
