@@ -27,7 +27,9 @@ def test_cve_2024_23652_what_was_made_for_a_mount_goes_through_no_link(yard: Yar
     (tmp_path / "s").write_text("x")
     yard.build(step, "--secret", f"id=s,src={tmp_path}/s")
     assert sorted(os.listdir(victim)) == ["empty", "sub"]
-    yard.build(f"FROM plain\nRUN rm -rf /tmp; ln -s {victim} /tmp\nRUN --mount=type=tmpfs,target=/tmp/sub true\n")
+    yard.build(
+        f"FROM plain\nRUN rm -rf /tmp; ln -s {victim} /tmp\nRUN --mount=type=tmpfs,target=/tmp/sub true\n", code=1
+    )
     assert sorted(os.listdir(victim)) == ["empty", "sub"]
 
 
