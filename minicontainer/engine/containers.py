@@ -105,7 +105,8 @@ class Containers:
         self.complete(options, identifier, found.config)
         directory = self.path(identifier)
         joined = self.joined(options)
-        self.check_firewall(options["network_mode"], options["ports"], options["firewall"])
+        among = [options["network_mode"], *options["networks"]]
+        self.check_firewall(among, options["ports"], options["firewall"])
         config = configure.config(
             options,
             found.config,
@@ -168,7 +169,8 @@ class Containers:
         if record["status"] == "dead":
             raise errors.Conflict(f"container {record['name']} is marked for removal and cannot be started: rm it")
         directory = self.path(record["id"])
-        self.check_firewall(record["network"], [nat.Port(**port) for port in record["ports"]], record["firewall"])
+        ports = [nat.Port(**port) for port in record["ports"]]
+        self.check_firewall([*networks.asked(record)], ports, record["firewall"])
         plan = [*self.alone(), *steps.about("engine", take_up(directory))]
         if record.get("lost") or self.left(record):
             plan += self.teardown(record, remove=False)
@@ -234,12 +236,17 @@ class Containers:
                 options["anonymous"].append(name)
                 options["mounts"][index] = mount._replace(source=name)
 
-    def check_firewall(self, network: str, ports: list[nat.Port], way: str) -> None:
-        """Raise Unsupported where somebody else's firewall would keep everybody from the published ports."""
-        if (ports or way) and networks.own(network):
-            found = networks.get(self.root, network)
-            if found.driver == "bridge":
-                foreign.check(found.device, ports, way, foreign.families(found))
+    def check_firewall(self, among: Names, ports: list[nat.Port], way: str) -> None:
+        """Raise Unsupported where somebody else's firewall would keep everybody from the published ports.
+
+        They lead to one of the networks `among` which the container is.
+        """
+        name = networks.leading(self.root, among) if ports or way else ""
+        if name:
+            found = networks.get(self.root, name)
+            foreign.check(found.device, ports, way, foreign.families(found))
+        else:
+            foreign.check("", [], way)
 
     def complete_ports(self, options: dict[str, Any], image: dict[str, Any]) -> Names:
         """Publish all that image and user expose, where no -p says on which port. Those that were added: "80/tcp"."""
@@ -253,7 +260,8 @@ class Containers:
     def check_ports(self, options: dict[str, Any]) -> None:
         """Raise InvalidArgument where ports, by -p or by -P, cannot be published: nobody would come to them."""
         if options["ports"]:
-            networks.publishing(self.root, options["network_mode"])
+            mode = options["network_mode"]
+            networks.publishing(self.root, networks.leading(self.root, [mode, *options["networks"]]) or mode)
 
     def complete_networks(self, options: dict[str, Any]) -> None:
         """Which networks, by name, and what is asked for in each. Raises NetworkNotFound, InvalidArgument."""
@@ -335,8 +343,11 @@ class Containers:
             attach += steps.about("bridge", networks.plug_in(plug, record["id"]))
         if plugs:
             attach += steps.about("engine", self.names_in(plugs, record))
-            ports = [nat.Port(**port) for port in record["ports"]]
-            attach += steps.about("nat", nat.publish(record["id"], ports, plugs[0].symbol6))
+        ports = [nat.Port(**port) for port in record["ports"]]
+        if ports:
+            first = next((plug for plug in plugs if networks.leads(plug.network)), None)
+            to = (first.symbol6, first.symbol, first.device) if first else (None, None)
+            attach += steps.about("nat", nat.publish(record["id"], ports, *to))
         yield from launch.plan(config, rootfs, record["stdin"], explain, attach)
 
     def names_in(self, plugs: Plugs, record: Record) -> Iterator[steps.Step]:
@@ -468,13 +479,16 @@ class Containers:
     def note_started(self, record: Record, values: steps.Values) -> str:
         """Note that the command runs. Returns the container's directory of /run."""
         pid, place, now = values["pid"], self.run_directory(record["id"]), log.timestamp()
+        bound = [port._asdict() for port in nat.bound(record["id"])]
+        led = not bound or self.leads_to(record, values)
         running = {
             "pid": pid,
             "start_time": state.start_time(pid),
             "ends": networks.ends(record, values),
             "asks": "questions" in values,
             "started": now,
-            "ports": [port._asdict() for port in nat.bound(record["id"])],
+            "ports": bound if led else [],
+            **({} if led else {"held": bound}),  # they lead nowhere: networks.py
         }
         files.make_directory(place, 0o700)
         files.write(f"{place}/state.json", json.dumps(running).encode())
@@ -482,6 +496,11 @@ class Containers:
             change(self.path(record["id"]), {"status": "running", "started": now}, not record["volatile"])
         events.write(self.root, "start", record)
         return place
+
+    def leads_to(self, record: Record, values: steps.Values) -> str:
+        """The address that its published ports lead to, by a start; "" is nowhere."""
+        ends = networks.ends(record, values)
+        return ends.get(networks.leading(self.root, ends), {}).get("address", "")
 
     def after_failure(self, record: Record, error: BaseException) -> steps.Plan:
         """What to take down after a start that failed. It stays, unless it is half made, or --rm."""

@@ -39,8 +39,9 @@ class Firewall:
             return []
         ports = []
         for each in running:
-            if each["ports"]:
-                end = next(iter(each["ends"].values()))
+            name = networks.leading(self.root, each["ends"]) if each["ports"] else ""
+            if name:
+                end = each["ends"][name]
                 bound = [nat.Port(**port) for port in each["ports"]]
                 ports.append((each["id"], end["address"], end.get("address6", ""), bound))
         switched = {network.name for network in bridges}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     import _socket as socket
     from typing import Any
 
-    from ..network import relay
+    from ..network import nat, relay
     from . import containers
 
 GRACE = 10  # seconds between the stop signal and SIGKILL, where the monitor itself is asked to end
@@ -39,8 +39,8 @@ class Keeper:
         self.identifier = identifier
         self.stage = stage
         self.lock = lock
-        self.ports: list[int] = []  # descriptors that keep published ports, opened by the interpreter before this one
-        self.relayed: list[relay.Listener] = []  # those of them that lead to the container through us
+        self.ports: list[nat.Held] = []  # what keeps published ports, opened by the interpreter before this one
+        self.relayed: list[relay.Listener] = []  # those of them that lead to the container, or nowhere, through us
         self.gate = -1  # an epoll of these, and of all that the relay has opened
         self.relay: relay.Relay | None = None  # made when somebody comes
         self.questions: questions.Questions | None = None  # about names, where it is in a network
@@ -51,6 +51,7 @@ class Keeper:
         self.attached = False  # whoever asked for the start gets its output: told to who follows `events`
         self.watcher = 0  # the pid of who looks after its health, our child; 0 where nobody does
         stage.answering = self.answer
+        stage.leading = self.lead
         self.leaving = False  # the machine goes down, or our service: end it, and let it come back another time
 
     def begin(self, engine: containers.Containers, planned: containers.Start) -> None:
@@ -74,7 +75,7 @@ class Keeper:
             self.stage.listen(place)
         self.stage.began(values["pid"], values.get("master"), record["stdin"])
         if record["ports"]:
-            self.receive(values["address"])
+            self.receive(engine.leads_to(record, values))
         if "questions" in values:
             self.questions = questions.Questions(self.identifier, self.stage.guests, *values["questions"])
         if record["config"].get("Healthcheck"):
@@ -95,14 +96,20 @@ class Keeper:
             engine.note("attach", record)
         self.attached = False
 
+    def lead(self, address: str) -> None:
+        """It has been plugged in or out: its ports lead there from now on, or nowhere. Who was relayed is cut off."""
+        self.hang_up()
+        self.receive(address)
+
     def receive(self, address: str) -> None:
-        """From now on look whether somebody comes to a port that we relay to the container."""
+        """From now on look whether somebody comes to a port that we relay to the container, or send away."""
         from ..network import nat
 
-        self.relayed = nat.relayed(self.identifier, address)
+        self.relayed = nat.relayed(self.ports or nat.held(self.identifier), address)
         if self.relayed:
             gate = select.epoll()
             for descriptor, *_ in self.relayed:
+                os.set_blocking(descriptor, False)
                 gate.register(descriptor, select.EPOLLIN)
             self.gate = os.dup(gate.fileno())
             self.stage.guests[self.gate] = self.pass_on
@@ -120,7 +127,7 @@ class Keeper:
         if self.relay:
             self.relay.end()
         if self.gate >= 0:
-            del self.stage.guests[self.gate]
+            self.stage.guests.pop(self.gate, None)  # it was asked no more if it has failed
             os.close(self.gate)
         self.relayed, self.gate, self.relay = [], -1, None
 
@@ -137,7 +144,7 @@ class Keeper:
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # execve keeps that, and what comes meanwhile
             ports = nat.held(self.identifier)
             asked = self.questions.descriptors() if self.questions else []
-            for descriptor in (self.lock, *ports, *({self.gate} - {-1}), *asked):
+            for descriptor in (self.lock, *(port[0] for port in ports), *({self.gate} - {-1}), *asked):
                 os.set_inheritable(descriptor, True)
             own = {"stage": self.stage.state(), "lock": self.lock, "ports": ports}
             own |= {"relayed": self.relayed, "gate": self.gate, "relay": self.relay.state() if self.relay else None}
@@ -165,7 +172,7 @@ class Keeper:
         if self.questions:
             self.questions.close()
             self.questions = None
-        for descriptor in self.ports:
+        for descriptor, *_ in self.ports:
             os.close(descriptor)
         self.ports = []
         again = not (self.stage.stopping or self.leaving) and engine.restarts(record, code)
@@ -232,7 +239,7 @@ def go_on(identifier: str, descriptor: str) -> None:
     keeper.back_off, keeper.since, keeper.stop_signal = own["back_off"], own["since"], own["stop_signal"]
     keeper.ports, keeper.watcher = own["ports"], own["watcher"]
     keeper.relayed, keeper.gate = own["relayed"], own["gate"]
-    for kept in (keeper.lock, *keeper.ports, *({keeper.gate} - {-1}), *own["questions"]):
+    for kept in (keeper.lock, *(port[0] for port in keeper.ports), *({keeper.gate} - {-1}), *own["questions"]):
         os.set_inheritable(kept, False)
     if keeper.gate >= 0:
         keeper.stage.guests[keeper.gate] = keeper.pass_on

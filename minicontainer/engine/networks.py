@@ -6,13 +6,17 @@
 A record's `networks` says where the container's cables go, in the order of eth0, eth1 and on, and what was asked for
 there: {"backend": {"ip": "", "ip6": "", "mac": "", "aliases": []}}. Its state's `ends` says what it has got, while it
 runs: {"backend": {"device": "eth0", "address": "172.29.0.2", "mac": "32:f2:a0:12:34:56"}}, with "address6" where the
-network has IPv6. What is asked for is written before anything is done, and what is taken away is taken before that is
-written: a teardown always knows of it.
+network has IPv6. Published ports lead to the first of them that is a bridge and not internal; where there is none, the
+state's `ports` are empty, and `held` are those that the monitor keeps meanwhile.
+
+What is asked for is written before anything is done, and what is taken away is taken before that is written: a
+teardown always knows of it.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections import namedtuple
 
 from .. import errors, files, host, netlink, steps
@@ -26,16 +30,18 @@ from ..network import (
     dns,
     drivers,
     every,
+    foreign,
     hardware_address,
     ipam,
     load,
+    nat,
     spoofing,
 )
 from . import names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from . import network as nouns
@@ -96,6 +102,20 @@ def publishing(root: str, mode: str) -> Network:
     if found.internal:
         raise errors.InvalidArgument(f"ports cannot be published on {mode}: it is internal, nobody may come in")
     return found
+
+
+def leads(network: Network) -> bool:
+    """Whether published ports can lead to a container of that network."""
+    return network.driver == "bridge" and not network.internal
+
+
+def leading(root: str, among: Iterable[str]) -> str:
+    """The first of the networks that published ports can lead to; or the empty string."""
+    for name in among:
+        found = bridge.default(root) if name == "bridge" else load(root, name) if own(name) else None
+        if found and leads(found):
+            return name
+    return ""
 
 
 def asked(record: Record) -> dict[str, dict[str, Any]]:
@@ -188,11 +208,12 @@ def announce(network: Network, record: Record, address: str, address6: str = "")
 
 def unplug(root: str, record: Record) -> steps.Plan:
     """Nothing of the container is left in any network; its cables go with its namespace."""
-    for number, name in enumerate(asked(record)):
+    if record["ports"]:
+        yield from nat.unpublish(record["id"])
+    for name in asked(record):
         network = load(root, name) or Network(name, "", "", "", 0)  # one that has gone has no lease either
         yield steps.unlink(f"{dns.place(name)}/{record['id']}", why="nobody is called that")
-        published = bool(record["ports"]) and number == 0
-        yield from drivers.of(network.driver).detach(network, record["id"], published, unplug=False)
+        yield from drivers.of(network.driver).detach(network, record["id"], published=False, unplug=False)
 
 
 class Networks:
@@ -351,13 +372,19 @@ class Networks:
             if len(there) >= MOST:
                 raise errors.Conflict(f"{record['name']} is in {MOST} networks, which is the most")
             mode = network.name if record["network"] == "none" else record["network"]
+            running = record["status"] in ("running", "paused")
+            if running and record.get("held") and leads(network):
+                ports = [nat.Port(**port) for port in record["held"]]
+                self.containers.check_firewall([network.name], ports, record["firewall"])
             self.containers.change(record["id"], networks={**there, network.name: end}, network=mode)
-            if record["status"] in ("running", "paused"):
+            if running:
                 try:
                     self._plug_in(record, network, end)
                 except BaseException:
-                    self._unplug(record, network)
-                    self.containers.change(record["id"], networks=there, network=record["network"])
+                    try:
+                        self._unplug(record, network)
+                    finally:
+                        self.containers.change(record["id"], networks=there, network=record["network"])
                     raise
 
     def disconnect(self, name: str, container: str) -> None:
@@ -388,6 +415,8 @@ class Networks:
         wired = plug(network, device, steps.ADDRESS, end, way_out, way_out6)
         values: steps.Values = {"pid": record["pid"]}
         plan = [*drivers.of(network.driver).setup(network), *leases(wired, record["id"]), *plug_in(wired, record["id"])]
+        if record["firewall"] == "docker-user" and network.driver == "bridge":
+            plan += foreign.admit(network.device, foreign.families(network))
         steps.execute(plan, values)
         address6 = values.get("address6", "")
         found = end_of(self.containers.find(record["id"]), network.name, device, values["address"], address6)
@@ -397,19 +426,58 @@ class Networks:
             self._listen(record)
         with open(f"{self.containers.path(record['id'])}/hosts", "a") as file:
             file.write("".join(f"{each}\t{record['hostname']}\n" for each in (values["address"], address6) if each))
+        if leads(network) and not leading(self.root, ends):
+            self._lead(record, {**ends, network.name: found})
+
+    def _lead(self, record: Record, ends: Mapping[str, dict[str, str]]) -> None:
+        """Its published ports lead to the first of its `ends` that they can lead to, or nowhere.
+
+        First the monitor, whose answer says that nothing more is relayed elsewhere; then the firewall. `ports` of its
+        state are those that lead somewhere, `held` those that will.
+        """
+        held = record["ports"] or record.get("held", [])
+        if not held:
+            return
+        name = leading(self.root, ends)
+        end = ends.get(name, {"address": "", "device": ""})
+        if not self._tell(record, {"lead": end["address"]}, "led"):
+            raise errors.Conflict(f"container {record['id']} is not running")
+        if name:
+            network = get(self.root, name)
+            steps.execute(bridge.setup(network), {})  # as it is there, unless somebody has flushed the table
+        ports = [nat.Port(**port) for port in held]
+        nat.lead(record["id"], ports, end["address"], end.get("address6", ""), end["device"])
+        alive = self.containers.running(record["id"])
+        if alive is None or alive["pid"] != record["pid"]:  # it has ended meanwhile, and taken down what was not there
+            nat.withdraw(record["id"])
+            raise errors.Conflict(f"container {record['id']} is not running")
+        self._note(record, ports=held if name else [], held=[] if name else held)
+
+    def _tell(self, record: Record, message: dict[str, Any], answer: str, *descriptors: int) -> bool:
+        """Ask the monitor for something; its `answer`. Its door opens a moment after the start is noted."""
+        from ..runtime import channel, session
+
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                opened = session.connect(self.containers.run_directory(record["id"]))
+                break
+            except errors.Conflict:
+                alive = self.containers.running(record["id"])
+                if alive is None or alive["pid"] != record["pid"] or time.monotonic() > until:
+                    raise
+            time.sleep(0.005)
+        try:
+            channel.send(opened.end, message, *descriptors)
+            return bool(opened.until(answer, patience=PATIENCE)[answer])
+        finally:
+            opened.close()
 
     def _listen(self, record: Record) -> None:
         """One that began in no network asks for names from now on: its monitor gets the sockets, as by a start."""
-        from ..runtime import channel, session
-
         sockets = dns.listen(record["pid"])
         try:
-            opened = session.connect(self.containers.run_directory(record["id"]))
-            try:
-                channel.send(opened.end, {"questions": True}, *sockets)
-                opened.until("taken", patience=PATIENCE)
-            finally:
-                opened.close()
+            self._tell(record, {"questions": True}, "taken", *sockets)
         finally:
             for descriptor in sockets:
                 os.close(descriptor)
@@ -424,14 +492,19 @@ class Networks:
         driver = drivers.of(network.driver)
         noted = {other["device"] for other in ends.values()}
         device = end["device"] if end else driver.plugged(network, record["id"], record["pid"], noted)
-        first = network.name == next(iter(asked(record)))
-        published = bool(record["ports"]) and first  # ports lead to eth0
+        led = leading(self.root, record["ends"])
+        if led == network.name or (end is None and not led and leads(network)):
+            self._lead(record, ends)  # before anybody else can have the address
         dns.forget(network.name, record["id"])
         if device:
-            steps.execute(driver.detach(network, record["id"], published, device=device), {"pid": record["pid"]})
+            steps.execute(driver.detach(network, record["id"], False, device=device), {"pid": record["pid"]})
         else:
             ipam.release(network, record["id"])
         if end is None:
+            try:
+                self._note(record, ends=ends)  # a `connect` that failed may have noted it
+            except FileNotFoundError:
+                pass  # it has ended
             return
         self._note(record, ends=ends)
         hosts = f"{self.containers.path(record['id'])}/hosts"

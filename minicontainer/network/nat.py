@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from . import relay
 
+    Held = tuple[int, str, int, bool]  # descriptor, "tcp" or "udp", the container's port, whether it is of IPv6
+
 ANY = "0.0.0.0"
 ANY6 = "::"
 LOOPBACK6 = "::1"
@@ -244,8 +246,17 @@ def knows(network: Network) -> bool:
 _CHUNK = 500  # elements in a transaction: one message of the kernel's is at most some 200 KiB
 
 
-def publish(container_id: str, ports: list[Port], address6: steps.Symbol | None = None) -> steps.Plan:
-    """The ports lead to the container's address, steps.ADDRESS, and to that of IPv6 if it has one."""
+def publish(
+    container_id: str,
+    ports: list[Port],
+    address6: steps.Symbol | None = None,
+    address: steps.Symbol | None = steps.ADDRESS,
+    device: str = "eth0",
+) -> steps.Plan:
+    """The ports lead to the container's address, that of its `device`, and to that of IPv6 if it has one there.
+
+    Without an address they are held, and lead nowhere yet.
+    """
     numbers: list[int | steps.Symbol] = []
     fixed = [port for port in ports if _is_fixed(port)]
     if fixed:
@@ -257,13 +268,15 @@ def publish(container_id: str, ports: list[Port], address6: steps.Symbol | None 
         symbol = steps.Symbol(f"port_{position}")
         numbers.append(symbol)
         yield steps.call(reserve_any, container_id, port, why="a port that is free", result=symbol.name)
+    if address is None:
+        return
     pairs = list(zip(ports, numbers, strict=True))
-    commands = port_commands("create element", container_id, steps.ADDRESS, pairs, address6)
+    commands = port_commands("create element", container_id, address, pairs, address6)
     for start in range(0, len(commands), _CHUNK):
         yield steps.nft(*commands[start : start + _CHUNK], why="one look-up in a map, however many ports there are")
     if ports and os.path.exists("/proc/sys/net/bridge"):
         yield steps.link_set(
-            cable(container_id), hairpin=True,
+            cable(container_id, device), hairpin=True,
             why="with br_netfilter, who asks for his own published port is sent out of the bridge's port he came in by",
         )  # fmt: skip
     for family, led in (("ip", leads), ("ip6", leads6)):
@@ -271,6 +284,23 @@ def publish(container_id: str, ports: list[Port], address6: steps.Symbol | None 
         if udp and (address6 or family == "ip"):
             why = "who is sending already is sent here from now on"
             yield steps.call(conntrack.conntrack_delete, "udp", udp, *([family] if address6 else []), why=why)
+
+
+def lead(container_id: str, ports: list[Port], address: str, address6: str = "", device: str = "eth0") -> None:
+    """Ports that a monitor holds, as they are `bound`, lead to these addresses from now on, and no longer elsewhere.
+
+    Without an address they lead nowhere.
+    """
+    withdraw(container_id)
+    _forget_udp(ports)
+    if not address:
+        return
+    commands = port_commands("add element", container_id, address, [(port, port.host) for port in ports], address6)
+    for start in range(0, len(commands), _CHUNK):
+        netlink.nft(*commands[start : start + _CHUNK])
+    if os.path.exists("/proc/sys/net/bridge"):
+        netlink.link_set(cable(container_id, device), hairpin=True)  # as in `publish`
+    _forget_udp([port for port in ports if leads(port) or address6])
 
 
 def leads(port: Port) -> bool:
@@ -488,17 +518,24 @@ def published(container_id: str = "") -> list[tuple[str, Port]]:
     return found
 
 
-def held(container_id: str) -> list[int]:
-    """The descriptors that keep the container's ports, for a process that goes on as another program (execve(2))."""
-    return [opened.fileno() for opened, _ in _held.get(container_id, [])]
-
-
-def relayed(container_id: str, address: str) -> list[relay.Listener]:
-    """What is to be relayed to the container's `address`: the sockets of IPv6."""
+def held(container_id: str) -> list[Held]:
+    """The sockets that keep the container's ports, for a process that goes on as another program (execve(2))."""
     return [
-        (opened.fileno(), port.protocol, address, port.container)
+        (opened.fileno(), port.protocol, port.container, ":" in port.address)
         for opened, port in _held.get(container_id, [])
-        if ":" in port.address
+    ]
+
+
+def relayed(ports: list[Held], address: str) -> list[relay.Listener]:
+    """What is to be relayed to a container's `address`: what comes by IPv6.
+
+    Without an address that is nowhere. Then no rule leads TCP of IPv4 past its sockets either: who comes there is sent
+    away, and does not wait for ever.
+    """
+    return [
+        (descriptor, protocol, address, number)
+        for descriptor, protocol, number, six in ports
+        if six or (not address and protocol == "tcp")
     ]
 
 

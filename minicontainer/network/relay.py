@@ -34,6 +34,7 @@ QUIET = 90.0  # seconds after which a UDP client that is heard of no more may be
 DESCRIPTORS = 1 << 16  # as many as we want at most: a connection takes two, a UDP client one
 SPARE = 256  # those that are not ours
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER, socket(7): what close(2) sends
 
 
 class End:
@@ -53,6 +54,7 @@ class End:
 class Relay:
     """The connections of one container. `gate` is an epoll with all listeners in it, which are another's to close.
 
+    A listener without an address leads nowhere: who comes by TCP meets a reset, and datagrams are dropped.
     With `before`, the `state` of an earlier one, it goes on where another interpreter of this process was.
     """
 
@@ -109,6 +111,10 @@ class Relay:
                 self.admit(False)
             return
         client = End(socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 0, descriptor))
+        if not target[0]:
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            client.socket.close()
+            return
         try:
             server = End(socket.socket(socket.AF_INET, socket.SOCK_STREAM), connecting=True)
         except OSError:
@@ -206,7 +212,7 @@ class Relay:
 
     def drop(self, end: End) -> None:
         """One end is broken: let the other one see it, by a reset."""
-        end.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.close(end)
 
     def close(self, end: End) -> None:
@@ -225,6 +231,8 @@ class Relay:
         try:
             data, notes, _, address = door.recvmsg(DATAGRAM, socket.CMSG_SPACE(20), socket.MSG_DONTWAIT)
         except OSError:
+            return
+        if not target[0]:
             return
         # struct in6_pktinfo (ipv6(7)): which of our addresses it was sent to. The answer must come from there.
         to = next((note[:16] for *_, note in notes), bytes(16))

@@ -11,6 +11,8 @@ A client is a socket of sequenced packets (unix(7)): the one that asked for the 
     {"resize": [rows, columns]}   its terminal
     {"questions": true}    beside it, the two sockets of network/dns.py, where the container asks for names from now on.
                            Answered {"taken": bool}
+    {"lead": address}      the published ports that the monitor relays lead there from now on; "" is nowhere. Answered
+                           {"led": bool}
     {"close": 1 or 2}      nobody reads this output any more: let it meet a broken pipe
     {"started": pid}       the answer to `attach`, and again after each restart; beside it, a pidfd
     {"ended": code}        its command has ended, and is going to be restarted
@@ -94,6 +96,7 @@ class Stage:
         self.typed = b""  # input that the container has not taken yet
         self.guests: dict[int, Callable[[], None]] = {}  # other descriptors, and what to call when one is readable
         self.answering: Callable[[int, int], bool] | None = None  # takes the sockets of {"questions"}, if it says so
+        self.leading: Callable[[str], None] | None = None  # does what {"lead"} says
 
     # Before a start
 
@@ -330,6 +333,11 @@ class Stage:
                 os.close(descriptor)
         elif "resize" in asked:
             self.resize(*asked["resize"])
+        elif "lead" in asked:
+            there = self.process >= 0 and self.leading is not None
+            if there and self.leading:
+                self.leading(asked["lead"])
+            client.send(channel.packet({"led": there}))
         elif "signal" in asked:
             self.stopping = self.stopping or asked["stop"]
             self.send_signal(asked["signal"])
