@@ -185,10 +185,10 @@ def test_passthru_has_its_parent_alone_and_says_who_has_it(house: House, monkeyp
     minicontainer("start", "-a", "waiting")
     # Somebody else's: it is waited for, for a while.
     netlink.link_add("foreign0", "macvlan", parent="lan0", mode="bridge")
-    monkeypatch.setattr(netlink.route, "PATIENCE", 0.05)
-    with pytest.raises(errors.KernelError, match="another macvlan is on lan0"):
-        netlink.link_add("eth7", "macvlan", parent="lan0", mode="passthru")
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:  # `undo` would take the laboratory's store away, too
+        patch.setattr(netlink.route, "PATIENCE", 0.05)
+        with pytest.raises(errors.KernelError, match="another macvlan is on lan0"):
+            netlink.link_add("eth7", "macvlan", parent="lan0", mode="passthru")
     gone = Inside(os.getpid()).begin(lambda: (time.sleep(0.2), netlink.link_delete("foreign0")))
     netlink.link_add("eth7", "macvlan", parent="lan0", mode="passthru")
     gone()
