@@ -86,8 +86,13 @@ def contestants(workshop: Workshop, report: Report, base: str, made: str, contex
                     for name, given in (("docker", 0), ("docker buildkit", 1))
                 ]
             for each in ways:
-                engines.said([*each.typed, "-t", made, "--no-cache", context])
-                found.append(each)
+                try:
+                    engines.said([*each.typed, "-t", made, "--no-cache", context])
+                    found.append(each)
+                except engines.Unfit as reason:  # docker's other builder may need a plugin that is not here
+                    if each is ways[0]:
+                        raise
+                    report.skipped.append((each.name, str(reason)))
         except engines.Unfit as reason:
             if isinstance(engine, engines.Minicontainer):
                 raise
