@@ -17,7 +17,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from .. import errors, files
 from ..engine import building, containers
@@ -41,10 +41,6 @@ from .instructions import Script
 
 Waiting = Iterator[session.Session | None]
 """A stage under way: it yields what it waits for, None for a moment."""
-
-PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
-PREDEFINED = {spelled for name in PROXIES for spelled in (name, name.lower())}
-"""Arguments that need no ARG, and count for no cache (Dockerfile reference, *Predefined ARGs*)."""
 
 
 class Settings(NamedTuple):
@@ -146,7 +142,6 @@ class Builder:
         self.in_memory = ""
         self.others: dict[str, making.Snapshot] = {}
         self.hashes: dict[cache.Stamp, str] = {}
-        self.predefined = PREDEFINED
         self.imported = [(place, exchange.records_of(place)) for place in settings.cache_from]
         self.known: dict[str, cache.Inputs] = {}  # the steps of this build, by their keys
 
@@ -219,8 +214,8 @@ class Builder:
 
     def begin(self, stage: Stage, base: instructions.From) -> list[instructions.Instruction]:
         """FROM: an earlier stage, nothing, or an image. Returns what an image's ONBUILD has kept for us."""
-        earlier = check.stage_named(self.script._replace(stages=self.script.stages[: stage.index]), base.image)
-        if earlier is not None and not base.image.isdigit():
+        earlier = check.base_stage(self.script, stage.index)
+        if earlier is not None:
             below = self.built[earlier]
             stage.snapshot, stage.image, stage.ground = below.snapshot, below.image, below.ground
             stage.created = below.created
@@ -278,7 +273,7 @@ class Builder:
                 dockerfile.refuse(self.source, statement, "there is no context: give a directory in place of -")
             yield self.given.tree
             return
-        on = check.stage_named(self.script._replace(stages=self.script.stages[: stage.index]), name)
+        on = check.earlier_stage(self.script, stage.index, name)
         snapshot = self.built[on].snapshot if on is not None else self.other(statement, name)
         with self.workshop.seen(snapshot) as root:
             yield context.Tree(root, keep=True)
@@ -294,7 +289,7 @@ class Builder:
 
     def resolved(self, script: Script) -> Script:
         """The script with the variables in its FROMs put in: those of the ARGs above them, and the platform's."""
-        known = {**self.platform_arguments(), **self.settings_arguments(PREDEFINED)}
+        known = {**self.platform_arguments(), **self.proxies}
         for argument in script.arguments:
             for name, default in argument.pairs:
                 known[name] = self.argument(script, argument, name, default, known)
@@ -309,9 +304,10 @@ class Builder:
             stages.append(stage._replace(base=base._replace(image=image, platform=platform)))
         return script._replace(stages=tuple(stages))
 
-    def settings_arguments(self, names: set[str]) -> dict[str, str]:
-        """Those of --build-arg that are among these names."""
-        return {name: value for name, value in self.settings.build_args.items() if name in names}
+    @property
+    def proxies(self) -> dict[str, str]:
+        """Those of --build-arg that need no ARG, and count for no cache."""
+        return {name: value for name, value in self.settings.build_args.items() if name in check.PROXY_ARGUMENTS}
 
     def platform_arguments(self) -> dict[str, str]:
         """TARGETPLATFORM and its kin (Dockerfile reference, *Automatic platform ARGs*)."""
@@ -493,10 +489,6 @@ class Directory(running.Work):
         """The directory, open. Those that were not there belong to the image's user."""
         owner = copying.owner_of(root, self.user, self.refuse, "USER") if self.user else None
         return files.make_inside(root, self.path, directory=True, owner=owner)
-
-    def refuse(self, reason: str, at: str = "") -> NoReturn:
-        """Raise BuildError for this instruction."""
-        dockerfile.refuse(self.builder.source, self.statement, f"WORKDIR: {reason}", at)
 
     def perform(self, step: Step) -> running.Doing:
         yield from ()

@@ -24,7 +24,7 @@ import json
 import os
 from typing import NamedTuple
 
-from .. import errors, files
+from .. import files
 from ..image import blobs, making, store
 
 VERSION = "1"  # of what the inputs mean
@@ -98,7 +98,7 @@ class Cache:
     def hashes(self, context: str) -> dict[Stamp, str]:
         """What the files of a context were found to contain at the last build; of no use where they have changed."""
         try:
-            rows = json.loads(files.read(self.hashes_path(context)))
+            rows = json.loads(files.read(self.named("hashes", context)))
             return {(row[0], row[1], row[2], row[3], row[4]): row[5] for row in rows}
         except (FileNotFoundError, ValueError):
             return {}
@@ -108,23 +108,21 @@ class Cache:
         newest = {stamp[:2]: stamp for stamp in hashes}  # the later ones win
         hashes = {stamp: digest for stamp, digest in hashes.items() if newest[stamp[:2]] == stamp}
         files.write(
-            self.hashes_path(context), json.dumps([[*stamp, digest] for stamp, digest in hashes.items()]).encode()
+            self.named("hashes", context), json.dumps([[*stamp, digest] for stamp, digest in hashes.items()]).encode()
         )
 
-    def hashes_path(self, context: str) -> str:
-        """Where those of a context lie."""
-        return f"{self.directory}/hashes/{hashlib.sha256(os.fsencode(context)).hexdigest()}"
+    def named(self, folder: str, name: str) -> str:
+        """The file in one of our folders for what has that name, whatever signs are in it."""
+        return f"{self.directory}/{folder}/{hashlib.sha256(os.fsencode(name)).hexdigest()}"
 
     def note(self, place: str, key: str, inputs: Inputs) -> None:
         """This place of a Dockerfile has this step now."""
-        name = f"{self.directory}/last/{hashlib.sha256(place.encode(errors='surrogateescape')).hexdigest()}"
-        files.write(name, json.dumps({"place": place, "key": key, "inputs": inputs}).encode())
+        files.write(self.named("last", place), json.dumps({"place": place, "key": key, "inputs": inputs}).encode())
 
     def last(self, place: str) -> Inputs | None:
         """The inputs of the step that this place had at the last build."""
-        name = f"{self.directory}/last/{hashlib.sha256(place.encode(errors='surrogateescape')).hexdigest()}"
         try:
-            inputs: Inputs = json.loads(files.read(name))["inputs"]
+            inputs: Inputs = json.loads(files.read(self.named("last", place)))["inputs"]
         except (FileNotFoundError, ValueError, KeyError):
             return None
         return inputs
@@ -160,9 +158,3 @@ def shown(value: str) -> str:
         return value[:19]
     first = value.splitlines()[0] if value else ""
     return json.dumps(first if len(first) < 72 and first == value else f"{first[:71]}…", ensure_ascii=False)
-
-
-def refuse_name(name: str) -> None:
-    """Raise InvalidArgument for what is no key."""
-    if len(name) != 64 or set(name) - set("0123456789abcdef"):
-        raise errors.InvalidArgument(f"{name!r} is no record of the build cache")

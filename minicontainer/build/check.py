@@ -15,7 +15,8 @@ from .instructions import Script
 
 # What every build knows without an ARG (Dockerfile reference: *Predefined ARGs*), and a FROM by itself.
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
-PREDEFINED = {*PROXIES, *(name.lower() for name in PROXIES), "SOURCE_DATE_EPOCH"}
+PROXY_ARGUMENTS = {*PROXIES, *(name.lower() for name in PROXIES)}
+PREDEFINED = {*PROXY_ARGUMENTS, "SOURCE_DATE_EPOCH"}
 PLATFORM = {f"{side}{part}" for side in ("BUILD", "TARGET") for part in ("PLATFORM", "OS", "ARCH", "VARIANT")}
 
 
@@ -68,6 +69,17 @@ def stage_named(script: Script, name: str) -> int | None:
     return None
 
 
+def earlier_stage(script: Script, index: int, name: str) -> int | None:
+    """The same among those that stand before the stage `index`."""
+    return stage_named(script._replace(stages=script.stages[:index]), name)
+
+
+def base_stage(script: Script, index: int) -> int | None:
+    """The earlier stage that a FROM stands on. It takes names alone: `FROM alpine AS alpine` is an image."""
+    image = script.stages[index].base.image
+    return None if image.isdigit() else earlier_stage(script, index, image)
+
+
 def references(script: Script, index: int) -> list[tuple[Statement, str]]:
     """The names behind `--from` in a stage, each with its statement; those with a variable are known at the build."""
     found = []
@@ -85,15 +97,10 @@ def needs(script: Script, index: int) -> list[int]:
     A name that no stage bears is an image's.
     """
     source = script.source
-    base = script.stages[index].base
-    before = script._replace(stages=script.stages[:index])
-    found = []
-    # FROM takes names alone, and an earlier stage's: `FROM alpine AS alpine` is an image.
-    on = stage_named(before, base.image) if not base.image.isdigit() else None
-    if on is not None:
-        found.append(on)
+    on = base_stage(script, index)
+    found = [] if on is None else [on]
     for statement, name in references(script, index):
-        on = stage_named(before, name)
+        on = earlier_stage(script, index, name)
         if on is not None:
             found.append(on)
             continue

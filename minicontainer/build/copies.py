@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from ..image import making
 from . import adding, cache, config, context, copying, dockerfile, expand, instructions, running
@@ -42,10 +42,6 @@ class Step(running.Work):
             return expand.document(heredoc.content, self.stage.variables)
         except expand.Malformed as error:
             self.refuse(str(error), heredoc.word)
-
-    def refuse(self, reason: str, at: str = "") -> NoReturn:
-        """Raise BuildError for this instruction."""
-        dockerfile.refuse(self.builder.source, self.statement, f"{self.statement.keyword}: {reason}", at)
 
     def inputs(self) -> cache.Inputs:
         with self.tree() as tree:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import errors
 from ..engine import containers
@@ -41,6 +41,10 @@ class Work:
     def noted(self, created: str) -> config.Image:
         """The image's config and history after it."""
         raise NotImplementedError
+
+    def refuse(self, reason: str, at: str = "") -> NoReturn:
+        """Raise BuildError for this instruction."""
+        dockerfile.refuse(self.builder.source, self.statement, f"{self.statement.keyword}: {reason}", at)
 
     def close(self) -> None:
         """It is over, whether it was done or not."""
@@ -128,15 +132,14 @@ class Step(Work):
 
     def options(self) -> dict[str, Any]:
         """How its container is to run, as Containers.plan takes it."""
-        settings, prepared = self.builder.settings, self.mounts.prepared
-        proxies = {name: value for name, value in settings.build_args.items() if name in self.builder.predefined}
+        prepared = self.mounts.prepared
         return {
-            **settings.options,
+            **self.builder.settings.options,
             "command": self.words,
             "entrypoint": [],
             "network_mode": self.network,
             "hostname": HOSTNAME,
-            "environment": {"HOSTNAME": None, **proxies, **self.arguments, **prepared.environment},
+            "environment": {"HOSTNAME": None, **self.builder.proxies, **self.arguments, **prepared.environment},
             "mounts": prepared.mounts,
         }
 

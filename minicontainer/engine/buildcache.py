@@ -186,9 +186,7 @@ def prune(root: str, asked: filters.Filters, every: bool = False, keep: int = 0)
             said.append(entry.id)
         if not removal.jobs(engine.images)[1]:
             strays(root)
-        names = [f"sha256:{name}" for name in store.names(f"{root}/layers")]
-        sizes = {chain: engine.images.size_of([chain]) for chain in names}
-        space += sum(sizes[chain] for chain in removal.collect(engine.images, bin, users))
+        space += removal.weighed(engine.images, bin, users)[1]
     events.note(root, "builder", "prune", "", {"reclaimed": str(space)})
     return said, space
 

@@ -1,7 +1,7 @@
 """What a build asks of the engine: places to work in, on layers without an image, and layers of what changed there.
 
     with Workshop(engine) as workshop:                     nothing that it uses is collected meanwhile
-        snapshot = making.snapshot_of(workshop.image("busybox"))
+        snapshot = making.snapshot_of(engine.images.get("busybox"))
         with workshop.bench(snapshot) as bench:            COPY, ADD, WORKDIR: the root file system, open
             ...
         snapshot = workshop.layer(snapshot, bench.upper)

@@ -124,9 +124,7 @@ def prune(
         if going:
             digests = {image.digest for image in going}
             here.write_index([entry for entry in here.index() if entry["digest"] not in digests])
-        sizes = {f"sha256:{name}": here.size_of([f"sha256:{name}"]) for name in store.names(f"{here.root}/layers")}
-        gone = collect(here, bin, containers)
-        space = sum(sizes[chain] for chain in gone)
+        gone, space = weighed(here, bin, containers)
         for image in going:
             said += [f"untagged: {told}" for told in sorted([*image.names, *image.repo_digests])]
             said += [line.replace("Deleted", "deleted", 1) for line in deleted(image, gone)]
@@ -152,6 +150,13 @@ def collect(here: store.Store, bin: Bin, users: Iterable[User]) -> set[str]:
             if os.path.dirname(path) == f"{here.root}/layers":
                 gone.add(f"sha256:{os.path.basename(path)}")
     return gone
+
+
+def weighed(here: store.Store, bin: Bin, users: Iterable[User]) -> tuple[set[str], int]:
+    """The same, and the bytes of the layers that went."""
+    sizes = {f"sha256:{name}": here.size_of([f"sha256:{name}"]) for name in store.names(f"{here.root}/layers")}
+    gone = collect(here, bin, users)
+    return gone, sum(sizes[chain] for chain in gone)
 
 
 def jobs(here: store.Store) -> tuple[list[str], list[str]]:
