@@ -175,11 +175,12 @@ def sides(docker: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def clear(engine: list[str]) -> None:
-    """No container and no image is left."""
+    """No container, no image and no build cache is left."""
     for words, remove in ((["ps", "-aq"], ["rm", "-f", "-v"]), (["images", "-q"], ["rmi", "-f"])):
         left = subprocess.run([*engine, *words], capture_output=True, text=True).stdout.split()
         if left:
             subprocess.run([*engine, *remove, *dict.fromkeys(left)], capture_output=True)
+    subprocess.run([*engine, "builder", "prune", "-af"], check=True, capture_output=True)
 
 
 def test_the_transcripts_are_the_same(sides: tuple[list[str], Path]) -> None:

@@ -133,9 +133,9 @@ def test_two_networks_never_have_one_subnet() -> None:
         (("bridge",), "already exists"),
         (("x",), "no name for a network"),
         (("--subnet", "10.1.2.3/24", "net"), "not a subnet"),
-        (("--subnet", "10.251.0.0/31", "net"), "no room"),
-        (("--subnet", "10.251.0.0/24", "--gateway", "10.9.0.1", "net"), "no address in"),
-        (("--subnet", "10.251.0.0/24", "--ip-range", "10.252.0.0/25", "net"), "not within"),
+        (("--subnet", "10.151.0.0/31", "net"), "no room"),
+        (("--subnet", "10.151.0.0/24", "--gateway", "10.9.0.1", "net"), "no address in"),
+        (("--subnet", "10.151.0.0/24", "--ip-range", "10.152.0.0/25", "net"), "not within"),
         (("--driver", "overlay", "net"), "no network driver"),
         (("-o", "nosuch=1", "net"), "no option 'nosuch'"),
         (("-o", "mtu=3", "net"), "MTU"),
@@ -150,9 +150,9 @@ def test_a_subnet_of_the_hosts_routes_is_refused(shop: Shop) -> None:
     link = f"dm{shop.suffix}"
     subprocess.run(["ip", "link", "add", link, "type", "bridge"], check=True)
     try:
-        subprocess.run(["ip", "addr", "add", "10.252.9.1/24", "dev", link], check=True)
+        subprocess.run(["ip", "addr", "add", "10.152.9.1/24", "dev", link], check=True)
         subprocess.run(["ip", "link", "set", link, "up"], check=True)
-        assert f"a route of this host through {link}" in refused("network", "create", "--subnet", "10.252.0.0/16", "n2")
+        assert f"a route of this host through {link}" in refused("network", "create", "--subnet", "10.152.0.0/16", "n2")
     finally:
         subprocess.run(["ip", "link", "del", link], check=True)
 
@@ -170,28 +170,28 @@ def test_one_that_is_in_use_stays(shop: Shop) -> None:
 
 
 def test_addresses_are_taken_from_the_range_and_reused_last() -> None:
-    create("--subnet", "10.251.0.0/24", "--ip-range", "10.251.0.8/30", "net")
+    create("--subnet", "10.151.0.0/24", "--ip-range", "10.151.0.8/30", "net")
     first = End("first", "--network", "net")
-    assert first.addresses == {"net": "10.251.0.8"}
+    assert first.addresses == {"net": "10.151.0.8"}
     minicontainer("rm", "-f", "first")
     got = [End(f"c{number}", "--network", "net").addresses["net"] for number in range(4)]
-    assert got == ["10.251.0.9", "10.251.0.10", "10.251.0.11", "10.251.0.8"]
+    assert got == ["10.151.0.9", "10.151.0.10", "10.151.0.11", "10.151.0.8"]
     done = minicontainer("run", "--rm", "--network", "net", "plain", "true", check=False)
     assert done.returncode == 125 and "no address is free in network net" in done.stderr
-    chosen = End("chosen", "--network", "net", "--ip", "10.251.0.77", "--mac-address", "02:00:00:00:00:77")
+    chosen = End("chosen", "--network", "net", "--ip", "10.151.0.77", "--mac-address", "02:00:00:00:00:77")
     (eth0,) = chosen.ip("-4", "addr", "show", "dev", "eth0")
-    assert eth0["addr_info"][0]["local"] == "10.251.0.77"
+    assert eth0["addr_info"][0]["local"] == "10.151.0.77"
     assert chosen.ip("link", "show", "dev", "eth0")[0]["address"] == "02:00:00:00:00:77"
-    taken = minicontainer("run", "--rm", "--network", "net", "--ip", "10.251.0.77", "plain", "true", check=False)
-    assert taken.returncode == 125 and "10.251.0.77 is leased by container" in taken.stderr
+    taken = minicontainer("run", "--rm", "--network", "net", "--ip", "10.151.0.77", "plain", "true", check=False)
+    assert taken.returncode == 125 and "10.151.0.77 is leased by container" in taken.stderr
 
 
 def test_a_container_keeps_its_networks_when_it_starts_again() -> None:
-    create("--subnet", "10.251.0.0/24", "net")
-    web = End("web", "--network", "net", "--ip", "10.251.0.50")
+    create("--subnet", "10.151.0.0/24", "net")
+    web = End("web", "--network", "net", "--ip", "10.151.0.50")
     minicontainer("restart", "-t", "0", "web")
     web.look()
-    assert web.addresses == {"net": "10.251.0.50"}
+    assert web.addresses == {"net": "10.151.0.50"}
     minicontainer("stop", "-t", "0", "web")
     minicontainer("network", "rm", "net")
     assert "no such network: net" in refused("start", "web")
@@ -302,7 +302,7 @@ def test_one_that_does_not_run_is_plugged_in_at_its_next_start() -> None:
 
 
 def test_a_connect_that_fails_leaves_the_container_as_it_was() -> None:
-    create("--subnet", "10.251.0.0/24", "net")
+    create("--subnet", "10.151.0.0/24", "net")
     web = End("web")
     assert "is no address" in refused("network", "connect", "--ip", "10.9.9.9", "net", "web")
     web.look()

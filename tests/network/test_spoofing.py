@@ -296,13 +296,13 @@ def cleaned() -> Iterator[None]:
 
 def test_real_containers_speak_for_themselves_whatever_they_were_given(shop: Shop) -> None:
     with cleaned():
-        minicontainer("network", "create", "--ipv6", "--subnet", "10.249.0.0/24", "net")
-        wished = ["--network", "net", "--ip", "10.249.0.9", "--mac-address", "02:00:00:00:00:09", "--privileged"]
+        minicontainer("network", "create", "--ipv6", "--subnet", "10.149.0.0/24", "net")
+        wished = ["--network", "net", "--ip", "10.149.0.9", "--mac-address", "02:00:00:00:00:09", "--privileged"]
         liar, witness = End("liar", *wished), End("witness", "--network", "net")
         address, others = (end.ends["net"]["IPAddress"] for end in (liar, witness))
         mac, other = (end.ends["net"]["MacAddress"] for end in (liar, witness))
-        assert (address, mac) == ("10.249.0.9", "02:00:00:00:00:09")
-        honest, forged = frames_of(mac, address, other, others, "10.249.0.1")
+        assert (address, mac) == ("10.149.0.9", "02:00:00:00:00:09")
+        honest, forged = frames_of(mac, address, other, others, "10.149.0.1")
         six, sixth = (end.ends["net"]["GlobalIPv6Address"] for end in (liar, witness))
         link, router = spoofing.link_local(mac), liar.ends["net"]["IPv6Gateway"]
         honest["ipv6 of its own"] = frame(mac, IP6, packet6(six))
