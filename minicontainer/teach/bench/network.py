@@ -44,12 +44,12 @@ if address == "0.0.0.0":
         probe.connect(("192.0.2.1", 9))  # sends nothing; only asks for the route
         address = probe.getsockname()[0]
 tell(address=address, port=server.getsockname()[1])
-buffer = bytearray(1 << 20)
 while True:
     client, _ = server.accept()
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     what = client.recv(1)
     if what == b"p":
+        buffer = bytearray(1 << 20)  # anew: where its pages lie is luck, and a server would keep it to the last round
         while client.recv_into(buffer):
             pass
         client.sendall(b".")
