@@ -454,7 +454,10 @@ class Networks:
         self._note(record, ports=held if name else [], held=[] if name else held)
 
     def _tell(self, record: Record, message: dict[str, Any], answer: str, *descriptors: int) -> bool:
-        """Ask the monitor for something; its `answer`. Its door opens a moment after the start is noted."""
+        """Ask the monitor for something; its `answer`. Its door opens a moment after the start is noted.
+
+        Raises Conflict where it has gone, or does not answer.
+        """
         from ..runtime import channel, session
 
         until = time.monotonic() + PATIENCE
@@ -470,6 +473,11 @@ class Networks:
         try:
             channel.send(opened.end, message, *descriptors)
             return bool(opened.until(answer, patience=PATIENCE)[answer])
+        except TimeoutError:
+            raise errors.Conflict(
+                f"the monitor of container {record['id']} has not answered for {PATIENCE:g} seconds: has it been "
+                f"stopped? (ps -o pid,stat,args --ppid 1; kill -CONT it, and try again)"
+            ) from None
         finally:
             opened.close()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from minicontainer import syscalls
+from minicontainer import errors, syscalls
+from minicontainer.engine import networks
+from minicontainer.engine.client import Client
 from tests import leftovers
 from tests.conftest import minicontainer
 from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
@@ -155,6 +158,22 @@ def test_a_subnet_of_the_hosts_routes_is_refused(shop: Shop) -> None:
         assert f"a route of this host through {link}" in refused("network", "create", "--subnet", "10.152.0.0/16", "n2")
     finally:
         subprocess.run(["ip", "link", "del", link], check=True)
+
+
+def test_a_monitor_that_has_been_stopped_is_said_and_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    create("net")
+    web = End("web", "--network", "net", "-p", "127.0.0.1::80")
+    parent = int(Path(f"/proc/{web.pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(parent, signal.SIGSTOP)
+    try:
+        monkeypatch.setattr(networks, "PATIENCE", 0.2)
+        with pytest.raises(errors.Conflict, match="has not answered for 0.2 seconds"):
+            Client().networks.disconnect("net", "web")
+        assert [device["ifname"] for device in web.ip("link")] == ["lo", "eth0"]
+    finally:
+        os.kill(parent, signal.SIGCONT)
+    minicontainer("network", "disconnect", "net", "web")
+    assert [device["ifname"] for device in web.ip("link")] == ["lo"]
 
 
 def test_one_that_is_in_use_stays(shop: Shop) -> None:
