@@ -91,7 +91,9 @@ class Step(NamedTuple):
 
 Tell = Callable[[str, Step, Any], None]
 """Called as a build goes on: ("begun", step, None), ("cached", step, None), ("why", step, [sentence, …]),
-("output", step, (1 or 2, bytes)), ("done", step, seconds), ("failed", step, seconds)."""
+("output", step, (1 or 2, bytes)), ("done", step, seconds), ("failed", step, seconds); of the build as a
+whole ("warning", NO_STEP, sentence)."""
+NO_STEP = Step(0, "", 0, 0, "")
 
 
 class Stage:
@@ -144,6 +146,7 @@ class Builder:
         self.hashes: dict[cache.Stamp, str] = {}
         self.imported = [(place, exchange.records_of(place)) for place in settings.cache_from]
         self.known: dict[str, cache.Inputs] = {}  # the steps of this build, by their keys
+        self.declared = check.declared(script)  # the names of all ARGs
 
     def build(self, *names: str) -> store.Image | making.Draft:
         """Build the target stage, and enter its image under these names. Raises BuildError, and what images raise."""
@@ -167,6 +170,7 @@ class Builder:
         finally:
             if self.given and len(self.hashes) > known:
                 self.cache.keep_hashes(self.given.name, self.hashes)
+        self.warn()
         for place in self.settings.cache_to:
             exchange.write(self.engine.images, self.cache, self.known, place)
         last = self.built[order[-1]]
@@ -178,6 +182,12 @@ class Builder:
             return made.enter(*names)
         self.settings.deliver(made, self.tell)
         return made.draft
+
+    def warn(self) -> None:
+        """Tell of each --build-arg that no ARG has taken, in docker's words."""
+        unused = sorted(self.settings.build_args.keys() - self.declared - check.PROXY_ARGUMENTS)
+        if unused:
+            self.tell("warning", NO_STEP, f"One or more build-args [{' '.join(unused)}] were not consumed")
 
     # The stages side by side
 
@@ -331,6 +341,7 @@ class Builder:
         words = []
         for name, default in one.pairs:
             given = name in self.settings.build_args
+            self.declared.add(name)  # also one that an image's ONBUILD has kept
             if name not in stage.declared:
                 stage.declared.append(name)
             if default is None and not given and name in self.above:

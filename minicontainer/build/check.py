@@ -91,6 +91,12 @@ def references(script: Script, index: int) -> list[tuple[Statement, str]]:
     return [(statement, name) for statement, name in found if name and "$" not in name]
 
 
+def declared(script: Script) -> set[str]:
+    """The names of all ARGs, those of stages that nobody needs among them."""
+    everywhere = [one for stage in script.stages for one in stage.instructions if isinstance(one, instructions.Arg)]
+    return {name for one in (*script.arguments, *everywhere) for name, _ in one.pairs}
+
+
 def needs(script: Script, index: int) -> list[int]:
     """The earlier stages that a stage stands on or copies from. Raises BuildError if it names itself or a later one.
 

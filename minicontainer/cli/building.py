@@ -43,6 +43,8 @@ class Plain:
             if self.rest.get(step.id):
                 self.line(step, self.rest[step.id])
             self.say(f"#{step.id} {'DONE' if kind == 'done' else 'ERROR'} {told:.1f}s")
+        elif kind == "warning":
+            self.say(f"[Warning] {told}")
 
     def line(self, step: builder.Step, line: bytes) -> None:
         """A line that a step has written."""
@@ -68,10 +70,12 @@ class Json(Plain):
 
     def tell(self, kind: str, step: builder.Step, told: Any) -> None:
         document: dict[str, Any] = {"kind": kind, "id": step.id, "step": str(step)}
+        if kind == "warning":
+            document = {"kind": kind}
         if kind == "output":
             document |= {"stream": told[0], "data": told[1].decode(errors="replace")}
-        elif kind == "why":
-            document["why"] = told
+        elif kind in ("why", "warning"):
+            document[kind] = told
         elif told is not None:
             document["seconds"] = round(told, 3)
         print(json.dumps(document), flush=True)

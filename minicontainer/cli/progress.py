@@ -56,6 +56,7 @@ class Screen(Plain):
         super().__init__(why)
         self.start = time.monotonic()
         self.rows: dict[int, Row] = {}
+        self.warnings: list[str] = []  # they stand below all of it
         self.drawn = 0  # lines that stand there
         self.drawing = self.over = False
         self.before = signal.signal(signal.SIGALRM, self.tick)
@@ -68,6 +69,9 @@ class Screen(Plain):
             self.draw()
 
     def tell(self, kind: str, step: builder.Step, told: Any) -> None:
+        if kind == "warning":
+            self.warnings.append(told)
+            return
         if kind == "begun":
             for row in self.rows.values():  # FROM is over when what stands on it begins
                 if row.seconds < 0 and row.step.stage == step.stage:
@@ -122,6 +126,8 @@ class Screen(Plain):
             if row.seconds < 0:
                 row.seconds = time.monotonic() - row.began
         self.draw()
+        for warning in self.warnings:
+            self.say(plain(f"[Warning] {warning}"))
         for row in self.rows.values():
             if row.word == "ERROR" and row.output:
                 self.say(f"------\n > {plain(str(row.step))}:")

@@ -94,6 +94,22 @@ def test_the_reason_why_a_step_is_done(yard: Yard) -> None:
     assert reasons == [['environment Y was "1", is "2"']]
 
 
+def test_arguments_that_nobody_takes(yard: Yard) -> None:
+    """Those of stages that are not built are taken, and of lines that an image has kept; proxies need no ARG."""
+    yard.build("FROM scratch\nONBUILD ARG KEPT\n", "-t", "base")
+    text = "ARG ABOVE\nFROM scratch AS unneeded\nARG BELOW\nFROM base\nARG HERE\nCMD $UNUSED\n"
+    names = ["Z", "ABOVE", "BELOW", "HERE", "KEPT", "https_proxy", "NO_PROXY"]
+    words = [word for name in names for word in ("--build-arg", f"{name}=1")]
+    done = yard.build(text, *words)
+    assert [told for line in done.stdout.splitlines() if (told := json.loads(line))["kind"] == "warning"] == [
+        {"kind": "warning", "warning": "One or more build-args [Z] were not consumed"}
+    ]
+    done = yard.build(text, *words, "--build-arg", "A=", "--progress", "plain")
+    assert "\n[Warning] One or more build-args [A Z] were not consumed\n" in done.stderr
+    assert "Warning" not in yard.build(text, *words[2:], "--progress", "plain").stderr
+    assert yard.build(text, *words, "-q").stderr == ""
+
+
 def test_the_cache_keeps_its_layers_and_nothing_else_does(yard: Yard) -> None:
     text = "FROM plain\nRUN echo kept >/tmp/kept\n"
     yard.build(text)

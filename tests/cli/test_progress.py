@@ -47,13 +47,13 @@ class Terminal:
                 assert self.column < COLUMNS or not line.startswith((" => ", "[+]")), "the line would break"
 
 
-def watch(yard: Yard, text: str, code: int = 0) -> tuple[list[str], list[str]]:
+def watch(yard: Yard, text: str, code: int = 0, flags: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
     """Build in a terminal. The screen after each piece that comes, and at the end."""
     (yard.context / "Dockerfile").write_text(text)
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-    words = [sys.executable, "-m", "minicontainer", "build", "-t", "app", "--network", "none", str(yard.context)]
-    client = subprocess.Popen(words, stderr=theirs, stdin=subprocess.DEVNULL)
+    words = [sys.executable, "-m", "minicontainer", "build", "-t", "app", "--network", "none", *flags]
+    client = subprocess.Popen([*words, str(yard.context)], stderr=theirs, stdin=subprocess.DEVNULL)
     os.close(theirs)
     terminal, screens, rest = Terminal(), [], b""
     while True:
@@ -98,6 +98,11 @@ class TestScreen:
         assert lines[2].startswith(" => ERROR [2/2] RUN for i") and lines[3] == "------"
         at = lines.index("line 1")
         assert lines[at : at + 31] == [*(f"line {number}" for number in range(1, 31)), "------"]
+
+    def test_a_warning_stands_below_the_steps(self, yard: Yard) -> None:
+        _, lines = watch(yard, "FROM scratch\nCMD x\n", flags=("--build-arg", "X=1"))
+        assert lines[1].startswith(" => [1/1] FROM scratch")
+        assert lines[2] == "[Warning] One or more build-args [X] were not consumed"
 
 
 def test_what_a_step_writes_moves_no_cursor() -> None:
