@@ -167,7 +167,7 @@ def test_a_monitor_that_has_been_stopped_is_said_and_nothing_changes(monkeypatch
     os.kill(parent, signal.SIGSTOP)
     try:
         monkeypatch.setattr(networks, "PATIENCE", 0.2)
-        with pytest.raises(errors.Conflict, match="has not answered for 0.2 seconds"):
+        with pytest.raises(errors.Conflict, match=r"has not answered for 0\.2 seconds"):
             Client().networks.disconnect("net", "web")
         assert [device["ifname"] for device in web.ip("link")] == ["lo", "eth0"]
     finally:
