@@ -62,6 +62,7 @@ from .nftables import (
     port_becomes,
     protocol_is,
     rules,
+    sender_among,
     sender_not_among,
     something_between,
 )

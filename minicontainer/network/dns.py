@@ -59,7 +59,11 @@ def listen(process: int) -> tuple[int, int]:
 
 
 def _rules(port: int) -> list[netlink.Command]:
-    commands: list[netlink.Command] = [("add table", TABLE), ("add chain", TABLE, "output", "filter", "output", -150)]
+    commands: list[netlink.Command] = [
+        ("add table", TABLE),
+        ("add chain", TABLE, "output", "filter", "output", -150),
+        ("add rule", TABLE, "output", netlink.ifname_is_not("oifname", "lo"), netlink.accept()),  # of what leaves, no more
+    ]
     for protocol in ("udp", "tcp"):
         there = netlink.address_in("daddr", f"{ADDRESS}/32"), netlink.port_becomes(protocol, "dport", PORT, port)
         back = netlink.address_in("saddr", f"{ADDRESS}/32"), netlink.port_becomes(protocol, "sport", port, PORT)

@@ -197,7 +197,7 @@ def table_commands() -> list[netlink.Command]:
 
 # The version of the rules above and of those in spoofing.py, in the comment of a network's element: another one, and
 # `setup` replaces them.
-LAYOUT = "rules 6"
+LAYOUT = "rules 7"
 
 
 def network_commands(network: Network) -> list[netlink.Command]:

@@ -92,6 +92,8 @@ def table_commands() -> list[netlink.Command]:
         ("add set", addresses6()),
         ("add set", targets6()),
         ("add chain", own, "prerouting", "filter", "prerouting", -300),
+        # Nearly all frames are honest packets of IPv4: one look-up. (What has a second tag is not `meta protocol ip`.)
+        rule(n.sender_among("addresses", "ether saddr", "ip saddr"), n.accept()),
         rule(n.ifname_in("iifname", "cables", inverted=True), n.accept()),
         rule(n.sender_not_among("macs", "ether saddr"), n.drop()),
         # A tag of a VLAN is taken off before; in a second one, whatever is inside could not be seen.
