@@ -384,9 +384,11 @@ class Builder:
                 yield from self.cached(stage, copies.Step(self, stage, one))
             case instructions.Workdir():
                 path = self.text(stage, one, one.path)
-                stage.image = config.workdir(image, path, created)
-                if stage.image.directory != "/":
-                    yield from self.cached(stage, Directory(self, stage, one, image))
+                moved = config.workdir(image, path, created)
+                if moved.directory == "/":
+                    stage.image = moved
+                else:
+                    yield from self.cached(stage, Directory(self, stage, one, moved.directory))
             case instructions.Arg():
                 self.declare(stage, one)
             case instructions.Env():
@@ -482,11 +484,9 @@ STEPS = (instructions.Run, instructions.Copy, instructions.Add, instructions.Wor
 class Directory(running.Work):
     """WORKDIR's layer: the directory, if it was not there."""
 
-    def __init__(self, builder: Builder, stage: Stage, one: instructions.Workdir, before: config.Image) -> None:
+    def __init__(self, builder: Builder, stage: Stage, one: instructions.Workdir, path: str) -> None:
         super().__init__(builder, stage, one.statement)
-        self.image = stage.image
-        self.path = stage.image.directory
-        stage.image = before
+        self.path = path
 
     def inputs(self) -> cache.Inputs:
         return {"base": self.stage.base, "instruction": f"WORKDIR {self.path}", "user": self.user}
@@ -494,7 +494,7 @@ class Directory(running.Work):
     @property
     def user(self) -> str:
         """Whom a directory is to belong to that it makes."""
-        return str(self.image.config.get("User") or "")
+        return str(self.stage.image.config.get("User") or "")
 
     def made(self, root: int) -> int:
         """The directory, open. Those that were not there belong to the image's user."""
@@ -508,8 +508,7 @@ class Directory(running.Work):
         return self.builder.workshop.layer(self.stage.snapshot, bench.upper)
 
     def noted(self, created: str) -> config.Image:
-        entry = {**self.image.history[-1], "created": created}
-        return self.image._replace(history=(*self.image.history[:-1], entry))
+        return config.workdir(self.stage.image, self.path, created)
 
 
 def ready(waiting: dict[int, session.Session | None]) -> list[int]:

@@ -20,13 +20,15 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Image(NamedTuple):
     """An image being made: its `platform` fields, its `config` with docker's names, its `history`.
 
-    `own_command` says whether a CMD came with this build: an ENTRYPOINT forgets one that was inherited.
+    `own_command` says whether a CMD came with this build: an ENTRYPOINT forgets one that was inherited. So many entries
+    of the history are `inherited` from an image.
     """
 
     platform: dict[str, str]
     config: dict[str, Any]
     history: tuple[dict[str, Any], ...]
     own_command: bool = False
+    inherited: int = 0
 
     @property
     def environment(self) -> dict[str, str]:
@@ -44,11 +46,14 @@ class Image(NamedTuple):
         return str(self.config.get("WorkingDir") or "/")
 
     def noted(self, words: str, created: str, layer: bool = False) -> Image:
-        """With one entry more in the history."""
+        """With one entry more in the history. What has been said before the first `layer` is dated as that is."""
         entry: dict[str, Any] = {"created": created, "created_by": words, "comment": COMMENT}
+        own = self.history[self.inherited :]
         if not layer:
             entry["empty_layer"] = True
-        return self._replace(history=(*self.history, entry))
+        elif all("empty_layer" in one for one in own):
+            own = tuple({**one, "created": created} for one in own)
+        return self._replace(history=(*self.history[: self.inherited], *own, entry))
 
     def with_config(self, **fields: Any) -> Image:
         """With these fields of the config."""
@@ -71,7 +76,8 @@ def based_on(document: dict[str, Any]) -> Image:
     config = dict(document.get("config") or {})
     if not any(line.startswith("PATH=") for line in config.get("Env") or []):
         config["Env"] = [PATH, *(config.get("Env") or [])]
-    return Image(platform, config, tuple(document.get("history") or ()))
+    history = tuple(document.get("history") or ())
+    return Image(platform, config, history, inherited=len(history))
 
 
 def command(image: Image, words: tuple[str, ...] | None, text: str) -> list[str]:

@@ -8,6 +8,7 @@ refuses it later can still point at its line. Nothing is expanded here: that nee
 from __future__ import annotations
 
 import csv
+import difflib
 import re
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
@@ -238,7 +239,9 @@ def read(source: Source) -> Script:
 def read_one(source: Source, statement: Statement) -> Instruction:
     """One statement as its instruction."""
     if statement.keyword not in READERS:
-        dockerfile.refuse(source, statement, f"{statement.spelled}: no such instruction", statement.spelled)
+        near = difflib.get_close_matches(statement.keyword, READERS, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        dockerfile.refuse(source, statement, f"{statement.spelled}: no such instruction{hint}", statement.spelled)
     reader, allowed = READERS[statement.keyword]
     return reader(Words(source, statement, allowed.split()))
 

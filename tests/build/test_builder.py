@@ -226,7 +226,10 @@ def test_history_is_what_docker_would_say(yard: Yard) -> None:
         'CMD ["a","b"]\n'
         "ENTRYPOINT exec x\nSTOPSIGNAL INT\nLABEL k=v\nHEALTHCHECK --interval=90s CMD true\nMAINTAINER me\n"
     )
-    words = [entry["created_by"] for entry in yard.image().config["history"]]
+    history = yard.image().config["history"]
+    dates = [entry["created"] for entry in history]  # what was said before the first layer is dated as that is
+    assert dates == 3 * [dates[2]] + 10 * [dates[3]] and dates[2] < dates[3]
+    words = [entry["created_by"] for entry in history]
     assert words == [
         "ARG V=1", "ENV A=b", "WORKDIR /w", "RUN |1 V=1 /bin/sh -c true # buildkit", "EXPOSE map[80/tcp:{} 90/udp:{}]",
         "VOLUME [/data]", "USER alice", 'CMD ["a" "b"]', 'ENTRYPOINT ["/bin/sh" "-c" "exec x"]', "STOPSIGNAL INT",

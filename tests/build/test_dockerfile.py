@@ -145,6 +145,7 @@ BROKEN = [
     ("FROM a b", 1, "needs an image"),
     ("FROM a AS 1x", 1, "cannot be a stage's name"),
     ("FROM a\n\nNOSUCH x", 3, "no such instruction"),
+    ("FROM a\nCOPPY x y", 2, "COPPY: no such instruction (did you mean COPY?)"),
     ("FROM a\n&& b", 2, "no instruction"),
     ("FROM a\nRUN", 2, "needs a command"),
     ("FROM a\nRUN []", 2, "needs a command"),
