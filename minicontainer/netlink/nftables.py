@@ -588,9 +588,10 @@ def protocol_is(name: str) -> Expression:
 def sender_not_among(name: str, *fields: str, nobody: str = "", inverted: bool = True) -> Expression:
     """`iifname . ether saddr . ip saddr != @name`: who sends by this device is not in the set.
 
-    Not `inverted`: who does is. With `nobody`, "0.0.0.0" or "::", the last field may say that as well: `ip saddr != 0.0.0.0` before. A field of ip
-    or arp is looked for in such frames only, which nft(8) sees to, and leaves out when it prints. "@nh,384,128" is for
-    what is neighbour_advertised: 128 bits of the network header's, from 384 on.
+    Not `inverted`: who does is. With `nobody`, "0.0.0.0" or "::", the last field may say that as well:
+    `ip saddr != 0.0.0.0` before. A field of ip or arp is looked for in such frames only, which nft(8) sees to, and
+    leaves out when it prints. "@nh,384,128" is for what is neighbour_advertised: 128 bits of the network header's,
+    from 384 on.
     """
     text, code, register = " . ".join(("iifname", *fields)), b"", _REG32 + 4
     last = fields[-1]

@@ -62,7 +62,7 @@ def _rules(port: int) -> list[netlink.Command]:
     commands: list[netlink.Command] = [
         ("add table", TABLE),
         ("add chain", TABLE, "output", "filter", "output", -150),
-        ("add rule", TABLE, "output", netlink.ifname_is_not("oifname", "lo"), netlink.accept()),  # of what leaves, no more
+        ("add rule", TABLE, "output", netlink.ifname_is_not("oifname", "lo"), netlink.accept()),  # no question to us
     ]
     for protocol in ("udp", "tcp"):
         there = netlink.address_in("daddr", f"{ADDRESS}/32"), netlink.port_becomes(protocol, "dport", PORT, port)
