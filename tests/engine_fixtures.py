@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,7 @@ class Beside:
         state = Path(f"/run/minicontainer{self.shop.suffix}/{self.id}/state.json")
         # The command may speak before the monitor has written this down, which it then does at once.
         while not state.exists() and self.client.poll() is None:
-            os.sched_yield()
+            time.sleep(0.002)
         self.pid: int = json.loads(state.read_text())["pid"]
         return self
 

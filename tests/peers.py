@@ -54,7 +54,7 @@ def docker() -> list[str]:
              "--add-runtime", f"mini={RUNTIME}"],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
-    for _ in range(120):
+    for _ in range(400):
         if answers(command):
             return command
         if _daemon.poll() is not None:
@@ -99,7 +99,7 @@ def stop() -> None:
     if _daemon is not None:
         _daemon.terminate()
         try:
-            _daemon.wait(20)
+            _daemon.wait(60)
         except subprocess.TimeoutExpired:
             _daemon.kill()
             _daemon.wait()

@@ -152,11 +152,11 @@ def test_a_name_that_is_taken(shop: Shop) -> None:
 
 @pytest.mark.needs("bridge", "veth", "nftables")
 def test_a_port_that_a_container_has(shop: Shop) -> None:
-    arguments = ("--network", "bridge", "-p", "127.0.0.1:48080:80")
+    arguments = ("--network", "bridge", "-p", "127.0.0.1:18080:80")
     with shop.start(*arguments, "demo", "sh", "-c", "echo ready; sleep 60") as first:
         done = shop.run(*arguments, "demo", "true", check=False)
         assert done.returncode == 125, done.stderr
-        assert "48080" in done.stderr and first.id[:12] in done.stderr
+        assert "18080" in done.stderr and first.id[:12] in done.stderr
         assert [name for name in os.listdir(shop.root / "containers") if name != "names"] == [first.id]
 
 
@@ -203,7 +203,7 @@ def test_without_rm_a_failed_start_leaves_a_container_that_is_created(shop: Shop
 
 @pytest.mark.needs("bridge", "veth", "nftables")
 def test_a_start_on_the_bridge_that_fails_leaves_nothing(shop: Shop) -> None:
-    shop.refused(127, "--network", "bridge", "-p", "48081:80", "--memory", "64m", "demo", "nosuch")
+    shop.refused(127, "--network", "bridge", "-p", "18081:80", "--memory", "64m", "demo", "nosuch")
 
 
 def test_a_terminal_without_a_terminal(shop: Shop) -> None:
@@ -213,8 +213,9 @@ def test_a_terminal_without_a_terminal(shop: Shop) -> None:
 def test_a_damaged_image_is_not_run(shop: Shop) -> None:
     """A config that was changed on disk has another digest."""
     blobs = shop.root / "blobs/sha256"
-    config = next(path for path in blobs.iterdir() if b"the default command" in path.read_bytes()[:2000])
+    config = blobs / json.loads(minicontainer("inspect", "demo").stdout)[0]["Id"].removeprefix("sha256:")
     content = config.read_bytes()
+    assert b"the default command" in content
     try:
         config.write_bytes(content.replace(b"the default command", b"another, bad command"))
         shop.refused(125, "demo", "true")

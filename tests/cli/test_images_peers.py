@@ -175,11 +175,15 @@ def sides(docker: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def clear(engine: list[str]) -> None:
-    """No container, no image and no build cache is left."""
+    """No container, no image, no volume, no network of its own and no build cache is left."""
     for words, remove in ((["ps", "-aq"], ["rm", "-f", "-v"]), (["images", "-q"], ["rmi", "-f"])):
         left = subprocess.run([*engine, *words], capture_output=True, text=True).stdout.split()
         if left:
             subprocess.run([*engine, *remove, *dict.fromkeys(left)], capture_output=True)
+    volumes = subprocess.run([*engine, "volume", "ls", "-q"], capture_output=True, text=True).stdout.split()
+    if volumes:
+        subprocess.run([*engine, "volume", "rm", "-f", *volumes], capture_output=True)
+    subprocess.run([*engine, "network", "prune", "-f"], check=True, capture_output=True)
     subprocess.run([*engine, "builder", "prune", "-af"], check=True, capture_output=True)
 
 

@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 LISTENS = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
 
-# One line each, as typed behind `docker` or `minicontainer`. `@ready NAME` waits until it has written that word.
+# One line each, as typed behind `docker` or `minicontainer`. `@ready NAME` waits until it has written that word, with a
+# number, so many times: before that, its handler of SIGTERM is not there yet.
 TRANSCRIPT = [
     ["run", "--rm", "demo", "sh", "-c", "echo out; echo err >&2; exit 3"],
     ["run", "--rm", "demo", "nosuch"],
@@ -104,7 +105,9 @@ TRANSCRIPT = [
     ["logs", "other"],
     ["start", "other"],
     ["start", "other"],
+    ["@ready", "other", "2"],
     ["restart", "-t", "5", "other"],
+    ["@ready", "other", "3"],
     ["stop", "-t", "5", "other"],
     ["wait", "other"],
     ["wait", "nosuch"],
@@ -150,14 +153,17 @@ def docker_with_demo(docker: list[str], tmp_path: Path) -> Iterator[list[str]]:
 def typed(engine: list[str], words: list[str]) -> tuple[int, str, bool]:
     """Exit code, normalised output, and whether there were complaints."""
     if words[0] == "@ready":
-        end = "ready" if words[1] == "web" else None
-        with subprocess.Popen([*engine, "logs", "-f", words[1]], stdout=subprocess.PIPE, text=True) as follower:
+        name, times = words[1], int(words[2]) if len(words) > 2 else words[1] == "web"
+        with subprocess.Popen([*engine, "logs", "-f", name], stdout=subprocess.PIPE, text=True) as follower:
             assert follower.stdout is not None
-            assert end is None or any(end in line for line in follower.stdout)
-            if end:
+            seen = 0
+            while seen < times and (line := follower.stdout.readline()):
+                seen += "ready" in line
+            assert seen == times
+            if times:
                 follower.kill()
-        if end is None:
-            subprocess.run([*engine, "wait", words[1]], capture_output=True)
+        if not times:
+            subprocess.run([*engine, "wait", name], capture_output=True)
         return 0, "", False
     done = subprocess.run([*engine, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     output, complaint = done.stdout, bool(done.stderr)
@@ -170,7 +176,7 @@ def normal(text: str) -> str:
     """Without what differs from start to start."""
     text = re.sub(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b", "ID", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
-    text = re.sub(r"(Less than a second|About a minute|\d+ seconds?)", "AGE", text)
+    text = re.sub(r"(Less than a second|About a minute|\d+ (seconds?|minutes))", "AGE", text)
     text = re.sub(r"Total reclaimed space: .*", "Total reclaimed space: SIZE", text)
     return re.sub(r" {2,}", "  ", text)
 

@@ -47,8 +47,8 @@ def run(name: str, *arguments: str) -> str:
 
 
 def test_filters(cleared: Shop) -> None:
-    run("web", "--label", "tier=front", "-p", "127.0.0.1:0:80", "-v", "data:/data", "demo", "sleep", "60")
-    run("db", "--label", "tier=back", "--network", "none", "plain", "sleep", "60")
+    run("web", "--label", "tier=front", "-p", "127.0.0.1:0:80", "-v", "data:/data", "demo", "sleep", "600")
+    run("db", "--label", "tier=back", "--network", "none", "plain", "sleep", "600")
     run("done", "--network", "none", "plain", "sh", "-c", "exit 3")
     out("wait", "done")
     out("create", "--name", "new", "--network", "none", "plain", "true")
@@ -102,7 +102,7 @@ def test_what_cannot_be_looked_at(shop: Shop, words: list[str], code: int, why: 
 
 
 def test_sizes_are_those_of_the_writable_layer(cleared: Shop) -> None:
-    run("web", "--network", "none", "plain", "sh", "-c", "head -c 12345 /dev/zero >/x; echo ready; sleep 60")
+    run("web", "--network", "none", "plain", "sh", "-c", "head -c 12345 /dev/zero >/x; echo ready; sleep 600")
     out("logs", "web")
     with subprocess.Popen([sys.executable, "-m", "minicontainer", "logs", "-f", "web"], stdout=subprocess.PIPE) as logs:
         assert logs.stdout is not None
@@ -119,7 +119,7 @@ def test_sizes_are_those_of_the_writable_layer(cleared: Shop) -> None:
 @pytest.mark.needs("bridge", "veth", "nftables", "ipv6")
 def test_all_that_is_exposed_is_published_where_nobody_says_where(cleared: Shop) -> None:
     exposed = ["--expose", "80-81", "--expose", "53/udp"]
-    out("run", "-d", "--name", "web", "-P", *exposed, "-p", "127.0.0.1:0:81", "plain", "sleep", "60")
+    out("run", "-d", "--name", "web", "-P", *exposed, "-p", "127.0.0.1:0:81", "plain", "sleep", "600")
     published = inspect("web")["NetworkSettings"]["Ports"]
     assert {inside: [place["HostIp"] for place in places] for inside, places in published.items()} == {
         "80/tcp": ["0.0.0.0", "::"], "81/tcp": ["127.0.0.1"], "53/udp": ["0.0.0.0", "::"],
@@ -131,7 +131,7 @@ def test_all_that_is_exposed_is_published_where_nobody_says_where(cleared: Shop)
     before = out("port", "web")
     out("restart", "web")
     assert out("port", "web").count("\n") == before.count("\n") == 5
-    out("run", "-d", "--name", "no", "-P", *exposed, "--network", "none", "plain", "sleep", "60")
+    out("run", "-d", "--name", "no", "-P", *exposed, "--network", "none", "plain", "sleep", "600")
     assert out("port", "no") == ""
     assert not inspect("no")["NetworkSettings"]["Ports"]
 
@@ -156,11 +156,11 @@ def test_ports_in_a_row_are_shown_as_a_range(cleared: Shop) -> None:
 def test_a_container_is_inspected_as_the_kernel_has_it(cleared: Shop) -> None:
     run("web", "-m", "64m", "--cpus", "0.5", "--pids-limit", "50", "--cap-add", "NET_ADMIN", "--cap-drop", "CHOWN",
         "-v", "data:/data:ro", "-p", "127.0.0.1:0:80", "--read-only", "--stop-signal", "INT", "-u", "alice",
-        "demo", "sleep", "60")  # fmt: skip
+        "demo", "sleep", "600")  # fmt: skip
     found = inspect("web")
     pid = found["State"]["Pid"]
     assert found["State"]["Running"] and found["State"]["Status"] == "running"
-    assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x0060\0"
+    assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x00600\0"
     host = found["HostConfig"]
     assert (host["Memory"], host["NanoCpus"], host["PidsLimit"]) == (64 << 20, 500_000_000, 50)
     assert (host["CapAdd"], host["CapDrop"], host["ReadonlyRootfs"]) == (["CAP_NET_ADMIN"], ["CAP_CHOWN"], True)
@@ -202,7 +202,7 @@ def test_how_one_ended_for_want_of_memory(cleared: Shop) -> None:
 def test_the_talks_tour_of_the_host(cleared: Shop) -> None:
     """Typed as the slide types it: the namespace by name, the other end of the cable by its index."""
     cont = "web"
-    run(cont, "demo", "sleep", "60")
+    run(cont, "demo", "sleep", "600")
     here = {**os.environ, "cont": cont, "docker": f"{sys.executable} -m minicontainer"}
     script = """
         set -e

@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,7 @@ def test_the_monitor_holds_no_output_open(shop: Shop) -> None:
             os.getpid(),
             container.client.pid,
         }:  # if it did, this test would run into its limit
-            os.sched_yield()
+            time.sleep(0.005)
 
 
 def holders(descriptor: int) -> set[int]:
@@ -543,14 +544,15 @@ def test_the_bridge_and_the_names_on_it(shop: Shop) -> None:
 def test_a_published_port_answers(shop: Shop, flag: str) -> None:
     command = ["nc", "-l", "-p", "80", "-e", "echo", "answer"]
     with shop.start(
-        "--network", "bridge", flag, "127.0.0.1:48082:80", "demo", "sh", "-c", f"echo ready; exec {' '.join(command)}"
+        "--network", "bridge", flag, "127.0.0.1:18082:80", "demo", "sh", "-c", f"echo ready; exec {' '.join(command)}"
     ):
-        for _ in range(100):
+        for _ in range(400):
             done = subprocess.run(
-                ["busybox", "nc", "-w", "5", "127.0.0.1", "48082"], stdin=subprocess.DEVNULL, capture_output=True
+                ["busybox", "nc", "-w", "5", "127.0.0.1", "18082"], stdin=subprocess.DEVNULL, capture_output=True
             )
             if done.stdout:
                 break
+            time.sleep(0.05)  # it does not listen yet
         assert done.stdout == b"answer\n"
 
 

@@ -199,9 +199,12 @@ def test_our_terminal_is_raw_meanwhile_and_as_before_afterwards(shop: Shop, scre
 
 
 def test_also_when_the_start_fails(shop: Shop, screens: list[Screen]) -> None:
+    ours, theirs = os.openpty()
+    before = termios.tcgetattr(ours)  # what a new one is like
+    os.close(ours)
+    os.close(theirs)
     screen = Screen("-it", "demo", "nosuch")
     screens.append(screen)
-    before = screen.mode()
     assert "not found in $PATH" in screen.rest()
     assert screen.mode()[:4] == before[:4]
     assert screen.wait() == 127

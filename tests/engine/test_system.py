@@ -25,7 +25,11 @@ minicontainer run --rm busybox true
 minicontainer run -v data:/data --name stays busybox sh -c 'echo hello >/data/file' || true
 test "$(cat /proc/sys/net/ipv4/ip_forward)" = 1
 minicontainer system reset --force
-look >after
+for _ in $(seq 100); do  # the kernel takes a namespace down, and a cable with it, in its own time
+    look >after
+    ! cmp -s before after || break
+    sleep 0.1
+done
 diff before after
 """
 
