@@ -172,6 +172,8 @@ def ask(protocol: str, address: str, port: int) -> str | None:
             client.connect((address, port))
             if protocol == "udp":
                 client.send(b"?")
+            else:
+                client.settimeout(10 * PAUSE)  # somebody is there: he may have much to do
             return client.recv(100).decode() or None
         except OSError:
             return None

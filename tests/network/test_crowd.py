@@ -46,7 +46,7 @@ def cables() -> list[str]:
 
 def wait_for(count: int, found: Callable[[], list]) -> None:
     """Until as many are found, which takes a moment after each first question and after each end."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while len(found()) != count:
         assert time.monotonic() < end, f"{len(found())}, not {count}: {found()}"
         time.sleep(0.05)

@@ -44,7 +44,7 @@ def question(inside: Inside, name: str, kind: str) -> list[str]:
     """What the resolver says, asked from in there."""
 
     def answer() -> list[str]:
-        return [str(record.rdata) for record in dnslib.DNSRecord.parse(asked.send("127.0.0.11", 53, timeout=5)).rr]
+        return [str(record.rdata) for record in dnslib.DNSRecord.parse(asked.send("127.0.0.11", 53, timeout=30)).rr]
 
     asked = dnslib.DNSRecord.question(name, kind)
     found: list[str] = inside.call(answer)

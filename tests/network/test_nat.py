@@ -10,7 +10,7 @@ import pytest
 
 from minicontainer import errors, host, netlink, steps
 from minicontainer.network import Network, bridge, foreign, ipam, nat
-from tests.laboratory import Laboratory, Machine, ask, command, fresh_laboratory, write  # noqa: F401
+from tests.laboratory import PAUSE, Laboratory, Machine, ask, command, fresh_laboratory, write  # noqa: F401
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("bridge", "veth", "nftables", "ip")]
 
@@ -144,17 +144,19 @@ def test_after_detach_the_port_is_free_and_leads_nowhere(world: World, protocol:
 def test_a_client_that_goes_on_sending_finds_the_new_container(world: World):
     """A UDP "connection" remembers where its first packet went; a port that changes hands must make it forget."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(1)
+        client.settimeout(20)
         client.connect((LAN_SIDE, 8000))
         client.send(b"?")
         assert client.recv(100) == f"web {LAN_SIDE}".encode()
         detach(world.network, 1)
+        client.settimeout(PAUSE)
         client.send(b"?")  # to nobody; and that is remembered, too
         with pytest.raises(OSError):
             client.recv(100)
         other = world.laboratory.machine()
         other.serve("udp", 80, "other")
         attach(world.network, 3, other, "8000:80/udp")
+        client.settimeout(20)
         client.send(b"?")
         assert client.recv(100) == f"other {LAN_SIDE}".encode()
 

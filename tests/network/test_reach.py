@@ -457,7 +457,7 @@ def test_after_a_flush_network_reload_puts_everything_back(house: House) -> None
         assert command("nft", "list", "table", "inet", "mine") == foreign
         command(*destroy)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(5)
+            client.settimeout(30)
             client.connect((LAN_SIDE, 8001))
             client.send(b"?")  # to nobody, unless it is still there: the kernel remembers it so
             ids = minicontainer("network", "reload").stdout.split()

@@ -22,7 +22,7 @@ class Bench:
         for protocol, kind in (("tcp", socket.SOCK_STREAM), ("udp", socket.SOCK_DGRAM)):
             server = socket.socket(socket.AF_INET, kind)
             server.bind(("127.0.0.1", 0))
-            server.settimeout(5)
+            server.settimeout(30)
             door = socket.socket(socket.AF_INET6, kind)
             door.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             door.bind(("::", 0))
@@ -43,7 +43,7 @@ class Bench:
         """One who has come."""
         kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
         made = socket.socket(socket.AF_INET6, kind)
-        made.settimeout(5)
+        made.settimeout(30)
         made.connect((address, self.doors[protocol].getsockname()[1]))
         self.opened.append(made)
         return made
@@ -64,7 +64,7 @@ class Bench:
         """A client and the server's end of its connection."""
         client = self.client("tcp")
         server, _ = self.meanwhile(self.servers["tcp"].accept)  # type: ignore[misc]
-        server.settimeout(5)
+        server.settimeout(30)
         self.opened.append(server)
         return client, server
 
@@ -86,7 +86,7 @@ def bench() -> Iterator[Bench]:
     made = Bench()
     yield made
     made.end()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before  # another test's thread may have closed one of its own
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == limit
 
 
@@ -171,7 +171,7 @@ def test_who_comes_when_all_places_are_taken_waits(bench: Bench) -> None:
     bench.opened[1].close()
     server, _ = bench.meanwhile(bench.servers["tcp"].accept)  # type: ignore[misc]
     second.send(b"a")
-    server.settimeout(5)
+    server.settimeout(30)
     assert bench.meanwhile(lambda: server.recv(10)) == b"a"
     server.close()
 

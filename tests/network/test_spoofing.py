@@ -23,6 +23,7 @@ from tests.conftest import minicontainer
 from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
 from tests.laboratory import Laboratory, Machine, ask, command, fresh_laboratory  # noqa: F401
 from tests.network.test_bridge import attach, identifier, set_up
+from tests.network.test_dns import until
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("bridge", "veth", "nftables", "ip")]
 
@@ -90,7 +91,7 @@ def ear(pid: int, device: str = "eth0") -> socket.socket:
     with syscalls.inside_network(pid):
         opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL
         opened.bind((device, 3))
-    opened.settimeout(5)
+    opened.settimeout(30)
     return opened
 
 
@@ -341,7 +342,7 @@ def test_real_containers_speak_for_themselves_whatever_they_were_given(shop: Sho
         # A monitor that is killed takes nothing down; whoever repairs does.
         monitor = int(Path(f"/proc/{liar.pid}/status").read_text().partition("PPid:")[2].split()[0])
         os.kill(monitor, signal.SIGKILL)
-        os.kill(liar.pid, signal.SIGKILL)
+        until(lambda: not os.path.exists(f"/proc/{liar.pid}"))  # it goes with its monitor
         minicontainer("system", "check", "--repair", check=False)
         assert elements(shop) == []
 
