@@ -9,6 +9,7 @@ All listen on loopback only.
 """
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import http.server
@@ -291,13 +292,11 @@ class Real:
         self.wait()
 
     def wait(self) -> None:
-        """Until it listens: /proc/PID/net/tcp says so, in whatever network namespace it is."""
-        port = f":{int(self.host.partition(':')[2]):04X}"
-        for _ in range(1000):
+        """Until it listens."""
+        for _ in range(3000):
             if self.process.poll() is not None:
                 raise RuntimeError((self.folder / "log").read_text())
-            lines = Path(f"/proc/{self.process.pid}/net/tcp").read_text().splitlines()
-            if any(line.split()[1].endswith(port) and line.split()[3] == "0A" for line in lines):
+            if listens(self.process.pid, int(self.host.partition(":")[2])):
                 return
             time.sleep(0.02)
         raise RuntimeError(f"docker-registry does not listen: {(self.folder / 'log').read_text()}")
@@ -315,6 +314,16 @@ class Real:
     def blob(self, name: str) -> Path:
         """Where it keeps a blob."""
         return self.folder / "data/docker/registry/v2/blobs/sha256" / name[7:9] / name[7:] / "data"
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether somebody listens at that port, in the network namespace of that process: /proc/PID/net/tcp{,6}."""
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{pid}/net/{name}").read_text().splitlines()
+            if any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines):
+                return True
+    return False
 
 
 def free_port() -> int:

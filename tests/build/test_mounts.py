@@ -59,10 +59,15 @@ def test_a_cache_that_begins_with_files(yard: Yard) -> None:
 
 
 def test_who_has_a_cache_for_himself(yard: Yard) -> None:
-    """A first build holds it; the second waits (locked), or gets another one (private)."""
-    first = "FROM plain\nRUN --mount=type=cache,target=/c,id={0},sharing={0} echo first >/c/who; echo there; sleep 2\n"
-    for sharing, expected in (("locked", ["first"]), ("private", [])):
-        (yard.context / "first").write_text(first.format(sharing))
+    """A first build holds it; the second waits for its end (locked), or gets another one, and the first waits for it
+    (private)."""
+    held = "FROM plain\nRUN --mount=type=cache,target=/go --mount=type=cache,target=/c,id={0},sharing={0} {1}\n"
+    for sharing, meanwhile, expected in (
+        ("locked", "sleep 2", ["first", "last"]),
+        ("private", "until test -e /go/private; do sleep 0.1; done", []),
+    ):
+        step = f"echo first >/c/who; echo there; {meanwhile}; echo last >>/c/who"
+        (yard.context / "first").write_text(held.format(sharing, step))
         words = [
             "build",
             "--network",
@@ -77,10 +82,9 @@ def test_who_has_a_cache_for_himself(yard: Yard) -> None:
         assert client.stdout is not None
         while '"data": "there' not in client.stdout.readline():
             pass
-        text = f"FROM plain\nRUN --mount=type=cache,target=/c,id={sharing},sharing={sharing} cat /c/who\n"
-        assert yard.written(text.replace("cat /c/who", "cat /c/who 2>/dev/null || true")) == expected
-        assert (client.poll() is not None) == (sharing == "locked")
+        assert yard.written(held.format(sharing, f"cat /c/who 2>/dev/null; touch /go/{sharing}")) == expected
         client.communicate(timeout=30)
+        assert client.returncode == 0
 
 
 def test_memory(yard: Yard) -> None:

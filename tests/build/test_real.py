@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests import engine_fixtures, peers, twins
+from tests import engine_fixtures, peers, registries, twins
 from tests.conftest import minicontainer
 from tests.twins import Case
 
@@ -317,7 +317,9 @@ def place(docker: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterat
             )  # fmt: skip
             stack.callback(server.wait)
             stack.callback(server.kill)
-        time.sleep(0.5)
+            while not registries.listens(server.pid, PORT):
+                assert server.poll() is None, f"nobody serves at {PORT}"
+                time.sleep(0.05)
         yield Place(docker, gateway)
         minicontainer("system", "reset", "--force")
         subprocess.run([*words, "ip", "address", "del", f"{gateway}/32", "dev", "lo"], check=True)

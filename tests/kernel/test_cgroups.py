@@ -320,7 +320,7 @@ def test_the_values_arrive(path: str) -> None:
 
 @pytest.mark.root
 def test_cpu_time_is_counted_and_throttled(path: str) -> None:
-    resources = {"cpu": {"quota": 10000, "period": 50000}}
+    resources = {"cpu": {"quota": 5000, "period": 50000}}  # little, so that others who want it leave that much
     create(path, resources)
 
     def spin() -> None:
@@ -331,7 +331,7 @@ def test_cpu_time_is_counted_and_throttled(path: str) -> None:
     inside(path, spin, resources)
     stats = cgroups.stats(path)
     assert stats["throttled"] > 0
-    assert 0 < stats["cpu_usage"] < 250e6  # 100 ms were allowed; without a limit it would be 500
+    assert 0 < stats["cpu_usage"] < 250e6  # 50 ms were allowed; without a limit it would be 500
 
 
 @pytest.mark.root
@@ -453,7 +453,7 @@ def test_removal_kills_what_is_left_and_what_lies_below(path: str) -> None:
         steps.execute(cgroups.join(path, process.pid), {})
     (below / "cgroup.procs").write_text(str(process.pid))
     steps.execute(cgroups.remove(path), {})
-    assert process.wait(5) == -9
+    assert process.wait(60) == -9
     assert not directory(path, "pids").exists() and not directory(path, "memory").exists()
     steps.execute(cgroups.remove(path), {})  # and once more: nothing happens
 
@@ -466,7 +466,7 @@ def test_removal_of_the_frozen(path: str) -> None:
     steps.execute(cgroups.join(path, process.pid), {})
     (directory(path, "freezer") / "freezer.state").write_text("FROZEN")
     steps.execute(cgroups.remove(path), {})
-    assert process.wait(5) == -9
+    assert process.wait(60) == -9
 
 
 @pytest.mark.root

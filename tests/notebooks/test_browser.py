@@ -66,7 +66,7 @@ class Lab:
             env={**os.environ, "MINICONTAINER_COURSE": str(self.course)},
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-        self.until(self.answers, 40, "JupyterLab answers")
+        self.until(self.answers, 90, "JupyterLab answers")
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium") or ""
         for flag in (
@@ -182,13 +182,17 @@ class Lab:
             self.browser.quit()
         self.server.send_signal(signal.SIGTERM)
         try:
-            self.server.wait(20)
+            self.server.wait(40)
         finally:
             if self.server.poll() is None:
                 os.killpg(self.server.pid, signal.SIGKILL)
                 self.server.wait()
             self.log.close()
-        assert not self.left(), "JupyterLab outlived who started it"
+        for _ in range(150):
+            if not self.left():
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"JupyterLab outlived who started it: {self.left()}")
 
     def left(self) -> list[str]:
         """The processes that still name our folder."""

@@ -158,7 +158,7 @@ def traces(marks: set[str]) -> set[str]:
 
 def left(marks: set[str]) -> set[str]:
     """What is there after a moment: the kernel takes a dead namespace's devices away in its own time."""
-    for _ in range(50):
+    for _ in range(150):
         found = traces(marks)
         if not found:
             break

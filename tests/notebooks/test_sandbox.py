@@ -97,8 +97,8 @@ def ends_with_jupyter(inside: Sandbox) -> None:
     front.stdout.readline()
     assert len(inside.scratch()) == 1
     os.killpg(front.pid, signal.SIGKILL)
-    front.communicate(timeout=10)  # the end of the pipes: nobody holds them any more
-    deadline = time.monotonic() + 10
+    front.communicate(timeout=60)  # the end of the pipes: nobody holds them any more
+    deadline = time.monotonic() + 60
     while inside.scratch() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert inside.scratch() == []

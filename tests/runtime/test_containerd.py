@@ -59,14 +59,14 @@ def containerd() -> Iterator[list[str]]:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         try:
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while subprocess.run([*ctr, "version"], capture_output=True).returncode:
                 assert daemon.poll() is None and time.monotonic() < end, Path(folder, "log").read_text()[-1500:]
                 time.sleep(0.1)
             yield ctr
         finally:
             daemon.send_signal(signal.SIGTERM)
-            daemon.wait(20)
+            daemon.wait(60)
 
 
 def told(ctr: list[str], runtime: str) -> list[tuple[str, int, str]]:
@@ -84,7 +84,10 @@ def told(ctr: list[str], runtime: str) -> list[tuple[str, int, str]]:
             command = ["script", "-qec", shlex.join([*ctr, *words[1:]]), "/dev/null"]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
         printed = [row for row in done.stdout.splitlines() if "resize pty" not in row]  # a race within ctr
-        printed = [re.sub(r"\b\d{3,}\b *", "PID ", row) for row in printed]
+        # script(1) types the end of its own input, which the terminal may echo before ctr has made it raw.
+        printed = [re.sub(r"\^[@D]\x08*", "", row) for row in printed]
+        # A column is as wide as the longest pid, and pids begin anew some time.
+        printed = [re.sub(r" {2,}", "  ", re.sub(r"\b\d{3,}\b *", "PID  ", row)) for row in printed]
         if words[:2] == ["task", "ps"]:
             printed.sort()  # by pid it came, and pids begin anew some time
         result.append((line, done.returncode, "\n".join(printed)))
@@ -93,7 +96,7 @@ def told(ctr: list[str], runtime: str) -> list[tuple[str, int, str]]:
 
 def await_status(ctr: list[str], status: str) -> None:
     """Until the container's task is so."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while status not in (found := subprocess.run([*ctr, "task", "ls"], capture_output=True, text=True).stdout):
         assert time.monotonic() < end, found
         time.sleep(0.05)

@@ -154,13 +154,15 @@ def test_cve_2021_30465_a_target_that_is_exchanged_for_a_link(shop: Shop, tmp_pa
     thread = threading.Thread(target=exchange)
     thread.start()
     try:
-        for _ in range(12):
+        for turn in range(200):
             done = shop.run("-v", f"{shared}:/data", "-v", f"{source}:/data/target", "plain",
                             "grep", "-c", f" {source} /", "/proc/self/mountinfo", check=False)  # fmt: skip
             # Refused, as it changed in between, or mounted within the root.
             assert done.returncode == 125 or done.stdout == "1\n", (done.stdout, done.stderr)
             mounted += done.returncode == 0
             assert os.listdir(outside) == []
+            if turn >= 11 and mounted:  # which of them go well is chance
+                break
     finally:
         over.set()
         thread.join()

@@ -100,7 +100,7 @@ def test_everybody_runs_once_a_round_in_changing_order_and_warm_ups_do_not_count
 
 
 def test_a_command_takes_as_long_as_it_takes() -> None:
-    assert 0.1 <= measure.spent(["sleep", "0.1"]) < 0.6
+    assert 0.1 <= measure.spent(["sleep", "0.1"]) < 3
 
 
 def test_a_command_reads_nothing_and_is_heard_only_when_it_fails(capfd: pytest.CaptureFixture[str]) -> None:
@@ -235,7 +235,9 @@ def test_a_bench_leaves_nothing_behind(how: str, tmp_path: Path, monkeypatch: py
 def traces() -> set[str]:
     """What there is of the store that $MINICONTAINER_ROOT names: its bridge, table, cgroups, and what lies in /run."""
     suffix = host.suffix()
-    found = {str(path) for path in Path("/sys/fs/cgroup").glob(f"**/minicontainer{suffix}*")}
+    # os.walk(), which does not mind what goes while it looks
+    found = {f"{top}/{name}" for top, names, _ in os.walk("/sys/fs/cgroup") for name in names
+             if name.startswith(f"minicontainer{suffix}")}  # fmt: skip
     for command in (["ip", "-o", "link"], ["nft", "list", "tables"]):
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         found |= {line for line in said.splitlines() if suffix in line}

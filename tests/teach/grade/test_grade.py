@@ -369,11 +369,14 @@ def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(tmp_path: Path, root: Path)
 
 
 def test_a_time_limit_keeps_what_was_scored(tmp_path: Path, root: Path) -> None:
-    """The wall limit ends a lab that goes on; tests before it count, tests after it are 0 and say why."""
-    source = REFERENCE.replace("    if len(layers) == 1:", "    import time; time.sleep(4.8)\n    if len(layers) == 1:")
+    """The wall limit ends a lab that goes on; tests before it count, tests after it are 0 and say why.
+
+    A call has five seconds: one of four is in time, and the second is where the lab's time is over.
+    """
+    source = REFERENCE.replace("    if len(layers) == 1:", "    import time; time.sleep(4)\n    if len(layers) == 1:")
     students = [generated.Student("slow", {"lab.py": source.encode()}, 6)]
     out = tmp_path / "out"
-    grade(hand_in(tmp_path / "in", students), out, "--limit", "7")
+    grade(hand_in(tmp_path / "in", students), out, "--limit", "7.8")
     (one,) = records.Records(str(out)).all()
     assert one.points == 6
     assert "the time for this lab was over" in one.tests[-1]["hint"]

@@ -116,11 +116,11 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def ask(number: int, server: subprocess.Popen[str], seconds: float = 20) -> bytes:
+def ask(number: int, server: subprocess.Popen[str], seconds: float = 60) -> bytes:
     """What comes from that port of this machine, once somebody listens there."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", number), 1) as connection:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", number), 20) as connection:
             if said := connection.recv(100):
                 return said
         time.sleep(0.05)
