@@ -13,9 +13,9 @@ import errno
 import fcntl
 import os
 import stat
-from collections import namedtuple
 
 from . import errors, syscalls
+from .records import namedtuple
 
 
 def read(path: str) -> bytes:

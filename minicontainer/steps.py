@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections import namedtuple
-from collections.abc import Iterable
 
 from . import files, syscalls
+from .records import namedtuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from . import netlink
@@ -67,8 +66,8 @@ class Step(
     result: str
 
 
-Plan = Iterable[Step]
 if TYPE_CHECKING:
+    Plan = Iterable[Step]
     Values = dict[str, Any]
     Observer = Callable[[Step, float, float], None]
 

@@ -12,13 +12,13 @@ from tests.conftest import CHECKOUT, minicontainer
 
 # Each of these is dearer than a namespace, and each has a way back in through some innocent import.
 FORBIDDEN = {
-    "argparse", "ast", "asyncio", "bz2", "concurrent", "ctypes.util", "dataclasses", "datetime", "decimal", "difflib",
-    "dis", "dnslib", "email", "enum", "getpass", "glob", "gzip", "hashlib", "http", "importlib.metadata",
-    "importlib.resources", "importlib.util", "inspect", "isal", "json", "linecache", "locale", "logging", "lzma",
-    "multiprocessing", "pathlib", "pickle", "platform", "prctl", "pyroute2", "pyseccomp", "queue", "random", "re",
-    "secrets", "shlex", "shutil", "signal", "ssl", "statistics", "string", "subprocess", "tarfile", "tempfile",
-    "textwrap", "threading", "traceback", "typing", "typing_extensions", "unittest", "urllib", "urllib3", "uuid",
-    "zipfile", "zstandard",
+    "argparse", "ast", "asyncio", "bz2", "collections", "concurrent", "ctypes.util", "dataclasses", "datetime",
+    "decimal", "difflib", "dis", "dnslib", "email", "enum", "getpass", "glob", "gzip", "hashlib", "http",
+    "importlib.metadata", "importlib.resources", "importlib.util", "inspect", "isal", "json", "linecache", "locale",
+    "logging", "lzma", "multiprocessing", "pathlib", "pickle", "platform", "prctl", "pyroute2", "pyseccomp",
+    "queue", "random", "re", "secrets", "shlex", "shutil", "signal", "ssl", "statistics", "string", "subprocess",
+    "tarfile", "tempfile", "textwrap", "threading", "traceback", "typing", "typing_extensions", "unittest",
+    "urllib", "urllib3", "uuid", "zipfile", "zstandard",
     # of ours: what another command needs
     "minicontainer.image.archive", "minicontainer.image.layers", "minicontainer.engine.bootstrap",
     "minicontainer.image.registry", "minicontainer.engine.pulling", "minicontainer.engine.credentials",

@@ -6,8 +6,8 @@ argparse would stop neither at the image's name nor at docker's wording, and its
 from __future__ import annotations
 
 import os
-from collections import namedtuple
 
+from ..records import namedtuple
 from . import Help, UsageError
 
 TYPE_CHECKING = False

@@ -15,11 +15,11 @@ Raises BadTemplate for what cannot be parsed, TemplateFailed for what cannot be 
 from __future__ import annotations
 
 import re
-from collections import namedtuple
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from .. import errors
+from ..records import namedtuple
 
 DEEPEST = 100  # blocks and parentheses in one another
 

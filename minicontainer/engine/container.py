@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections import namedtuple
 from collections.abc import Iterable, Iterator
 
 from .. import errors, files, steps
 from .. import quickjson as json
 from ..kernel import cgroups
+from ..records import namedtuple
 from ..runtime import channel, monitor, session
 from . import containers, events, logs, names
 

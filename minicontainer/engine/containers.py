@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections import namedtuple
 
 from .. import errors, files, host, steps, syscalls
 from .. import quickjson as json
 from ..image import blobs, store
 from ..kernel import cgroups, overlay
 from ..network import bridge, dns, drivers, foreign, ipam, nat
+from ..records import namedtuple
 from ..runtime import launch, log, monitor, session, spec, state
 from . import configure, events, keeper, names, networks, volumes
 

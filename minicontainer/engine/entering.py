@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import namedtuple
 
 from .. import errors, files, steps
 from .. import quickjson as json
 from ..kernel import capabilities
+from ..records import namedtuple
 from ..runtime import attach, enter, log, monitor
 from . import configure, containers, users
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
-
 from .. import errors, netlink, steps
 from ..network import Network, bridge, drivers, every, foreign, nat, spoofing
+from ..records import namedtuple
 from . import networks
 
 TYPE_CHECKING = False

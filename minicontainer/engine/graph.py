@@ -10,10 +10,10 @@ store serve for two things: the names, and what should be there, so that what is
 from __future__ import annotations
 
 import os
-from collections import namedtuple
 
 from .. import errors, files, netlink
 from ..network import Network, bridge, dns, foreign, nat, spoofing
+from ..records import namedtuple
 from . import networks
 
 TYPE_CHECKING = False

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import namedtuple
 
 from .. import errors, files, host, netlink, steps
 from .. import quickjson as json
@@ -37,6 +36,7 @@ from ..network import (
     nat,
     spoofing,
 )
+from ..records import namedtuple
 from . import names
 
 TYPE_CHECKING = False

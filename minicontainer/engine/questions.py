@@ -14,7 +14,7 @@ import _socket as socket
 import os
 
 from .. import host
-from ..runtime import monitor
+from ..runtime import channel, monitor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,9 +90,7 @@ class Questions:
             end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         finally:
             os.close(directory)
-        import array  # it brings collections along: 0.4 MB of every idle monitor
-
-        both = array.array("i", (self.udp, self.tcp))
+        both = channel.rights(self.udp, self.tcp)
         end.sendmsg([self.identifier.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, both)])
         if theirs:
             begin(known[0], theirs.fileno())

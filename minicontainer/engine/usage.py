@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import namedtuple
 
 from .. import files
 from ..kernel import cgroups
+from ..records import namedtuple
 from . import containers
 
 Sample = namedtuple("Sample", "machine counters received sent")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import namedtuple
 
 from .. import errors, files, host
+from ..records import namedtuple
 
 
 class User(namedtuple("User", "uid gid groups home")):

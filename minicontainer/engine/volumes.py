@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections import namedtuple
 
 from .. import errors, files, steps
 from .. import quickjson as json
+from ..records import namedtuple
 from . import names
 
 TYPE_CHECKING = False

@@ -14,10 +14,10 @@ import contextlib
 import errno
 import os
 import stat
-from collections import namedtuple
 from collections.abc import Iterator
 
 from .. import errors
+from ..records import namedtuple
 from . import pack as packing
 from . import tar
 

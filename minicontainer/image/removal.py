@@ -14,9 +14,9 @@ take them. While a job is under way nothing is collected, for it may count on an
 from __future__ import annotations
 
 import os
-from collections import namedtuple
 
 from .. import errors, files
+from ..records import namedtuple
 from . import reference, store
 
 TYPE_CHECKING = False

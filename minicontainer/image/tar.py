@@ -16,10 +16,10 @@ Sources: tar(5), POSIX pax; GNU tar manual, "Sparse Formats".
 """
 
 import zlib
-from collections import namedtuple
 from collections.abc import Iterator
 
 from .. import errors
+from ..records import namedtuple
 
 BLOCK = 512
 LARGEST_HEADER = 1 << 20  # bytes of a pax header, a GNU long name or a sparse map

@@ -21,11 +21,11 @@ Import cost: `_prctl` is the C half of python-prctl, 0.3 ms. Its Python half bui
 from __future__ import annotations
 
 import errno
-from collections import namedtuple
 
 import _prctl  # type: ignore[import-not-found]
 
 from .. import errors, files, steps, syscalls
+from ..records import namedtuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start

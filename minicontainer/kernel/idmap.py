@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import namedtuple
 
 from .. import errors, files, host, steps
+from ..records import namedtuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

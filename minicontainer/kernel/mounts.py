@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import namedtuple
 
 from .. import errors, files, steps, syscalls
+from ..records import namedtuple
 from . import cgroups
 
 TYPE_CHECKING = False

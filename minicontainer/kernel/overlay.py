@@ -8,10 +8,15 @@ Source: the kernel's Documentation/filesystems/overlayfs.rst. The options of one
 directories are given by short links, relative to the store (`layers/l/AB3`): sixty layers fit.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterator
 
 from .. import errors, host, steps, syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PAGE = 4096
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 import _socket as socket
 import errno
 import struct
-from collections import namedtuple
 
 from .. import errors
+from ..records import namedtuple
 from . import codec
 from .codec import NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, attribute, attributes, nested, string, text
 

@@ -9,9 +9,9 @@ import _socket as socket
 import errno
 import struct
 import time
-from collections import namedtuple
 
 from .. import errors
+from ..records import namedtuple
 from . import codec
 from .codec import attribute, attributes, nested, number, string, text
 

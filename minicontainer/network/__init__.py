@@ -16,10 +16,10 @@ stands here: what a network is, and the file that it is written in.
 from __future__ import annotations
 
 import os
-from collections import namedtuple
 
 from .. import files
 from .. import quickjson as json
+from ..records import namedtuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,9 +10,8 @@ iptables-legacy.
 
 from __future__ import annotations
 
-from collections import namedtuple
-
 from .. import errors, netlink, steps
+from ..records import namedtuple
 from . import Network, nat
 
 TYPE_CHECKING = False

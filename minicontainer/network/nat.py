@@ -22,10 +22,10 @@ from __future__ import annotations
 import _socket as socket  # its C half: 0.3 ms of every start, not 2
 import errno
 import os
-from collections import namedtuple
 
 from .. import errors, host, netlink, steps
 from ..netlink import conntrack
+from ..records import namedtuple
 from . import Network, cable, spoofing
 
 TYPE_CHECKING = False

@@ -377,12 +377,13 @@ def afterwards(config: Config, kind: str, said: dict[str, Any]) -> list[str]:
 def hand_over(path: str, master: int) -> None:
     """Send a terminal's master to who listens at the console socket (runc's docs/terminals.md)."""
     import _socket as socket
-    import array
+
+    from . import channel
 
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         end.connect(path)
-        end.sendmsg([b"/dev/ptmx"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [master]))])
+        end.sendmsg([b"/dev/ptmx"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, channel.rights(master))])
     finally:
         end.close()
         os.close(master)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import namedtuple
 
 import _prctl  # type: ignore[import-not-found]  # the C half of python-prctl: 0.3 ms, not 3
 
 from .. import steps
+from ..records import namedtuple
 from . import channel, hooks, threshold
 
 TYPE_CHECKING = False

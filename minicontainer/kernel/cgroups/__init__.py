@@ -18,9 +18,9 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections import namedtuple
 
 from ... import errors, files, host, steps, syscalls
+from ...records import namedtuple
 from . import v1, v2
 
 TYPE_CHECKING = False
