@@ -22,7 +22,7 @@ else:
 
         def new(cls, *values, **named):
             if named or len(values) != len(fields):
-                given = {**dict(zip(fields, values)), **named}
+                given = {**dict(zip(fields, values, strict=False)), **named}
                 if len(given) != len(values) + len(named) or not given.keys() <= set(fields):
                     raise TypeError(f"{typename} takes {field_names}: each once; not {values} and {named}")
                 missing = [name for name in fields if name not in given and name not in usual]
