@@ -43,7 +43,7 @@ else:
         members = {name: property(lambda self, place=place: self[place]) for place, name in enumerate(fields)}
         members |= {
             "__slots__": (), "__match_args__": fields, "_fields": fields, "_field_defaults": usual, "__new__": new,
-            "__repr__": show, "__getnewargs__": lambda self: tuple(self), "_replace": replace, "_asdict": as_dict,
+            "__repr__": show, "__getnewargs__": lambda self: (*self,), "_replace": replace, "_asdict": as_dict,
             "_make": classmethod(lambda cls, values: cls(*values)),
         }  # fmt: skip
         return type(typename, (tuple,), members)
