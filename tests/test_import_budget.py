@@ -94,6 +94,12 @@ def test_a_whole_start_imports_nothing_dear(store: Path) -> None:
         assert guilty(imported) == set(), network
 
 
+def test_an_idle_monitor_is_small() -> None:
+    modules = set(python(*linked("from minicontainer.engine.keeper import go_on; print(*sys.modules)")).split())
+    assert "minicontainer.runtime.attach" in modules
+    assert guilty(modules) | modules & {"ctypes", "struct", "minicontainer.errors", "minicontainer.files"} == set()
+
+
 def test_exec_as_it_is_linked_imports_nothing_dear() -> None:
     modules = set(python(*linked("import minicontainer.cli, minicontainer.cli.exec; print(*sys.modules)")).split())
     assert "minicontainer.runtime.enter" in modules

@@ -14,7 +14,7 @@ import _socket as socket
 import os
 
 from .. import host
-from ..runtime import channel, monitor
+from ..runtime import monitor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ class Questions:
             end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         finally:
             os.close(directory)
-        both = channel.rights(self.udp, self.tcp)
+        import struct  # an idle monitor does without; without channel and what that imports, too
+
+        both = struct.pack("2i", self.udp, self.tcp)
         end.sendmsg([self.identifier.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, both)])
         if theirs:
             begin(known[0], theirs.fileno())
