@@ -3,8 +3,8 @@
     bind     files of the context, of a stage or of an image: copied, so that whoever writes there changes the copy
     cache    <store>/build/mounts/<name>/data, which outlives the build; a lock keeps it from being pruned meanwhile
     tmpfs    memory
-    secret   a file in memory, on no disk; or a variable, which lies in the container's config.json, for root alone, as
-             long as the step runs. In no layer, in no history, in no key of the cache
+    secret   a file in memory, or a variable, which no file of the container's has: both on no disk at any time. In no
+             layer, in no history, in no key of the cache
     ssh      the socket of an agent of the user's
 
 Every path is resolved inside its own root when it is copied, and what the kernel binds is a directory of ours that no
@@ -34,10 +34,12 @@ PATIENCE = 0.02  # seconds between two looks at a cache that somebody else has f
 
 
 class Prepared(NamedTuple):
-    """What to mount, the variables that come with it, and the locks of caches, to be closed after the step."""
+    """What to mount, the variables that come with it, those of them that nothing may write down, and the locks of
+    caches, to be closed after the step."""
 
     mounts: list[volumes.Mount]
     environment: dict[str, str]
+    secret: dict[str, str]
     locks: list[int]
 
 
@@ -47,7 +49,7 @@ class Mounts:
     def __init__(self, builder: Builder, stage: Stage, one: instructions.Run) -> None:
         self.builder, self.stage, self.statement = builder, stage, one.statement
         self.all = [self.expanded(mount) for mount in one.mounts]
-        self.prepared = Prepared([], {}, [])
+        self.prepared = Prepared([], {}, {}, [])
 
     def expanded(self, mount: instructions.Mount) -> instructions.Mount:
         """A mount with its variables put in, and its target from the root. `from` has none (BuildKit)."""
@@ -177,7 +179,7 @@ class Mounts:
                 self.refuse(f"--mount: there is no secret {name!r}: build --secret id={name},src=FILE", "secret")
             return
         if mount.env:
-            self.prepared.environment[mount.env] = value.decode("utf-8", "surrogateescape")
+            self.prepared.secret[mount.env] = value.decode("utf-8", "surrogateescape")
         if mount.target:
             path = f"{self.builder.memory()}/{self.stage.index}-{self.stage.number}-{number}"
             files.write(path, value, 0o600)

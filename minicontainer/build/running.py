@@ -128,7 +128,9 @@ class Step(Work):
         image = self.stage.image
         described = {key: image.config.get(key) for key in ("Env", "User", "WorkingDir")}
         document = {**image.platform, "config": described}
-        return containers.Ground(self.stage.ground, "<build>", document, snapshot.chain_ids)
+        return containers.Ground(
+            self.stage.ground, "<build>", document, snapshot.chain_ids, self.mounts.prepared.secret
+        )
 
     def options(self) -> dict[str, Any]:
         """How its container is to run, as Containers.plan takes it."""

@@ -188,6 +188,15 @@ def environment(options: dict[str, Any], defaults: dict[str, Any], home: str) ->
     return [f"{key}={value}" for key, value in variables.items()]
 
 
+def with_variables(config: dict[str, Any], more: dict[str, str]) -> dict[str, Any]:
+    """An OCI config with these variables, too, which win."""
+    if not more:
+        return config
+    others = [line for line in config["process"]["env"] if line.partition("=")[0] not in more]
+    process = {**config["process"], "env": [*others, *(f"{key}={value}" for key, value in more.items())]}
+    return {**config, "process": process}
+
+
 def spaces(options: dict[str, Any], joined: dict[str, int]) -> list[dict[str, Any]]:
     """Which namespaces are new, whose are shared, which remain the host's."""
     modes = {"network": options["network_mode"], "pid": options["pid_mode"], "ipc": options["ipc_mode"]}

@@ -57,16 +57,18 @@ class Start(namedtuple("Start", "record config plan options")):
     options: dict[str, Any]
 
 
-class Ground(namedtuple("Ground", "id name config chain_ids")):
+class Ground(namedtuple("Ground", "id name config chain_ids secret", defaults=({},))):
     """What a container may stand on in an image's place: layers of the store, and what an image's config would say.
 
-    `id` is that of the image below it all, which stays as long as the container does; "" where there is none.
+    `id` is that of the image below it all, which stays as long as the container does; "" where there is none. `secret`
+    are variables that its command gets, and that neither its config.json nor its record has.
     """
 
     id: str
     name: str
     config: dict[str, Any]
     chain_ids: list[str]
+    secret: dict[str, str]
 
 
 class Containers:
@@ -155,8 +157,10 @@ class Containers:
             "exit_code": None,
         }
         plan = [*self.alone(), *steps.about("engine", self.creation(record, config))]
-        links = self.links(record) if isinstance(found, Ground) else self.images.layer_links(found)
-        plan += self.start(record, config, links, explain)
+        if isinstance(found, Ground):
+            plan += self.start(record, configure.with_variables(config, found.secret), self.links(record), explain)
+        else:
+            plan += self.start(record, config, self.images.layer_links(found), explain)
         return Start(record, config, plan, options)
 
     def plan_start(self, name: str, console_size: tuple[int, int] = (0, 0)) -> Start:
