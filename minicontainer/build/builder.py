@@ -21,13 +21,14 @@ from typing import Any, NamedTuple
 
 from .. import errors, files
 from ..engine import building, containers
-from ..image import making, removal, store
+from ..image import archive, making, removal, store
 from ..runtime import session
 from . import (
     cache,
     check,
     config,
     context,
+    contexts,
     copies,
     copying,
     dockerfile,
@@ -47,7 +48,8 @@ class Settings(NamedTuple):
     """What `build` was told. `options` are containers.plan's, for RUN; `secrets` and `sockets` (of ssh agents) by id.
 
     `debug` is called with the ground of a RUN that has failed, and its options; `deliver` puts the result where it
-    is to go, and then it is in no index. `cache_from` and `cache_to`: other caches.
+    is to go, and then it is in no index. `cache_from` and `cache_to`: other caches. `contexts`: those of
+    --build-context, by their names as contexts.normal has them.
     """
 
     target: str = ""
@@ -64,6 +66,7 @@ class Settings(NamedTuple):
     epoch: int | None = None
     cache_from: tuple[exchange.Place, ...] = ()
     cache_to: tuple[exchange.Place, ...] = ()
+    contexts: dict[str, contexts.Named] = {}  # noqa: RUF012
     deliver: Callable[[output.Made, Tell], None] | None = None
 
 
@@ -108,6 +111,7 @@ class Stage:
         self.arguments: dict[str, str] = {}  # what ARG has declared, and no ENV has hidden since
         self.declared: list[str] = []  # and what has no value, too
         self.number, self.of = 0, 0
+        self.whole = False  # whether it stands on the files of a directory
 
     @property
     def variables(self) -> dict[str, str]:
@@ -134,7 +138,11 @@ class Builder:
     ) -> None:
         self.engine, self.settings, self.tell, self.given = engine, settings, tell, given
         self.platform = platform_of(settings.platform)
-        self.script = self.resolved(script)
+        self.script = contexts.placed(self.resolved(script), settings.contexts)
+        on = check.stage_named(script, settings.target) if settings.target else None
+        self.target = settings.target if on is None else str(on)  # its stage may have lost the name
+        self.trees: dict[str, context.Tree] = {}  # of those contexts that are directories
+        self.borrowed: dict[str, archive.Borrowed] = {}  # of those that are images in directories
         self.source = script.source
         self.cache = cache.Cache(engine.images)
         self.built: dict[int, Stage] = {}
@@ -152,10 +160,12 @@ class Builder:
         """Build the target stage, and enter its image under these names. Raises BuildError, and what images raise."""
         try:
             with building.Workshop(self.engine, self.settings.epoch) as self.workshop:
-                return self.made(check.needed(self.script, self.settings.target), names)
+                return self.made(check.needed(self.script, self.target), names)
         finally:
             if self.in_memory:
                 files.remove_tree(self.in_memory)
+            for tree in self.trees.values():
+                tree.close()
             if self.left:
                 removal.sweep(self.engine.images, self.engine.users)
 
@@ -217,13 +227,16 @@ class Builder:
         stage = Stage(index, described.base.name or (f"stage-{index}" if len(self.script.stages) > 1 else ""))
         body = [*self.begin(stage, described.base), *described.instructions]
         stage.of = 1 + sum(isinstance(one, STEPS) for one in body)
-        self.step(stage, described.base.statement)
+        if stage.whole:
+            yield from self.cached(stage, copies.Whole(self, stage, described.base))
+        else:
+            self.step(stage, described.base.statement)
         for one in body:
             yield from self.perform(stage, one)
         self.built[index] = stage
 
     def begin(self, stage: Stage, base: instructions.From) -> list[instructions.Instruction]:
-        """FROM: an earlier stage, nothing, or an image. Returns what an image's ONBUILD has kept for us."""
+        """FROM: an earlier stage, nothing, a directory, an image. Returns what an image's ONBUILD has kept for us."""
         earlier = check.base_stage(self.script, stage.index)
         if earlier is not None:
             below = self.built[earlier]
@@ -234,6 +247,8 @@ class Builder:
         elif base.image == "scratch":
             stage.image = config.scratch(self.platform)
             stage.created = config.created(self.settings.epoch)
+        elif self.directory(base.image):
+            stage.image, stage.whole = config.scratch(self.platform), True
         else:
             image = self.fetched(base)
             stage.snapshot, stage.image = making.snapshot_of(image), config.based_on(image.config)
@@ -247,23 +262,50 @@ class Builder:
         source = dockerfile.parse(line, f"ONBUILD of {base.image}")
         return instructions.read_one(source, source.statements[0])
 
-    def fetched(self, base: instructions.From) -> store.Image:
+    def named(self, name: str) -> contexts.Named | None:
+        """What --build-context says that a name means."""
+        try:
+            return self.settings.contexts.get(contexts.normal(name)) if self.settings.contexts else None
+        except errors.InvalidArgument:
+            return None
+
+    def directory(self, name: str) -> context.Tree | None:
+        """The directory that --build-context says a name to be."""
+        named = self.named(name)
+        if named is None or named.kind != contexts.DIRECTORY:
+            return None
+        if named.place not in self.trees:
+            self.trees[named.place] = contexts.tree(named)
+        return self.trees[named.place]
+
+    def layout(self, named: contexts.Named) -> archive.Borrowed:
+        """The image in a directory."""
+        if str(named) not in self.borrowed:
+            self.left = True  # its layers may end up in no image
+            self.borrowed[str(named)] = archive.borrow(self.workshop.job, named.place, named.which)
+        return self.borrowed[str(named)]
+
+    def fetched(self, base: instructions.From) -> store.Image | archive.Borrowed:
         """The image that a stage stands on; pulled if it is not here, or if --pull says so."""
         platform = base.platform or self.settings.platform
+        named = self.named(base.image)
+        image = named.place if named else base.image
         try:
+            if named and named.kind == contexts.LAYOUT:
+                return self.layout(named)
             try:
-                found = self.engine.images.get(base.image)
+                found = self.engine.images.get(image)
                 if not self.settings.pull and (not platform or matches(found, platform)):
                     return found
             except errors.ImageNotFound:
                 from ..engine import pulling
 
-                if pulling.to_fetch(base.image) is None:
+                if pulling.to_fetch(image) is None:
                     raise
             from ..engine import images
 
-            return images.Images(self.engine.root).pull(base.image, platform=platform).image
-        except (errors.ImageNotFound, errors.RegistryError, errors.InvalidArgument) as error:
+            return images.Images(self.engine.root).pull(image, platform=platform).image
+        except (errors.NotFound, errors.RegistryError, errors.InvalidArgument, errors.InvalidImage) as error:
             dockerfile.refuse(
                 self.source, base.statement, f"{base.statement.keyword} {base.image}: {error}", base.image
             )
@@ -277,11 +319,14 @@ class Builder:
 
     @contextlib.contextmanager
     def tree(self, stage: Stage, statement: dockerfile.Statement, name: str) -> Iterator[context.Tree]:
-        """What `--from` names: an earlier stage, an image; without a name, the context. Raises BuildError."""
+        """What `--from` names: a directory, an earlier stage, an image; without, the context. Raises BuildError."""
         if not name:
             if self.given is None:
                 dockerfile.refuse(self.source, statement, "there is no context: give a directory in place of -")
             yield self.given.tree
+            return
+        if directory := self.directory(name):
+            yield directory
             return
         on = check.earlier_stage(self.script, stage.index, name)
         snapshot = self.built[on].snapshot if on is not None else self.other(statement, name)

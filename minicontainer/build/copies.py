@@ -84,7 +84,9 @@ class Step(running.Work):
                 found += context.select(
                     tree, [source], self.refuse, exclude=self.one.exclude, parents=self.one.parents
                 )  # fmt: skip
-        if not self.from_:  # what was hashed is what is copied, whatever happens to the context meanwhile
+        if not self.from_ or self.builder.directory(
+            self.from_
+        ):  # what was hashed is what is copied, whatever happens to the context meanwhile
             self.chosen = found
         return found
 
@@ -124,6 +126,30 @@ class Step(running.Work):
         words += [f"--chmod={self.mode}"] if self.mode else []
         words += [f"<<{self.documents[one].name}" if one in self.documents else one for one in self.sources]
         return config.copied(self.stage.image, [*words, self.target], created)
+
+
+class Whole(running.Work):
+    """FROM a directory: its files are the first layer."""
+
+    def __init__(self, builder: Builder, stage: Stage, base: instructions.From) -> None:
+        super().__init__(builder, stage, base.statement)
+        tree = builder.directory(base.image)
+        assert tree is not None
+        self.name, self.chosen = base.image, context.select(tree, ["/"], self.refuse)
+
+    def inputs(self) -> cache.Inputs:
+        content = context.content(self.chosen, self.builder.hashes)
+        files = {f"file {name}": fact for name, fact in content.files.items()}
+        return {"base": self.stage.base, "instruction": "FROM a directory", **files}
+
+    def perform(self, step: Told) -> running.Doing:
+        yield from ()
+        with self.builder.workshop.bench(self.stage.snapshot) as bench:
+            copying.copy(self.chosen, bench.root, "/", self.refuse)
+        return self.builder.workshop.layer(self.stage.snapshot, bench.upper)
+
+    def noted(self, created: str) -> config.Image:
+        return config.copied(self.stage.image, ["FROM", self.name], created)
 
 
 def joined(directory: str, target: str) -> str:

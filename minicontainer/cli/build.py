@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import errors, files
-from ..build import builder, check, context, dockerfile, exchange, ignore, instructions
+from ..build import builder, check, context, contexts, dockerfile, exchange, ignore, instructions
 from ..engine import client, committing
 from ..image import tar
 from . import UsageError, building, exporting, run
@@ -27,6 +27,12 @@ FLAGS = [
     Flag("-f --file", "file", "text", "the Dockerfile (default: PATH/Dockerfile)"),
     Flag("--target", "target", "text", "the stage to build (default: the last)"),
     Flag("--build-arg", "build_args", "list", "NAME=VALUE for an ARG; NAME alone: this environment's"),
+    Flag(
+        "--build-context",
+        "build_contexts",
+        "list",
+        "NAME=DIR, docker-image://IMAGE, oci-layout://DIR[:TAG]: what FROM and --from mean by NAME",
+    ),
     Flag("--label", "labels", "list", "NAME=VALUE"),
     Flag("--no-cache", "no_cache", "bool", "do every step, whatever has been done before"),
     Flag("--pull", "pull", "bool", "ask the registry for a newer base image"),
@@ -97,6 +103,7 @@ def built(
         debug=building.shell if values["debug_shell"] else None,
         cache_from=tuple(exchange.place_of("--cache-from", text, "src") for text in values["cache_from"]),
         cache_to=tuple(exchange.place_of("--cache-to", text, "dest") for text in values["cache_to"]),
+        contexts=dict(map(contexts.parse, values["build_contexts"])),
         epoch=committing.source_date_epoch(),
         deliver=exports.deliver if exports.outputs else None,
     )

@@ -1,8 +1,9 @@
 """Images from files: what `docker save`, skopeo, podman and buildkit write.
 
-Offers: `load`; `unpack_from_store`, which the store's repair uses. Understood are docker-archives of both layouts
-(`<id>/layer.tar`, and from Docker 25 on `blobs/`), OCI archives (also with an index of many platforms), a directory
-with an OCI layout, and any of the archives compressed with gzip or zstd, from a file or from a pipe.
+Offers: `load`; `borrow`, for an image that is to have no name here; `unpack_from_store`, which the store's repair uses.
+Understood are docker-archives of both layouts (`<id>/layer.tar`, and from Docker 25 on `blobs/`), OCI archives (also
+with an index of many platforms), a directory with an OCI layout, and any of the archives compressed with gzip or zstd,
+from a file or from a pipe.
 
 Every digest and diffID is checked before anything is kept; an archive that fails leaves nothing behind.
 
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO
 
 from .. import errors, files, oci
 from .. import quickjson as json
+from ..records import namedtuple
 from . import blobs, compression, layers, making, reference, store, tar
 
 Progress = Callable[[str, int, int], None]
@@ -49,6 +51,47 @@ def load(into: store.Store, source: BinaryIO | str, progress: Progress | None = 
             return _load_file(into, file, progress)
     except OSError as error:
         raise layers.kernel_error(error, "load", os.fsencode(error.filename or into.root)) from error
+
+
+class Borrowed(namedtuple("Borrowed", "id manifest config created")):
+    """An image whose layers are here, and which is in no index: `id` is "". A store.Image's names for its documents."""
+
+    id: str
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+    created: str
+
+
+def borrow(job: store.Job, path: str, which: str = "") -> Borrowed:
+    """The layers of one image of an OCI layout's directory, here as long as the job lasts, or somebody stands on them.
+
+    `which` is its digest or tag; without, the only one, or that of the tag latest. Raises NotFound, and as `load` does.
+    """
+    try:
+        members = _Folder(path)
+        index = members.document("index.json")
+        if index is None or members.document("oci-layout") is None:
+            raise errors.InvalidImage(f"{path} is no OCI image layout: it needs oci-layout and index.json")
+        listed = manifests_of(store.document(index, "index.json"))
+        wanted = which or ("latest" if len(listed) > 1 else "")
+        chosen = [one for one in listed if not wanted or wanted in _called(one)]
+        found = list(_oci_images(members, json.dumps({"manifests": chosen[:1]}).encode()))
+        if not found:
+            raise errors.NotFound(f"the layout {path} has no image {wanted or 'at all'}")
+        manifest = _import(job, members, found[0], _silent)
+        job.commit(more=True)
+    except OSError as error:
+        raise layers.kernel_error(error, "load", os.fsencode(error.filename or path)) from error
+    config = store.document(found[0].config, "config")
+    return Borrowed("", store.document(manifest, "manifest"), config, str(config.get("created") or ""))
+
+
+def _called(descriptor: dict[str, Any]) -> list[str]:
+    """By what one of a layout's images may be asked for: its digest, its name, its tag."""
+    annotations = descriptor.get("annotations")
+    names = [annotations.get(oci.REF_NAME), annotations.get(oci.FULL_NAME)] if isinstance(annotations, dict) else []
+    texts = [name for name in names if isinstance(name, str)]
+    return [str(descriptor["digest"]), *texts, *(name.rpartition(":")[2] for name in texts)]
 
 
 def _load_file(into: store.Store, source: BinaryIO | io.FileIO, progress: Progress | None) -> list[str]:

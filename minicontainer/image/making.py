@@ -12,7 +12,7 @@ containers mount. Sources: OCI image specification, layer.md, config.md, manifes
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from .. import oci
 from .. import quickjson as json
@@ -31,7 +31,17 @@ class Snapshot(NamedTuple):
         return oci.chain_ids(list(self.diff_ids))
 
 
-def snapshot_of(image: store.Image) -> Snapshot:
+class Documents(Protocol):
+    """What has an image's manifest and config: one of the store, or one that is in no index."""
+
+    @property
+    def manifest(self) -> dict[str, Any]: ...
+
+    @property
+    def config(self) -> dict[str, Any]: ...
+
+
+def snapshot_of(image: Documents) -> Snapshot:
     """An image's layers, under the OCI's media types, whoever wrote them."""
     descriptors = []
     for layer in image.manifest["layers"]:
