@@ -33,7 +33,8 @@ class Case(NamedTuple):
     """A Dockerfile, its context (a string beginning with -> is a link; a name ending in / a directory), and its flags.
 
     `spelled` is what docker 20.10 is given where it does not know the Dockerfile's words; `left` are files in which it
-    is known to differ from newer ones; `ignored` is what docker's client would not send, by the .dockerignore.
+    is known to differ from newer ones; `ignored` is what docker's client would not send, by the .dockerignore; `prints`
+    is what the image's own command writes, where somebody runs it.
     """
 
     text: str | bytes
@@ -44,6 +45,7 @@ class Case(NamedTuple):
     skip: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    prints: str = ""
 
 
 class Result(NamedTuple):

@@ -1,53 +1,39 @@
 # ruff: noqa: E501 - a Dockerfile's lines are as long as their authors make them
 """Dockerfiles as projects ship them, built here and by a real docker: the same files, the same config.
 
-Their base is made of this machine's own python, dpkg and node, beside busybox; their packages (wheels, .debs, a
-tarball of npm's) are made here, and served over HTTP on the bridge's gateway. docker sees the same address in the
+Their base is made of this machine's own programs (tests/bases.py); their packages (wheels, .debs, npm's, a Go module)
+are made here (tests/packages.py), and served over HTTP on the bridge's gateway. docker sees the same address in the
 network namespace that the peers have.
 """
 
 import contextlib
-import io
 import json
-import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from tests import engine_fixtures, peers, registries, twins
-from tests.conftest import minicontainer
+from tests import bases, packages, peers, registries, twins
+from tests.conftest import minicontainer, missing, need
+from tests.packages import deb, wheel
 from tests.twins import Case
 
 pytestmark = [
     pytest.mark.root, pytest.mark.slow,
-    pytest.mark.needs("docker", "dockerd", "busybox", "overlay", "bridge", "veth", "nft", "dpkg-deb", "node"),
+    pytest.mark.needs("docker", "dockerd", "busybox", "overlay", "bridge", "veth", "nft", "dpkg-deb", "apt-get"),
 ]  # fmt: skip
 
 PORT = 18765
-PYTHON = "/usr/bin/python3.11"
-UNWANTED = (
-    "test",
-    "idlelib",
-    "lib2to3",
-    "tkinter",
-    "turtledemo",
-    "ensurepip",
-    "distutils",
-    "pydoc_data",
-    "__pycache__",
-)
-
+NEEDS = {"golang:": ["go"], "node:": ["node"], "npm ": ["node", "npm"]}  # whose Dockerfile says so needs these
+Package = tuple[dict[str, Any], str]  # of npm's: package.json and index.js
 # Nothing is left out of the comparison but what each case names in `left`. What would differ between any two builds is
 # not made, or removed by the same step: *.pyc, which has its source's time in it (pip --no-compile, python -B), and
-# var/log/dpkg.log, which has times in it. Full paths of dpkg: busybox's shell prefers its own applet of that name.
+# the logs of dpkg and apt, which have times in them. Full paths of dpkg: busybox's shell prefers its own applet of that name.
 
 
 class Place(NamedTuple):
@@ -57,115 +43,37 @@ class Place(NamedTuple):
     address: str
 
 
-def libraries(*programs: str) -> set[str]:
-    """The shared libraries of programs, as ldd(1) tells them."""
-    found = set()
-    for program in programs:
-        for line in subprocess.run(["ldd", program], capture_output=True, text=True).stdout.splitlines():
-            found |= {word for word in line.split() if word.startswith("/")}
-    return found
-
-
-def system(name: str) -> bytes:
-    """An archive of `system:1` (python, pip's wheel, dpkg and tar of this machine, beside busybox) or `node:1`."""
-    tree: dict[str, bytes | str | int] = {}
-
-    def put(source: str, name: str = "") -> None:
-        name = (name or source).lstrip("/")
-        for at in range(1, name.count("/") + 1):
-            tree.setdefault("/".join(name.split("/")[:at]), 0o755)
-        tree[name] = Path(source).read_bytes()
-
-    programs = ["/usr/bin/node"]
-    if name == "system":
-        programs = [PYTHON, *(f"/usr/bin/{one}" for one in ("dpkg", "dpkg-deb", "dpkg-query", "dpkg-split", "tar"))]
-    modules = Path("/usr/lib/python3.11")
-    for program in programs:
-        put(program)
-    for path in modules.rglob("*") if name == "system" else ():
-        if path.is_file() and not set(path.parts) & set(UNWANTED) and path.suffix not in (".pyc", ".a"):
-            put(str(path))
-    for library in libraries(*programs, *(map(str, modules.glob("lib-dynload/*.so")) if name == "system" else ())):
-        put(library)
-    for wheel in Path("/usr/share/python-wheels").glob("pip-*.whl"):
-        put(str(wheel), "usr/share/pip.whl")
-    for folder in ("var/lib/dpkg/info", "var/lib/dpkg/updates", "var/log", "etc/dpkg/dpkg.cfg.d", "usr/local/bin"):
-        for at in range(1, folder.count("/") + 2):
-            tree.setdefault("/".join(folder.split("/")[:at]), 0o755)
-    tree |= {"var/lib/dpkg/status": b"", "var/lib/dpkg/available": b"", "usr/bin/python3": "python3.11"}
-    tree["usr/bin/pip"] = b'#!/bin/sh\nexec /usr/bin/python3 /usr/share/pip.whl/pip "$@"\n'
-    for program in ("ldconfig", "start-stop-daemon"):  # what dpkg asks for
-        tree[f"usr/bin/{program}"] = b"#!/bin/sh\n"
-    modes = {one: 0o755 for one in tree if "/bin/" in one or "ld-linux" in one}
-    layer = engine_fixtures.layer(tree, modes=modes)
-    config, layers = twins.base_image()
-    config = {**config, "config": {**config["config"], "Env": ["PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"]}}
-    history = [*config["history"], {"created": "2020-01-02T00:00:00Z", "created_by": "system"}]
-    return engine_fixtures.archive({f"{name}:1": ({**config, "history": history}, [*layers, layer])})
-
-
-def wheel(folder: Path, name: str, body: str, requires: str = "", script: str = "") -> None:
-    """A wheel of one module."""
-    info = f"{name}-1.0.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n" + (
-        f"Requires-Dist: {requires}\n" if requires else ""
-    )
-    files = {
-        f"{name}.py": body, f"{info}/METADATA": metadata,
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        **({f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:{script}\n"} if script else {}),
-    }  # fmt: skip
-    record = "".join(f"{one},,\n" for one in files) + f"{info}/RECORD,,\n"
-    place = folder / "simple" / name
-    place.mkdir(parents=True)
-    file = f"{name}-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(place / file, "w") as archive:
-        for one, content in {**files, f"{info}/RECORD": record}.items():
-            archive.writestr(zipfile.ZipInfo(one, (2020, 1, 1, 0, 0, 0)), content)
-    (place / "index.html").write_text(f'<a href="{file}">{file}</a>\n')
-
-
-def package(folder: Path, name: str, depends: str = "", files: dict[str, str] | None = None, script: str = "") -> None:
-    """A .deb."""
-    tree = folder / f"tree-{name}"
-    for path, content in {f"usr/share/{name}/about": f"{name}\n", **(files or {})}.items():
-        (tree / path).parent.mkdir(parents=True, exist_ok=True)
-        (tree / path).write_text(content)
-        (tree / path).chmod(0o755 if "/bin/" in path else 0o644)
-    (tree / "DEBIAN").mkdir()
-    lines = f"Package: {name}\nVersion: 1.0\nArchitecture: all\nMaintainer: me <me@localhost>\nDescription: {name}\n"
-    (tree / "DEBIAN/control").write_text(lines + (f"Depends: {depends}\n" if depends else ""))
-    if script:
-        (tree / "DEBIAN/postinst").write_text(script)
-        (tree / "DEBIAN/postinst").chmod(0o755)
-    subprocess.run(
-        ["dpkg-deb", "-b", "--root-owner-group", "-Znone", str(tree), str(folder / f"{name}.deb")],
-        check=True, capture_output=True, env={**os.environ, "SOURCE_DATE_EPOCH": "1600000000"},
-    )  # fmt: skip
-    shutil.rmtree(tree)
-
-
-def served(folder: Path) -> None:
-    """What the builds fetch."""
+def served(folder: Path, address: str) -> None:
+    """What the builds fetch, in the directory that is served there."""
     wheel(folder, "tinyflask", "def run():\n    print('app')\n", script="run")
     wheel(folder, "tinydjango", "import tinyorm\n", requires="tinyorm")
     wheel(folder, "tinyorm", "VERSION = 1\n")
     wheel(folder, "tinyguni", "def serve():\n    print('serving')\n", script="serve")
-    package(folder, "libtiny")
-    package(folder, "tinycurl", "libtiny", {"usr/bin/tinycurl": '#!/bin/sh\nexec wget "$@"\n'})
-    package(
+    deb(folder, "libtiny")
+    deb(folder, "tinydoc")
+    curl = {"usr/bin/tinycurl": '#!/bin/sh\nexec wget "$@"\n'}
+    deb(folder, "tinycurl", "libtiny", curl, more="Recommends: tinydoc\n")
+    deb(
         folder, "tinyginx", "", {"etc/tinyginx/conf": "root /srv/www\n", "usr/bin/tinyginx": "#!/bin/sh\n"},
         "#!/bin/sh\nset -e\nmkdir -p /var/lib/tinyginx\nchown 33:33 /var/lib/tinyginx\nln -sf conf /etc/tinyginx/default\n",
     )  # fmt: skip
-    with tarfile.open(folder / "left-1.0.0.tgz", "w:gz") as tar:
-        for name, content in (
-            ("package/package.json", '{"name":"left","version":"1.0.0","main":"index.js"}\n'),
-            ("package/index.js", "module.exports = (s, n) => String(s).padStart(n)\n"),
-        ):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content.encode()))
+    packages.repository(folder, "apt")
+    for manifest, index in (LEFT, PAD, CHECKER):
+        packages.npm(folder / "npm", f"http://{address}/npm", manifest, index)
+    shutil.copyfile(folder / "npm/left/-/left-1.0.0.tgz", folder / "left-1.0.0.tgz")
+    packages.go(folder / "go", *LIBRARY)
 
+
+PAD: Package = ({"name": "pad", "version": "1.0.2", "bin": "index.js"}, "#!/usr/bin/env node\nmodule.exports = ' '\n")
+LEFT: Package = (
+    {"name": "left", "version": "1.0.0", "main": "index.js", "dependencies": {"pad": "^1.0.0"}},
+    "module.exports = (s, n) => String(s).padStart(n)\n",
+)
+CHECKER: Package = ({"name": "checker", "version": "2.0.0"}, "throw 1\n")
+LIBRARY = (
+    "example.org/greeting", "v1.1.0",
+    {"go.mod": "module example.org/greeting\n\ngo 1.19\n", "greeting.go": 'package greeting\n\nconst Hello = "hello, "\n'},
+)  # fmt: skip
 
 DEBS = "for p in {}; do wget -q http://GATEWAY/$p.deb -O /tmp/$p.deb; done && /usr/bin/dpkg -i {} && rm /tmp/*.deb && rm -f /var/log/dpkg.log"
 
@@ -204,7 +112,43 @@ SITE = {
     "conf/default.conf": "listen 80;\n",
     "entry.sh": '#!/bin/sh\nexec "$@"\n',
 }
-LEFT = "mkdir -p node_modules/left && wget -qO- http://GATEWAY/left-1.0.0.tgz | tar xz --strip-components=1 -C node_modules/left"
+UNPACKED = "mkdir -p node_modules/left && wget -qO- http://GATEWAY/left-1.0.0.tgz | tar xz --strip-components=1 -C node_modules/left"
+
+LOCK = {
+    "name": "app", "version": "1.0.0", "lockfileVersion": 3, "requires": True,
+    "packages": {
+        "": {"name": "app", "version": "1.0.0", "dependencies": {"left": "^1.0.0"}, "devDependencies": {"checker": "^2.0.0"}},
+        **{
+            f"node_modules/{manifest['name']}": {
+                "version": manifest["version"], "integrity": packages.integrity(packages.npm_tarball(manifest, index)),
+                # As npm's own registry has it: who has another one is given that one's address instead.
+                "resolved": f"https://registry.npmjs.org/{manifest['name']}/-/{manifest['name']}-{manifest['version']}.tgz",
+                **{word: manifest[word] for word in ("dependencies",) if word in manifest}, **more,
+            }
+            for (manifest, index), more in ((CHECKER, {"dev": True}), (LEFT, {}), (PAD, {"bin": {"pad": "index.js"}}))
+        },
+    },
+}  # fmt: skip
+NPM = {
+    "package.json": json.dumps({
+        "name": "app", "version": "1.0.0", "dependencies": {"left": "^1.0.0"}, "devDependencies": {"checker": "^2.0.0"},
+        "scripts": {"build": "node build.js"},
+    }),
+    "package-lock.json": json.dumps(LOCK), ".npmrc": "registry=http://GATEWAY/npm/\n", ".dockerignore": "node_modules\n",
+    "index.js": "console.log(require('left')(1, 3))\n",
+    "build.js": "require('fs').writeFileSync('page.html', require('left')('x', 9))\n",
+}  # fmt: skip
+GO = {
+    "go.mod": f"module example.org/hello\n\ngo 1.19\n\nrequire {LIBRARY[0]} {LIBRARY[1]}\n",
+    "go.sum": packages.go_sum(*LIBRARY),
+    "cmd/hello/main.go": 'package main\n\nimport (\n\t"os"\n\n\t"example.org/greeting"\n\t"example.org/hello/internal/name"\n)\n\n'
+    'var version = "dev"\n\nfunc main() {\n\tos.Stdout.WriteString(greeting.Hello + name.Name + version + "\\n")\n}\n',
+    "internal/name/name.go": 'package name\n\nimport _ "embed"\n\n//go:embed name.txt\nvar Name string\n',
+    "internal/name/name.txt": "world ",
+    "README.md": "# hello\n", ".dockerignore": "README.md\n",
+}  # fmt: skip
+APT = "--mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt,sharing=locked"
+LOGS = "/var/log/dpkg.log /var/log/apt/*"
 
 CASES = {
     "the talk's": Case(
@@ -252,17 +196,17 @@ CASES = {
     ),
     "a .deb by ADD": Case("FROM system:1\nADD http://GATEWAY/libtiny.deb /tmp/\nRUN /usr/bin/dpkg -i /tmp/libtiny.deb && rm -f /tmp/libtiny.deb /var/log/dpkg.log\n"),
     "node": Case(
-        f"FROM node:1\nWORKDIR /usr/src/app\nCOPY package*.json ./\nRUN {LEFT}\nCOPY . .\nRUN node index.js >out.txt\nENV NODE_ENV=production\n"
+        f"FROM node:1\nWORKDIR /usr/src/app\nCOPY package*.json ./\nRUN {UNPACKED}\nCOPY . .\nRUN node index.js >out.txt\nENV NODE_ENV=production\n"
         'EXPOSE 3000\nCMD [ "node", "index.js" ]\n', NODE,
     ),
     "node, built in a stage": Case(
-        f"FROM node:1 AS build\nWORKDIR /app\nCOPY package.json .\nRUN {LEFT}\nCOPY src src\n"
+        f"FROM node:1 AS build\nWORKDIR /app\nCOPY package.json .\nRUN {UNPACKED}\nCOPY src src\n"
         "RUN mkdir dist && node -e \"require('fs').writeFileSync('dist/index.html', require('./src/page.js'))\"\n"
         "FROM base:1\nCOPY --from=build /app/dist /usr/share/html\nCMD httpd -f -h /usr/share/html\n", NODE,
     ),
     "node, arguments and a shell": Case(
         f"FROM node:1\nSHELL [\"/bin/sh\", \"-o\", \"pipefail\", \"-c\"]\nARG NODE_ENV=production\nENV NODE_ENV=$NODE_ENV\nWORKDIR /app\n"
-        f"RUN {LEFT}\nCOPY --chmod=555 index.js src/ ./\nRUN echo \"$NODE_ENV\" | tee env >/dev/null; node index.js | sha256sum >sum\nUSER 1000:1000\n"
+        f"RUN {UNPACKED}\nCOPY --chmod=555 index.js src/ ./\nRUN echo \"$NODE_ENV\" | tee env >/dev/null; node index.js | sha256sum >sum\nUSER 1000:1000\n"
         "ONBUILD COPY . /app/\n", NODE, args={"NODE_ENV": "test"},
     ),
     "a static site": Case("FROM base:1\nCOPY . /www\nRUN rm -rf /www/conf /www/Dockerfile && chown -R 33:33 /www\nUSER 33\nCMD [\"httpd\", \"-fp80\"]\n", SITE),
@@ -292,6 +236,38 @@ CASES = {
         "COPY . .\nRUN PYTHONPATH=/d python3 -B -c 'import tinyorm' && touch /tested\nFROM base AS prod\nCOPY --from=deps /d /d\n"
         "COPY --from=test /tested /\nENV PYTHONPATH=/d\nCMD [\"python3\", \"app.py\"]\nFROM prod AS debug\nRUN false\n", FLASK, target="prod",
     ),
+    "apt": Case(
+        "FROM system:1\nRUN echo 'deb [trusted=yes] http://GATEWAY/apt ./' >/etc/apt/sources.list\nENV DEBIAN_FRONTEND=noninteractive\n"
+        "RUN apt-get update && apt-get install -y --no-install-recommends \\\n    tinycurl \\\n    tinyginx \\\n"
+        f" && rm -rf /var/lib/apt/lists/* \\\n && rm -f {LOGS}\nCMD [\"cat\", \"/usr/share/libtiny/about\"]\n", prints="libtiny\n",
+    ),
+    "apt, with caches": Case(
+        "FROM system:1\nRUN rm -f /etc/apt/apt.conf.d/docker-clean && echo 'Binary::apt::APT::Keep-Downloaded-Packages \"true\";' >/etc/apt/apt.conf.d/keep-cache\n"
+        "ADD sources.list /etc/apt/sources.list.d/tiny.list\n"
+        f"RUN {APT} \\\n    --mount=type=tmpfs,target=/var/log \\\n    apt-get update && apt-get install -y tinycurl=1.0 && test -e /usr/share/tinydoc/about\n"
+        f"RUN {APT} \\\n    apt-get purge -y --auto-remove tinycurl && rm -f {LOGS}\n",
+        {"sources.list": "deb [trusted=yes] http://GATEWAY/apt ./\n"},
+    ),
+    "npm ci": Case(
+        "FROM node:1 AS deps\nWORKDIR /app\nCOPY package.json package-lock.json .npmrc ./\n"
+        "RUN --mount=type=cache,target=/root/.npm npm ci --omit=dev --no-audit --no-fund\n\n"
+        "FROM node:1\nENV NODE_ENV=production\nWORKDIR /app\nCOPY --from=deps --chown=1000:1000 /app/node_modules ./node_modules\n"
+        "COPY --chown=1000:1000 . .\nUSER 1000\nEXPOSE 3000\nCMD [\"node\", \"index.js\"]\n", NPM, prints="  1\n",
+    ),
+    "npm install, and a build": Case(
+        "FROM node:1 AS build\nWORKDIR /app\nCOPY package.json .npmrc ./\n"
+        "RUN npm install --no-audit --no-fund --cache /tmp/npm && rm -rf /tmp/npm\nCOPY . .\nRUN npm run build && npm prune --omit=dev --no-audit --offline --cache /tmp/npm && rm -rf /tmp/npm /root/.npm\n"
+        "FROM base:1\nCOPY --from=build /app /app\nCMD cat /app/page.html\n", {name: NPM[name] for name in NPM if "lock" not in name},
+        prints="        x",
+    ),
+    "go": Case(
+        "FROM golang:1 AS build\nWORKDIR /src\nENV GOPROXY=http://GATEWAY/go GOSUMDB=off GOTOOLCHAIN=local\nCOPY go.mod go.sum ./\n"
+        "RUN --mount=type=cache,target=/go/pkg/mod go mod download && go mod verify\nCOPY . .\nARG VERSION=1.2.3\n"
+        "RUN --mount=type=cache,target=/go/pkg/mod \\\n    --mount=type=cache,target=/root/.cache/go-build \\\n"
+        '    CGO_ENABLED=0 GOOS=linux go build -trimpath -ldflags="-s -w -X main.version=${VERSION}" -o /out/hello ./cmd/hello\n\n'
+        "FROM scratch\nCOPY --from=build /etc/passwd /etc/passwd\nCOPY --from=build /out/hello /hello\nUSER 1000:1000\nENTRYPOINT [\"/hello\"]\n",
+        GO, ignored=("README.md",), prints="hello, world 1.2.3\n",
+    ),
 }  # fmt: skip
 
 
@@ -299,15 +275,16 @@ CASES = {
 def place(docker: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("real")
     (folder / "served").mkdir()
-    served(folder / "served")
     with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINICONTAINER_ROOT", str(folder / "store"))
-        for name, content in (("base", twins.base()), ("system", system("system")), ("node", system("node"))):
-            (folder / name).write_bytes(content)
-            subprocess.run([*docker, "load", "-q", "-i", str(folder / name)], check=True, capture_output=True)
-            minicontainer("load", "-q", "-i", str(folder / name))
         (network,) = json.loads(minicontainer("network", "inspect", "bridge").stdout)
         gateway = network["IPAM"]["Config"][0]["Gateway"]
+        served(folder / "served", f"{gateway}:{PORT}")
+        for name in ("base", "system", "node", "golang"):
+            if not [word for word in NEEDS.get(f"{name}:", []) if missing(word)]:
+                (folder / name).write_bytes(base(name, folder))
+                subprocess.run([*docker, "load", "-q", "-i", str(folder / name)], check=True, capture_output=True)
+                minicontainer("load", "-q", "-i", str(folder / name))
         words = peers.own_network()
         subprocess.run([*words, "ip", "address", "add", f"{gateway}/32", "dev", "lo"], check=True)
         for before in ([], words):
@@ -325,6 +302,14 @@ def place(docker: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterat
         subprocess.run([*words, "ip", "address", "del", f"{gateway}/32", "dev", "lo"], check=True)
 
 
+def base(name: str, folder: Path) -> bytes:
+    """The archive of an image that cases begin with."""
+    if name == "golang":
+        (folder / "module").mkdir()
+        twins.write(folder / "module", CASES["go"])
+    return twins.base() if name == "base" else bases.archive(name, folder / "module", folder / "served/go")
+
+
 def addressed(case: Case, gateway: str) -> Case:
     """A case whose addresses are known."""
 
@@ -336,12 +321,16 @@ def addressed(case: Case, gateway: str) -> Case:
         )
 
     assert isinstance(case.text, str)
-    return case._replace(text=known(case.text), spelled=known(case.spelled))
+    files = {name: known(content) if isinstance(content, str) else content for name, content in case.files.items()}
+    return case._replace(text=known(case.text), spelled=known(case.spelled), files=files)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_real(name: str, place: Place, tmp_path: Path) -> None:
     case = addressed(CASES[name], place.address)
+    need(*(feature for word, features in NEEDS.items() if word in str(case.text) for feature in features))
     twins.write(tmp_path, case)
     ours = twins.here(tmp_path, case)
     assert "\n".join(twins.differences(ours, twins.docker(place.docker, tmp_path, case, "host"), case)) == ""
+    if case.prints:
+        assert minicontainer("run", "--rm", "--network", "none", "twin").stdout == case.prints
