@@ -202,8 +202,8 @@ def inside(root: int, path: str, flags: int = os.O_PATH) -> int:
 
 
 def make_inside(root: int, path: str, directory: bool, owner: tuple[int, int] | None = None) -> int:
-    """`inside`, and where nothing is there, a directory or an empty file is made first, and its parents; directories
-    that are made get this owner."""
+    """`inside`, and where nothing is there, a directory (0755) or an empty file (0644) is made first, and its parents,
+    whatever the umask is; directories that are made get this owner."""
     try:
         return inside(root, path)
     except errors.KernelError as error:
@@ -211,17 +211,26 @@ def make_inside(root: int, path: str, directory: bool, owner: tuple[int, int] | 
             raise
     parent_path, name = os.path.split(path.rstrip("/"))
     parent = make_inside(root, parent_path or "/", directory=True, owner=owner)
+    mode, made = 0o644, -1
     try:
         if directory:
-            os.mkdir(name, 0o755, dir_fd=parent)
+            mode = 0o755
+            os.mkdir(name, mode, dir_fd=parent)
+            made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             if owner:
-                os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+                os.fchown(made, *owner)
         else:
-            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent))
-    except FileExistsError:
-        # Either somebody else made it meanwhile, which the next line finds, or it is a link to nowhere: ENOENT there.
+            made = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=parent)
+        has = stat.S_IMODE(os.fstat(made).st_mode)
+        if has & mode != mode:
+            os.fchmod(made, has | mode)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError):
+        # Somebody else was quicker: made it, which the next line finds, or took away or replaced what was made here; or
+        # it is a link to nowhere: ENOENT there.
         pass
     finally:
+        if made >= 0:
+            os.close(made)
         os.close(parent)
     return inside(root, path)
 

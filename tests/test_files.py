@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,19 @@ def test_make_inside_makes_parents_within_the_root_only(tmp_path: Path) -> None:
     assert (root_path / "deep/down/log/file").is_file()
     os.close(root)
     assert sorted(os.listdir(tmp_path)) == ["root"]
+
+
+def test_what_make_inside_makes_has_its_mode_whatever_the_umask_is(tmp_path: Path) -> None:
+    root = os.open(tmp_path, os.O_PATH)
+    before = os.umask(0o077)
+    try:
+        os.close(files.make_inside(root, "/a/b/c", directory=True))
+        os.close(files.make_inside(root, "/a/b/file", directory=False))
+    finally:
+        os.umask(before)
+    os.close(root)
+    modes = {path: oct(stat.S_IMODE((tmp_path / path).stat().st_mode)) for path in ("a", "a/b", "a/b/c", "a/b/file")}
+    assert modes == {"a": "0o755", "a/b": "0o755", "a/b/c": "0o755", "a/b/file": "0o644"}
 
 
 def test_inside_takes_no_magic_link(tmp_path: Path) -> None:

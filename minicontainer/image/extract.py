@@ -147,7 +147,19 @@ class Extractor:
         else:
             raise errors.InvalidImage(f"{os.fsdecode(entry.name)!r} is of the unknown kind {entry.kind!r}")
         os.chown(name, *(self.owner or (entry.uid, entry.gid)), dir_fd=parent, follow_symlinks=False)
+        if entry.kind in kinds:
+            self.special_mode(parent, name, kinds[entry.kind], entry.mode & 0o777)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
+
+    def special_mode(self, parent: int, name: bytes, kind: int, mode: int) -> None:
+        """Of what the umask has taken from: chmod(2), which follows links, on what is not a link."""
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            has = os.fstat(descriptor).st_mode
+            if stat.S_IFMT(has) == kind and stat.S_IMODE(has) != mode:
+                os.chmod(f"/proc/self/fd/{descriptor}", mode)
+        finally:
+            os.close(descriptor)
 
     def finish(self, path: bytes, entry: tar.Entry) -> None:
         """A directory's own mode and time, now that all is in there."""

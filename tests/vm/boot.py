@@ -299,7 +299,12 @@ def link(path: str, target: str) -> None:
 def checkout_disk(work: str, command: list[str]) -> str:
     """The checkout as it lies here (also what is not committed), and the command."""
     folder = os.path.join(work, "checkout")
-    ignored = shutil.ignore_patterns(".git", ".venv", ".vm", ".*_cache", "*.egg-info", "build", "dist", "bench-results")
+    everywhere = shutil.ignore_patterns(".git", ".venv", ".vm", ".*_cache", "*.egg-info")
+
+    def ignored(where: str, names: list[str]) -> set[str]:
+        made = {"build", "dist", "bench-results"} if where == CHECKOUT else set()  # the package has a build/, too
+        return everywhere(where, names) | made & set(names)
+
     shutil.copytree(CHECKOUT, folder, symlinks=True, ignore=ignored)
     environment = {key: os.environ[key] for key in ("CI", "TERM") if os.environ.get(key)}
     exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in environment.items())
