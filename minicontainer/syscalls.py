@@ -59,7 +59,9 @@ AT_RECURSIVE = 0x8000
 # open_tree(2), move_mount(2)
 OPEN_TREE_CLONE = 1
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_SYMLINKS = 0x10
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
+MOUNT_ATTR_IDMAP = 0x100000  # mount_setattr(2)
 
 CLOSE_RANGE_CLOEXEC = 4  # close_range(2)
 
@@ -138,6 +140,25 @@ def mount_setattr(target: str, on: int, off: int) -> None:
     """mount_setattr(2): MOUNT_ATTR_* to set and to clear, on the mount at `target` and all below it."""
     attributes = b"".join(value.to_bytes(8, "little") for value in (on, off, 0, 0))
     syscall("mount_setattr", AT_FDCWD, os.fsencode(target), AT_RECURSIVE, attributes, len(attributes))
+
+
+def open_tree(path: str, recursive: bool) -> int:
+    """open_tree(2): a mount of what lies at `path`, with what is mounted below it if `recursive`, attached nowhere."""
+    flags = OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)
+    return syscall("open_tree", AT_FDCWD, os.fsencode(path), flags)
+
+
+def map_ids(tree: int, namespace: int, recursive: bool) -> None:
+    """mount_setattr(2), MOUNT_ATTR_IDMAP: files of a mount that is attached nowhere belong to whom the user namespace
+    behind the descriptor says: its inside is what the disk has, its outside what is seen."""
+    attributes = b"".join(value.to_bytes(8, "little") for value in (MOUNT_ATTR_IDMAP, 0, 0, namespace))
+    syscall("mount_setattr", tree, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), attributes, len(attributes))
+
+
+def move_mount(tree: int, target: str) -> None:
+    """move_mount(2): attach what `open_tree` gave at a path, whose last link is followed."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS
+    syscall("move_mount", tree, b"", AT_FDCWD, os.fsencode(target), flags)
 
 
 def mount_hint(number: int, kind: str, data: str) -> str:

@@ -10,16 +10,20 @@ have nobody else to name.
 
 A container with a user namespace of its own (linux.uidMappings) is born in it; root of the machine writes its maps.
 
+A mount may translate ids, too (mount_setattr(2), MOUNT_ATTR_IDMAP): the disk's ids are its namespace's inside, what is
+seen of them the outside. Nothing is copied, and on disk nothing changes.
+
 Offers: `choose` (which map this user can have), `of_spec` (which one a config asks for), `plan` (the steps that give it
-to a process), `mapped`, `mend`.
+to a process), `mapped`, `mend`; `tree` (a mount that translates, or none), `namespace`.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
-from .. import errors, files, host, steps
+from .. import errors, files, host, steps, syscalls
 from ..records import namedtuple
 
 TYPE_CHECKING = False
@@ -133,6 +137,67 @@ def of_spec(linux: dict[str, Any]) -> Maps:
         for name in ("uidMappings", "gidMappings")
     )
     return Maps(uids, gids, False)
+
+
+def tree(path: str, recursive: bool, maps: Maps | None, all_below: bool = False) -> int:
+    """A mount of what lies at `path`, attached nowhere, that translates ids by `maps`; `all_below`: so do those below.
+
+    The descriptor of open_tree(2). Raises Unsupported where the kernel or the file system cannot translate.
+    """
+    try:
+        clone = syscalls.open_tree(path, recursive)
+    except errors.KernelError as error:
+        error.arguments = (path,)
+        raise
+    if maps is None:
+        return clone
+    try:
+        space = namespace(maps)
+        try:
+            syscalls.map_ids(clone, space, all_below)
+        finally:
+            os.close(space)
+    except BaseException as error:
+        os.close(clone)
+        if isinstance(error, errors.KernelError) and error.errno in CANNOT:
+            what = "or one mounted below it " if all_below else ""
+            raise errors.Unsupported(
+                f"ids cannot be translated in a mount of {path}: the kernel has that for some file systems "
+                f"(mount_setattr(2): ext4, btrfs and xfs since Linux 5.12 to 5.15, tmpfs since 6.3), and this {what}"
+                "is none of them, or translates already"
+            ) from error
+        raise
+    return clone
+
+
+CANNOT = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM)
+
+
+def namespace(maps: Maps) -> int:
+    """The descriptor of a new user namespace with these maps, in which no process is."""
+    reader, writer = os.pipe()
+    pid = syscalls.fork(syscalls.CLONE_NEWUSER)
+    if pid == 0:
+        os.close(writer)
+        os.read(reader, 1)  # until the other end is closed, be it by our parent's death
+        os._exit(0)
+    try:
+        os.close(reader)
+        for name, lines in (("uid_map", maps.uids), ("gid_map", maps.gids)):
+            files.put(f"/proc/{pid}/{name}", text(lines))
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(writer)
+        os.waitpid(pid, 0)
+
+
+def translates() -> bool:
+    """Whether this kernel has mount_setattr(2), which came with translation (Linux 5.12): asked with no mount at all."""
+    try:
+        syscalls.map_ids(-1, 2**31 - 1, False)
+    except errors.KernelError as error:
+        return error.errno != errno.ENOSYS
+    return True
 
 
 def outside(lines: Iterable[Range], number: int) -> int:

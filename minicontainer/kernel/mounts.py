@@ -84,21 +84,26 @@ RECURSIVE: dict[str, tuple[int, int]] = {
 }
 
 
-class Options(namedtuple("Options", "flags propagation data recursive")):
+# Ids are translated in the mount, or in all below it, too (idmap.py).
+TRANSLATED = ("idmap", "ridmap")
+
+
+class Options(namedtuple("Options", "flags propagation data recursive translated", defaults=("",))):
     """A mount's options, sorted by who reads them: the kernel's flags, its propagation, the file system.
 
-    `recursive`: attributes to set, and to clear, of the mount and all below it.
+    `recursive`: attributes to set, and to clear, of the mount and all below it. `translated`: "", idmap or ridmap.
     """
 
     flags: int
     propagation: int
     data: str
     recursive: tuple[int, int]
+    translated: str
 
 
 def parse_options(options: list[str]) -> Options:
     """Sort mount(8)'s words. What is not a flag is data for the file system, which refuses what it does not know."""
-    flags, propagation, data, below = 0, 0, [], (0, 0)
+    flags, propagation, data, below, translated = 0, 0, [], (0, 0), ""
     for word in options:
         if word in FLAGS:
             on, off = FLAGS[word]
@@ -108,14 +113,49 @@ def parse_options(options: list[str]) -> Options:
         elif word in RECURSIVE:
             on, off = RECURSIVE[word]
             below = below[0] & ~off | on, below[1] & ~on | off
+        elif word in TRANSLATED:
+            translated = word
         else:
             data.append(word)
-    return Options(flags, propagation, ",".join(data), below)
+    return Options(flags, propagation, ",".join(data), below, translated)
+
+
+def translated(mount: dict[str, Any]) -> str:
+    """How the ids in a mount are to be translated: "" (not at all), idmap (in itself), ridmap (in all below, too).
+
+    The maps alone ask for the first: config.md says that the option should be there, not that it must.
+    """
+    return parse_options(mount.get("options") or []).translated or ("idmap" if mount.get("uidMappings") else "")
+
+
+def taken(mounts: list[dict[str, Any]]) -> dict[int, steps.Symbol]:
+    """The mounts that are made before the fork, by their places in the list: the symbols of their descriptors.
+
+    Translating ids is for root of the machine, whom a child in a user namespace is not.
+    """
+    return {index: steps.Symbol(f"tree{index}") for index, mount in enumerate(mounts) if translated(mount)}
+
+
+def take(mounts: list[dict[str, Any]], linux: dict[str, Any]) -> Iterator[steps.Step]:
+    """Before the fork: those mounts, attached nowhere yet. Their descriptors are the child's to attach."""
+    if not any(map(translated, mounts)):
+        return
+    from . import idmap
+
+    for index, symbol in taken(mounts).items():
+        mount = mounts[index]
+        flags, way = parse_options(mount.get("options") or []).flags, translated(mount)
+        maps = idmap.of_spec(mount if mount.get("uidMappings") else linux)
+        yield steps.call(
+            idmap.tree, mount["source"], bool(flags & syscalls.MS_REC), maps, way == "ridmap",
+            why="its files belong to others in here, with nothing changed on disk", result=symbol.name,
+        )  # fmt: skip
 
 
 def all_of(root: str, mounts: list[dict[str, Any]]) -> Iterator[steps.Step]:
     """A step for each mount, in their order: a parent comes before what is mounted inside it."""
-    for mount in mounts:
+    trees = taken(mounts)
+    for index, mount in enumerate(mounts):
         options = parse_options(mount.get("options", []))
         if mount["type"] == "cgroup":
             yield steps.call(
@@ -124,6 +164,8 @@ def all_of(root: str, mounts: list[dict[str, Any]]) -> Iterator[steps.Step]:
             continue
         arguments = (root, mount.get("source", "none"), mount["destination"])
         if options.flags & syscalls.MS_BIND:
+            if index in trees:
+                arguments = (root, trees[index], mount["destination"])
             yield steps.call(
                 bind, *arguments, options.flags, options.propagation, why=WHY.get(mount["destination"], BIND)
             )
@@ -221,16 +263,24 @@ def copy_tree(source: str, target: str) -> None:
             os.chmod(to, info.st_mode & 0o7777)
 
 
-def bind(root: str, source: str, destination: str, flags: int, propagation: int) -> None:
+def bind(root: str, source: str | int, destination: str, flags: int, propagation: int) -> None:
     """Bind `source` at `destination` under `root`; a directory or file is made there if missing.
+
+    A source may be the descriptor of a mount that is attached nowhere (`take`), which is closed then.
 
     The kernel ignores all other flags in the call that binds (mount(2)), so a second one remounts with them.
     """
-    with Target(root, destination, directory=os.path.isdir(source)) as target:
+    tree, source = (source, f"/proc/self/fd/{source}") if isinstance(source, int) else (-1, source)
+    directory = os.path.isdir(source)
+    with Target(root, destination, directory) as target:
         refuse_traps(root, target, destination, "", source)
-        syscalls.mount(source, target, "", flags & (syscalls.MS_BIND | syscalls.MS_REC))
+        if tree >= 0:
+            syscalls.move_mount(tree, target)
+            os.close(tree)
+        else:
+            syscalls.mount(source, target, "", flags & (syscalls.MS_BIND | syscalls.MS_REC))
     # Once more: the name now leads to what was mounted, the descriptor above to what lies beneath.
-    with Target(root, destination, directory=os.path.isdir(source)) as target:
+    with Target(root, destination, directory) as target:
         rest = flags & ~(syscalls.MS_BIND | syscalls.MS_REC)
         if rest:
             remount(target, rest)

@@ -46,6 +46,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     mapped = namespaces.new(spaces, "user")
     propagation = linux.get("rootfsPropagation") or "private"
     own = range(threshold.CHANNEL, threshold.CHANNEL + held.kept) if held else ()
+    trees = mounts.taken(config["mounts"])
     if held:
         yield from waiting.prepare(held)
     yield steps.call(
@@ -54,6 +55,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         stdin,
         *([waiting.FIFO] if held else []),
         *own,
+        *trees.values(),
         why="a session of its own, with nothing open but what it is given; if the parent dies, so does it",
     )
     if mapped:
@@ -232,15 +234,23 @@ def identity(process: dict[str, Any], profile: dict[str, Any] | None) -> Iterato
         yield from steps.about("seccomp", seccomp.load(profile))
 
 
-def fork(child_plan: list[steps.Step], ours: socket.socket, theirs: socket.socket, report: bool, kinds: int = 0) -> int:
-    """fork(2), into new namespaces of these `kinds`. The child performs its plan and never returns. Its pid."""
+def fork(
+    child_plan: list[steps.Step], ours: socket.socket, theirs: socket.socket, report: bool, kinds: int = 0,
+    given: tuple[tuple[str, int], ...] = (),
+) -> int:  # fmt: skip
+    """fork(2), into new namespaces of these `kinds`. The child performs its plan and never returns. Its pid.
+
+    Descriptors that are `given` to the child, by the names of their symbols, are no longer ours.
+    """
     pid = syscalls.fork(kinds) if kinds else os.fork()
     if pid:
         theirs.close()
+        for _, descriptor in given:
+            os.close(descriptor)
         return pid
     try:
         ours.close()
-        perform(child_plan, theirs, report)
+        perform(child_plan, theirs, report, **dict(given))
     finally:
         os._exit(127)  # whatever happens: a child never goes on as if it were its parent
 

@@ -13,7 +13,7 @@ plug in the network                      meanwhile: mounts, devices, pivot_root
 from __future__ import annotations
 
 from .. import steps
-from ..kernel import cgroups, namespaces
+from ..kernel import cgroups, mounts, namespaces
 from . import channel, init, waiting
 
 TYPE_CHECKING = False
@@ -50,12 +50,15 @@ def plan(
         born_into = namespaces.FLAGS["pid"]
 
     yield from steps.about("cgroups", cgroups.create(path, linux.get("resources", {})))
+    yield from steps.about("mounts", mounts.take(config["mounts"], linux))
+    trees = mounts.taken(config["mounts"]).values()
+    given = [tuple((tree.name, tree) for tree in trees)] if trees else []
     why = "the child goes its own way, in its own namespaces"
     if mapped:
         yield from init.pipes(config, config["process"])
         why = "a child, born into a user namespace, which owns its other namespaces"
     yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("pid",), new_ones=not born_into))
-    yield steps.call(init.fork, child, OURS, THEIRS, report, born_into, why=why, result="pid")
+    yield steps.call(init.fork, child, OURS, THEIRS, report, born_into, *given, why=why, result="pid")
     if held and any(entry["type"] == "pid" and entry.get("path") for entry in spaces):
         yield steps.setns("/proc/self/ns/pid", namespaces.FLAGS["pid"], why="all other children are the host's")
     if mapped:

@@ -328,14 +328,16 @@ class Runtime:
 
 def features() -> dict[str, Any]:
     """What a config.json may ask for, for a caller who chooses among runtimes (features.md)."""
-    from ..kernel import capabilities, mounts, seccomp
+    from ..kernel import capabilities, idmap, mounts, seccomp
     from . import spec
 
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": spec.VERSION,
         "hooks": list(hooks.KINDS),
-        "mountOptions": sorted([*mounts.FLAGS, *mounts.PROPAGATION, *mounts.RECURSIVE, mounts.COPY_UP]),
+        "mountOptions": sorted(
+            [*mounts.FLAGS, *mounts.PROPAGATION, *mounts.RECURSIVE, *mounts.TRANSLATED, mounts.COPY_UP]
+        ),
         "linux": {
             "namespaces": list(spec.NAMESPACES),
             "capabilities": list(capabilities.NAMES),
@@ -349,7 +351,7 @@ def features() -> dict[str, Any]:
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": False}},
+            "mountExtensions": {"idmap": {"enabled": idmap.translates()}},
         },
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import resource
 
-from .. import errors, host
+from .. import errors, host, syscalls
 from ..kernel import mounts
 from . import hooks
 
@@ -155,10 +155,6 @@ def check(config: dict[str, Any]) -> None:
             raise errors.Unsupported(
                 f"config.json asks for {level + '.' if level else ''}{key}, which is not supported yet"
             )
-    for entry in config["mounts"]:
-        for key in ("uidMappings", "gidMappings"):
-            if entry.get(key):
-                raise errors.Unsupported(f"config.json asks for {key} of the mount at {entry['destination']}: not yet")
     for namespace in config["linux"]["namespaces"]:
         if namespace["type"] not in NAMESPACES:
             raise errors.Unsupported(f"config.json asks for a namespace {namespace['type']!r}, not supported yet")
@@ -169,6 +165,7 @@ def check(config: dict[str, Any]) -> None:
             "config.json asks for linux.mountLabel, which is not supported yet where SELinux is on"
         )
     check_maps(config["linux"])
+    check_translations(config["mounts"], config["linux"])
     if any(config["process"].get(name) for name in ("scheduler", "ioPriority")) or config["linux"].get("personality"):
         from ..kernel import priorities
 
@@ -241,6 +238,31 @@ def check_clocks(linux: dict[str, Any]) -> None:
             raise errors.InvalidArgument(f"config.json: linux.timeOffsets.{clock} is secs and nanosecs")
 
 
+def check_translations(entries: list[dict[str, Any]], linux: dict[str, Any]) -> None:
+    """Raise what is wrong with mounts in which ids are to be translated: uidMappings and gidMappings, idmap, ridmap."""
+    for entry in entries:
+        if not mounts.translated(entry) and not entry.get("gidMappings"):
+            continue
+        at = f"the mount at {entry['destination']}"
+        if bool(entry.get("uidMappings")) != bool(entry.get("gidMappings")):
+            raise errors.InvalidArgument(f"config.json: {at} has one of uidMappings and gidMappings: both are needed")
+        if not entry.get("uidMappings") and not linux.get("uidMappings"):
+            raise errors.InvalidArgument(
+                f"config.json: {at} is to be idmapped, and neither it nor linux has uidMappings and gidMappings"
+            )
+        for name in ("uidMappings", "gidMappings"):
+            check_lines(entry.get(name) or [], f"{name} of {at}")
+        if not mounts.parse_options(entry.get("options") or []).flags & syscalls.MS_BIND:
+            raise errors.Unsupported(f"config.json: {at} is to be idmapped and is no bind mount: those are supported")
+
+
+def check_lines(lines: list[dict[str, Any]], name: str) -> None:
+    """Raise InvalidArgument for a map that is none."""
+    keys = ("containerID", "hostID", "size")
+    if any(not isinstance(line, dict) or not all(isinstance(line.get(key), int) for key in keys) for line in lines):
+        raise errors.InvalidArgument(f"config.json: {name} is a list of containerID, hostID and size")
+
+
 def check_maps(linux: dict[str, Any]) -> None:
     """Raise what is wrong with linux.uidMappings, gidMappings: they are for a new user namespace, and map its root."""
     spaces = [entry for entry in linux["namespaces"] if entry["type"] == "user"]
@@ -250,8 +272,7 @@ def check_maps(linux: dict[str, Any]) -> None:
         lines = linux.get(name) or []
         if lines and not spaces:
             raise errors.InvalidArgument(f"config.json has linux.{name}, and no namespace 'user' to use it in")
-        if any(not isinstance(line.get(key), int) for line in lines for key in ("containerID", "hostID", "size")):
-            raise errors.InvalidArgument(f"config.json: linux.{name} is a list of containerID, hostID and size")
+        check_lines(lines, f"linux.{name}")
         if spaces and not any(line["containerID"] == 0 and line["size"] for line in lines):
             raise errors.InvalidArgument(
                 f"config.json: linux.{name} does not map 0, which makes the container's mounts"

@@ -1001,6 +1001,7 @@ CALLS: dict[str, Callable[..., None]] = {
     "mounts.attach": attach,
     "mounts.bind": bind,
     "mounts.cgroup_tree": cgroup_tree,
+    "idmap.tree": none("a mount that translates ids: mount(8) makes one with X-mount.idmap= since util-linux 2.39"),
     "mounts.remount": remount,
     "mounts.make_readonly": function("make_readonly"),
     "mounts.mask": function("mask"),

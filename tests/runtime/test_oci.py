@@ -83,6 +83,14 @@ class Engine:
             time.sleep(0.02)
         raise AssertionError(f"still {told['status']}")
 
+    def until_true(self, so: Callable[[], bool]) -> None:
+        """Wait for it."""
+        for _ in range(500):
+            if so():
+                return
+            time.sleep(0.02)
+        raise AssertionError("it never was")
+
     def cgroups(self) -> list[str]:
         """The directories of its cgroup that there are."""
         mounts = cgroups.detect().mounts.values()
@@ -292,6 +300,12 @@ def without(*path: str, **more: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def idmapped(destination: str, source: str, options: list[str], first: int = 5000) -> dict[str, Any]:
+    """A mount in which the ids of the disk, from 1000 on, are those from `first` on."""
+    maps = [{"containerID": 1000, "hostID": first, "size": 10}]
+    return spec.mount(destination, "bind", source, options) | {"uidMappings": maps, "gidMappings": maps}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -323,7 +337,11 @@ def without(*path: str, **more: Any) -> Callable[[dict[str, Any]], None]:
         (without("process", "scheduler", value={"policy": "SCHED_OTHER", "flags": ["x"]}), "process.scheduler.flags"),
         (without("process", "scheduler", value={"policy": "SCHED_FIFO", "priority": 100}), "sched_setattr"),
         (without("linux", "personality", value={"domain": "WINDOWS"}), "linux.personality.domain"),
-        (without("mounts", value=[{"destination": "/x", "uidMappings": [{}]}]), "uidMappings of the mount at /x"),
+        (without("mounts", value=[{"destination": "/x", "uidMappings": [{}]}]), "uidMappings and gidMappings: both"),
+        (without("mounts", value=[{"destination": "/x", "options": ["bind", "idmap"]}]), "neither it nor linux has"),
+        (without("mounts", value=[idmapped("/x", "/proc", ["idmap"])]), "no bind mount"),
+        (without("mounts", value=[idmapped("/x", "/proc", ["bind", "idmap"])]), "ids cannot be translated"),
+        (without("mounts", value=[idmapped("/x", "/nowhere", ["bind", "idmap"])]), "/nowhere"),
         (without("root", "path", value="nosuch"), "nosuch"),
     ],
 )  # fmt: skip
@@ -470,6 +488,73 @@ def test_mount_options_of_one_mount_and_of_all_below_it(engine: Engine, tmp_path
     finally:
         engine("delete", "--force", "c")
         subprocess.run(["umount", tree / "below"], check=True)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_mount_in_which_ids_are_translated(engine: Engine, tmp_path: Path, mapped: bool) -> None:
+    """On ext4 or what the tests lie on, and on a tmpfs below it, for which ridmap asks, too; in a user namespace the
+    mount's own maps lead to the ids that the container's know."""
+    tree = tmp_path / "tree"
+    (tree / "below").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tree / "below"], check=True)
+    try:
+        for path in (tree, tree / "below", tree / "file", tree / "below/file"):
+            path.touch()
+            os.chown(path, 1000, 1001)
+        first = 5000
+        if mapped:
+            first = 105000
+            maps = [{"containerID": 0, "hostID": 100000, "size": 10000}]
+            engine.config["linux"] |= {"uidMappings": maps, "gidMappings": maps}
+            engine.config["linux"]["namespaces"].append({"type": "user"})
+            for path in (engine.bundle / "rootfs", *(engine.bundle / "rootfs").rglob("*")):
+                os.lchown(path, 100000, 100000)
+        engine.config["mounts"] += [
+            idmapped("/one", str(tree), ["rbind", "idmap"], first),
+            idmapped("/all", str(tree), ["rbind", "ridmap"], first),
+            idmapped("/read", str(tree), ["rbind", "ro"], first),
+            idmapped("/file", str(tree / "file"), ["bind", "idmap", "rw"], first),
+        ]
+        shown = ("/one/file", "/one/below/file", "/all/file", "/all/below/file", "/read/file", "/file")
+        made = "umask 022; touch /all/new /all/below/new && mkdir /one/made && ! touch /read/new"
+        script = f"stat -c '%n %u:%g' {' '.join(shown)} && {made} 2> /dev/null"
+        user = {"uid": 5000, "gid": 5001}
+        (engine.bundle / "rootfs/bin/stat").symlink_to("busybox")
+        (engine.bundle / "rootfs/bin/mkdir").symlink_to("busybox")
+        engine.command("sh", "-c", script, user=user)
+        done = engine("run", "--bundle", str(engine.bundle), "c")
+        assert done.returncode == 0, done.stderr
+        nobody = "65534:65534" if mapped else "1000:1001"
+        owner = {"/one/below/file": nobody}
+        assert done.stdout.splitlines() == [f"{name} {owner.get(name, '5000:5001')}" for name in shown]
+        for path in (tree / "new", tree / "made", tree / "below/new"):
+            info = path.stat()
+            assert (info.st_uid, info.st_gid) == (1000, 1001), path
+    finally:
+        engine("delete", "--force", "c")
+        subprocess.run(["umount", tree / "below"], check=True)
+
+
+def test_a_mount_that_translates_ids_as_the_container_does(engine: Engine, tmp_path: Path) -> None:
+    """`idmap` without maps of its own: what is root's on disk is that of the container's root."""
+    tree, root = tmp_path / "tree", engine.bundle / "rootfs"
+    tree.mkdir()
+    maps = [{"containerID": 0, "hostID": 100000, "size": 1000}]
+    engine.config["linux"] |= {"uidMappings": maps, "gidMappings": maps}
+    engine.config["linux"]["namespaces"].append({"type": "user"})
+    for path in (root, *root.rglob("*")):
+        os.lchown(path, 100000, 100000)
+    engine.config["mounts"].append(spec.mount("/tree", "bind", str(tree), ["bind", "idmap"]))
+    engine.command("sh", "-c", "touch /tree/new; exec sleep 1000")
+    engine.create("--pid-file", str(tmp_path / "pid"))
+    pid = engine.status()["pid"]
+    engine("start", "c", check=True)
+    assert opened(pid) == {}
+    engine.until_true(lambda: (tree / "new").exists())
+    assert (tree / "new").stat().st_uid == 0
+    assert os.stat(f"/proc/{pid}/root/tree/new").st_uid == 100000
+    [line] = [line for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines() if line.split()[4] == "/tree"]
+    assert "idmapped" in line.split()[5].split(",")
 
 
 def with_files(words: list[str], *files: Path) -> list[str]:
