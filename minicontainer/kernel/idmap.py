@@ -192,7 +192,7 @@ def namespace(maps: Maps) -> int:
 
 
 def translates() -> bool:
-    """Whether this kernel has mount_setattr(2), which came with translation (Linux 5.12): asked with no mount at all."""
+    """Whether this kernel has mount_setattr(2), which came with translation (Linux 5.12): asked without a mount."""
     try:
         syscalls.map_ids(-1, 2**31 - 1, False)
     except errors.KernelError as error:

@@ -550,7 +550,7 @@ def test_a_mount_that_translates_ids_as_the_container_does(engine: Engine, tmp_p
     pid = engine.status()["pid"]
     engine("start", "c", check=True)
     assert opened(pid) == {}
-    engine.until_true(lambda: (tree / "new").exists())
+    engine.until_true((tree / "new").exists)
     assert (tree / "new").stat().st_uid == 0
     assert os.stat(f"/proc/{pid}/root/tree/new").st_uid == 100000
     [line] = [line for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines() if line.split()[4] == "/tree"]
