@@ -79,6 +79,7 @@ FLAGS = [
     Flag("--pid", "pid_mode", "text", "host or container:NAME"),
     Flag("--ipc", "ipc_mode", "text", "host, private or container:NAME"),
     Flag("--uts", "uts_mode", "text", "host"),
+    Flag("--userns", "userns_mode", "text", "auto[:size=N]: ids of its own, root inside is nobody outside; host"),
     Flag("--label -l", "labels", "list", "NAME=VALUE"),
     Flag("--cidfile", "cidfile", "text", "write its id to this file"),
     Flag("--cap-add", "cap_add", "list", "one capability more, or ALL"),
@@ -136,7 +137,12 @@ def main(arguments: list[str]) -> int:
         raise errors.InvalidArgument("the input device is not a TTY: leave out -t, or run in a terminal")
     if values["tty"] and os.isatty(0):
         options["console_size"] = os.get_terminal_size(0)[::-1]
-    planned = plan(containers, policy, quiet, rest[0], explain=explain is not None, command=rest[1:], **options)
+    dry = explain in ("json", "sh")
+    if explain == "sh" and options.get("userns_mode", "") not in ("", "host"):
+        raise errors.Unsupported("--explain=sh: a script of a container with --userns auto is not supported yet")
+    planned = plan(
+        containers, policy, quiet, rest[0], explain=explain is not None, dry=dry, command=rest[1:], **options
+    )
     if explain in ("json", "sh"):
         from ..teach import explain as explaining
 

@@ -27,7 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "pid_mode": "", "pids_limit": 0, "ports": [], "publish_all_ports": False, "expose": [], "firewall": "",
     "privileged": False, "read_only": False, "remove": False,
     "security_opt": [], "shm_size": 0, "stdin_open": False, "sysctls": {}, "tty": False, "ulimits": {}, "user": "",
-    "uts_mode": "", "working_dir": "", "oom_score_adj": None, "console_size": (0, 0),
+    "uts_mode": "", "userns_mode": "", "working_dir": "", "oom_score_adj": None, "console_size": (0, 0),
     "log_config": {}, "restart_policy": {}, "healthcheck": {}, "stop_signal": "", "stop_timeout": None,
 }  # fmt: skip
 
@@ -51,12 +51,14 @@ def config(
     mounts: list[volumes.Mount],
     volume_data: Any,
     joined: dict[str, int],
+    ids: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """The OCI config of one container.
 
     `image` is the image's own config, `layers` its directories (lowest first), `container` the container's directory,
     `mounts` what the user asked for, with every volume named, `volume_data(name)` where a volume lies, and `joined`
-    the pid of each container that a namespace is to be shared with, by kind.
+    the pid of each container that a namespace is to be shared with, by kind. `ids`: with a user namespace of its own,
+    the first of the machine's ids that it gets, and how many.
     """
     defaults = image.get("config") or {}
     user = users.lookup(options["user"] or defaults.get("User") or "", options["group_add"], layers)
@@ -77,7 +79,7 @@ def config(
     result["root"]["readonly"] = options["read_only"]
     result["hostname"] = "" if options["uts_mode"] == "host" else options["hostname"]
 
-    linux["namespaces"] = spaces(options, joined)
+    linux["namespaces"] = spaces(options, joined, bool(ids))
     linux["sysctl"] = sysctls(options)
     result["annotations"] = {ARCHITECTURE: image.get("architecture") or ""}
     linux["cgroupsPath"] = f"{cgroups.parent(f'minicontainer{host.suffix()}')}/{os.path.basename(container)}"
@@ -95,8 +97,12 @@ def config(
         for mount in result["mounts"]:
             if mount["destination"] in ("/dev/shm", "/dev/mqueue") and os.path.isdir(mount["destination"]):
                 mount |= {"type": "bind", "source": mount["destination"], "options": ["rbind"]}
-    add_mounts(options, result, container, mounts, volume_data)
-    adapt_to_host(options, result)
+    add_mounts(options, result, container, mounts, volume_data, ids)
+    if ids:
+        from . import userns
+
+        linux |= {"uidMappings": userns.lines(*ids), "gidMappings": userns.lines(*ids)}
+    adapt_to_host(options, result, bool(ids))
     return result
 
 
@@ -197,8 +203,8 @@ def with_variables(config: dict[str, Any], more: dict[str, str]) -> dict[str, An
     return {**config, "process": process}
 
 
-def spaces(options: dict[str, Any], joined: dict[str, int]) -> list[dict[str, Any]]:
-    """Which namespaces are new, whose are shared, which remain the host's."""
+def spaces(options: dict[str, Any], joined: dict[str, int], mapped: bool = False) -> list[dict[str, Any]]:
+    """Which namespaces are new, whose are shared, which remain the host's; `mapped`: with one for users."""
     modes = {"network": options["network_mode"], "pid": options["pid_mode"], "ipc": options["ipc_mode"]}
     result: list[dict[str, Any]] = []
     for kind in ("mount", "uts", "ipc", "pid", "network", "cgroup"):
@@ -206,7 +212,7 @@ def spaces(options: dict[str, Any], joined: dict[str, int]) -> list[dict[str, An
             result.append({"type": kind, "path": namespaces.path(joined[kind], kind)})
         elif modes.get(kind, options["uts_mode"] if kind == "uts" else "") != "host":
             result.append({"type": kind})
-    return result
+    return [*result, {"type": "user"}] if mapped else result
 
 
 def sysctls(options: dict[str, Any]) -> dict[str, str]:
@@ -421,13 +427,25 @@ def all_host_devices() -> list[dict[str, Any]]:
 
 
 def add_mounts(
-    options: dict[str, Any], result: dict[str, Any], container: str, mounts: list[volumes.Mount], volume_data: Any
-) -> None:
-    """The user's mounts, outer ones first, and the three files of /etc that know this container's name."""
+    options: dict[str, Any], result: dict[str, Any], container: str, mounts: list[volumes.Mount], volume_data: Any,
+    ids: tuple[int, int] | None,
+) -> None:  # fmt: skip
+    """The user's mounts, outer ones first, and the three files of /etc that know this container's name.
+
+    With `ids` of its own, what is the engine's, volumes included, is translated, and a bind that is `idmap`.
+    """
     wanted = []
+
+    def add(mount: dict[str, Any], translate: bool) -> None:
+        if ids and translate:
+            from . import userns
+
+            mount = userns.translated(mount, *ids)
+        wanted.append(mount)
+
     for name in ("hosts", "hostname", "resolv.conf"):
         words = ["bind", "ro"] if options["read_only"] else ["bind"]
-        wanted.append(spec.mount(f"/etc/{name}", "bind", f"{container}/{name}", words))
+        add(spec.mount(f"/etc/{name}", "bind", f"{container}/{name}", words), True)
     for mount in mounts:
         words = [*mount.options, *(["ro"] if mount.readonly else [])]
         words = [word for word in words if word != "nocopy"]
@@ -435,7 +453,11 @@ def add_mounts(
             wanted.append(spec.mount(mount.target, "tmpfs", "tmpfs", words))
         else:
             source = volume_data(mount.source) if mount.kind == "volume" else mount.source
-            wanted.append(spec.mount(mount.target, "bind", source, ["rbind", *words]))
+            asked = "idmap" in words
+            if asked and not ids:
+                raise errors.InvalidArgument(f"-v {mount.source}:{mount.target}:idmap is for --userns auto")
+            words = ["rbind", *(word for word in words if word != "idmap")]
+            add(spec.mount(mount.target, "bind", source, words), asked or mount.kind == "volume")
     if options["init"]:
         if not os.path.exists(INIT):
             raise errors.Unsupported(f"--init needs {INIT}: apt-get install tini")
@@ -447,9 +469,9 @@ def add_mounts(
     result["mounts"] = kept + sorted(wanted, key=lambda mount: os.path.normpath(mount["destination"]).count("/"))
 
 
-def adapt_to_host(options: dict[str, Any], result: dict[str, Any]) -> None:
-    """What the root of a user namespace must get another way, and what it cannot get at all."""
-    if host.in_user_namespace():
+def adapt_to_host(options: dict[str, Any], result: dict[str, Any], mapped: bool = False) -> None:
+    """What the root of a user namespace, ours or (`mapped`) its own, must get another way or cannot get at all."""
+    if host.in_user_namespace() or mapped:
         if options["network_mode"] == "host" or options["network_mode"].startswith("container:"):
             # sysfs belongs to the network namespace: whoever did not make that may only bind what is there.
             for mount in result["mounts"]:
@@ -460,5 +482,7 @@ def adapt_to_host(options: dict[str, Any], result: dict[str, Any]) -> None:
             for mount in result["mounts"]:
                 if mount["type"] == "proc":
                     mount |= {"type": "bind", "source": "/proc", "options": ["rbind", "nosuid", "noexec", "nodev"]}
+        if options["ipc_mode"] == "host":  # and mqueue and the ipc namespace, where the host itself has not mounted it
+            result["mounts"] = [mount for mount in result["mounts"] if mount["type"] != "mqueue"]
         if not cgroups.usable():
             result["mounts"] = [mount for mount in result["mounts"] if mount["type"] != "cgroup"]

@@ -435,7 +435,7 @@ class Container:
 
         self.reload()
         with trees.rootfs(self.engine, self.record) as tree:
-            yield from pack.Packer().below(tree.root, b"")
+            yield from pack.Packer(ids=tree.inside).below(tree.root, b"")
             yield tar.END
 
     def commit(

@@ -86,12 +86,23 @@ class Containers:
 
     # Planning
 
-    def plan(self, image: str | Ground, explain: bool = False, **given: Any) -> Start:
+    def plan(self, image: str | Ground, explain: bool = False, dry: bool = False, **given: Any) -> Start:
         """Plan to create and start a container; `given` are options by docker-py's names (configure.DEFAULTS).
 
-        `image` is a name or an id. Reads facts (the image, this host), changes nothing, takes nothing. With `explain`,
+        `image` is a name or an id. Reads facts (the image, this host) and changes nothing; but with `--userns auto` it
+        takes the ids that all else is planned with, unless the plan is `dry`, never to be performed. With `explain`,
         the processes will report each step. Raises ImageNotFound, InvalidArgument, Unsupported.
         """
+        identifier = names.new_id()
+        try:
+            return self.plan_as(identifier, image, explain, dry, given)
+        except BaseException:
+            if given.get("userns_mode", "") not in ("", "host"):
+                self.give_ids_back(identifier)
+            raise
+
+    def plan_as(self, identifier: str, image: str | Ground, explain: bool, dry: bool, given: dict[str, Any]) -> Start:
+        """`plan` for a container of this id; if it raises, its ids of the machine may have been taken."""
         self.check_privilege()
         if networks.own(given.get("network_mode", "bridge")) and not host.owns_network():
             raise errors.Unsupported(
@@ -103,12 +114,12 @@ class Containers:
             raise errors.InvalidArgument(f"there is no option {min(unknown)!r}; engine/configure.py lists them all")
         options = {**configure.DEFAULTS, **given}
         found = self.images.get(image) if isinstance(image, str) else image
-        identifier = names.new_id()
         self.complete(options, identifier, found.config)
         directory = self.path(identifier)
         joined = self.joined(options)
         among = [options["network_mode"], *options["networks"]]
         self.check_firewall(among, options["ports"], options["firewall"])
+        ids = self.take_ids(options, identifier, dry)
         config = configure.config(
             options,
             found.config,
@@ -117,6 +128,7 @@ class Containers:
             options["mounts"],
             self.volumes.data,
             joined,
+            ids,
         )
         spec.check(config)
         described = configure.described(options, found.config)
@@ -139,6 +151,7 @@ class Containers:
             "network": options["network_mode"],
             "networks": options["networks"],
             "modes": {kind: options[key] for kind, key in SHARED.items()},
+            **({"userns": options["userns_mode"], "ids": ids} if ids else {}),
             "dns": {name: options[key] for name, key in DNS.items()},
             "ports": [port._asdict() for port in options["ports"]],
             "publish_all": options["publish_all"],
@@ -192,7 +205,7 @@ class Containers:
         directory = self.path(record["id"])
         config = json.loads(files.read(f"{directory}/config.json"))
         options = {key: record["modes"][kind] for kind, key in SHARED.items()} | {"network_mode": record["network"]}
-        config["linux"]["namespaces"] = configure.spaces(options, self.joined(options))
+        config["linux"]["namespaces"] = configure.spaces(options, self.joined(options), bool(record.get("ids")))
         config["process"]["consoleSize"] = dict(zip(("height", "width"), size, strict=True))
         noted = steps.call(
             change, directory, {"status": "starting", "stopped": False, **fields}, why="we are at it, and who we are"
@@ -200,6 +213,21 @@ class Containers:
         plan += [noted._replace(concept="engine")]
         plan += self.start(record, config, self.links(record), explain=False)
         return Start(record, config, plan, {"stdin_open": record["stdin"], "tty": record["tty"]})
+
+    def take_ids(self, options: dict[str, Any], identifier: str, dry: bool) -> tuple[int, int] | None:
+        """The (first, count) of the ids of a container with a user namespace of its own, None for all others."""
+        if options["userns_mode"] in ("", "host"):
+            return None
+        from . import userns
+
+        count = userns.check(options)
+        return userns.take(self.root, identifier, count, dry), count
+
+    def give_ids_back(self, identifier: str) -> None:
+        """The ids of a container with a user namespace of its own are free again, if it has any."""
+        from . import userns
+
+        userns.give_back(self.root, identifier)
 
     def alone(self) -> Iterator[steps.Step]:
         """In a user namespace the monitor needs a list of mounts of its own, before anything else."""
@@ -339,9 +367,14 @@ class Containers:
                 yield from steps.about("nat", foreign.admit(plug.network.device, foreign.families(plug.network)))
             yield from steps.about("bridge", networks.leases(plug, record["id"]))
         yield from steps.about("engine", self.etc_files(directory, record, plugs))
-        yield from steps.about("overlay", overlay.mount(self.root, layers, directory, record["volatile"]))
+        maps = []
+        if record.get("ids"):
+            from . import userns
+
+            maps = [userns.translation(*record["ids"])]
+        yield from steps.about("overlay", overlay.mount(self.root, layers, directory, record["volatile"], *maps))
         mounts = [volumes.Mount(**mount) for mount in record["mounts"]]
-        yield from steps.about("mounts", volumes.prepare(self.volumes, mounts, rootfs))
+        yield from steps.about("mounts", volumes.prepare(self.volumes, mounts, rootfs, record.get("ids")))
         attach: list[steps.Step] = []
         for plug in plugs:
             attach += steps.about("bridge", networks.plug_in(plug, record["id"]))
@@ -439,7 +472,7 @@ class Containers:
         identifier, directory = record["id"], self.path(record["id"])
         yield from steps.about("cgroups", cgroups.remove(record["cgroup"]))
         yield from steps.about("bridge", networks.unplug(self.root, record))
-        yield from steps.about("overlay", overlay.umount(directory))
+        yield from steps.about("overlay", overlay.umount(directory, *([True] if record.get("ids") else [])))
         place = self.run_directory(identifier)
         gone = (
             steps.unlink(f"{place}/state.json", why="no process now")
@@ -460,6 +493,10 @@ class Containers:
             yield steps.remove_tree(
                 f"{self.volumes.directory}/{name}", why="an anonymous volume goes with its container"
             )
+        if record.get("ids"):
+            from . import userns
+
+            yield steps.call(userns.give_back, self.root, record["id"], why="its ids are free for others")
         if record["name"]:
             yield steps.call(drop_name, self.directory, record["name"], record["id"], why="the name is free again")
         if "image" in record:
@@ -861,7 +898,7 @@ EARLIER: Record = {
     "volatile": False, "monitor": (0, 0), "config": configure.PLAIN, "hostname": "", "stdin": False, "tty": False,
     "modes": dict.fromkeys(SHARED, ""), "dns": {name: [] for name in DNS}, "log": {**LOG, "driver": "none"},
     "restart": {"name": "no", "maximum": 0}, "restart_count": 0, "stop_signal": 15,
-    "stop_timeout": None, "publish_all": None, "firewall": "",
+    "stop_timeout": None, "publish_all": None, "firewall": "", "userns": "", "ids": None,
 }  # fmt: skip
 
 

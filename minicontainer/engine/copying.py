@@ -116,7 +116,7 @@ def read(
                 "mode": source.status.st_mode,
                 "mtime": source.status.st_mtime_ns,
             }
-            yield from source.chunks(pack.Packer(leave=tree.is_kernels), source.base)
+            yield from source.chunks(pack.Packer(leave=tree.is_kernels, ids=tree.inside), source.base)
 
     begun = stream()
     return begun, next(begun)
@@ -143,7 +143,8 @@ def write(
         place = find_directory(tree, record, path)
         os.close(place)
         plain = compression.decompress(some, compression.default_limits())[1]
-        extract.Extractor(tree.root, path, None if archive else (0, 0), tree.is_kernels).extract(iter(plain))
+        owner = None if archive else (0, 0)
+        extract.Extractor(tree.root, path, owner, tree.is_kernels, ids=tree.outside).extract(iter(plain))
 
 
 def copy_out(
@@ -164,7 +165,7 @@ def copy_out(
         with trees.opened(directory) as into:
             # Attributes of the machine's own (security., trusted.) are not a container's to give.
             extractor = extract.Extractor(into, "", owner, wanted=lambda attribute: attribute.startswith("user."))
-            extractor.extract(source.chunks(pack.Packer(leave=tree.is_kernels), name))
+            extractor.extract(source.chunks(pack.Packer(leave=tree.is_kernels, ids=tree.inside), name))
 
 
 def copy_in(
@@ -183,7 +184,8 @@ def copy_in(
         with source, trees.merged(engine, record) as tree:
             directory, name = destination(tree.root, to, source)
             os.close(find_directory(tree, record, directory))
-            extractor = extract.Extractor(tree.root, directory, None if archive else (0, 0), tree.is_kernels)
+            owner = None if archive else (0, 0)
+            extractor = extract.Extractor(tree.root, directory, owner, tree.is_kernels, ids=tree.outside)
             extractor.extract(source.chunks(pack.Packer(), name))
 
 

@@ -130,7 +130,7 @@ def host_config(record: containers.Record, config: Document) -> Document:
         "SecurityOpt": [*security, *(["no-new-privileges"] if process.get("noNewPrivileges") else [])] or None,
         "Sysctls": linux.get("sysctl") or {},
         "UTSMode": record["modes"]["uts"],
-        "UsernsMode": "",
+        "UsernsMode": record["userns"],
         "ShmSize": next((size(word[5:]) for word in shm.get("options", ()) if word.startswith("size=")), 0),
         "Runtime": "minicontainer",
         "ConsoleSize": [process["consoleSize"]["height"], process["consoleSize"]["width"]],

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         pid_mode: str
         ipc_mode: str
         uts_mode: str
+        userns_mode: str  # "auto", "auto:size=4096": ids of its own
         # What it may use
         nano_cpus: int  # billionths of a processor
         cpus: float

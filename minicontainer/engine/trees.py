@@ -13,6 +13,7 @@ container's journal is locked: nobody starts or removes it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -68,10 +69,20 @@ class Mounted:
 
 
 class Tree:
-    """An open root, and the devices of /proc and /sys below it, which are the kernel's and no files of anybody's."""
+    """An open root, and the devices of /proc and /sys below it, which are the kernel's and no files of anybody's.
 
-    def __init__(self, root: int) -> None:
+    `inside` and `outside`: from an id as we see it in there to what the container's files have, and back; None where
+    they are the same. With ids of its own a container that runs shows them (userns.py), and one that does not, none.
+    """
+
+    def __init__(self, root: int, ids: tuple[int, int] | None = None) -> None:
         self.root = root
+        self.inside = self.outside = None
+        if ids:
+            from . import userns
+
+            self.inside = functools.partial(userns.inside, ids)
+            self.outside = functools.partial(userns.outside, ids)
         self.kernels = set()
         for path in ("/proc", "/sys"):
             with contextlib.suppress(OSError):
@@ -91,7 +102,7 @@ def merged(engine: containers.Containers, record: containers.Record) -> Iterator
     running = engine.running(record["id"])
     if running:
         with held(f"/proc/{running['pid']}/root", running) as root:
-            yield Tree(root)
+            yield Tree(root, record.get("ids"))
         return
     config = json.loads(files.read(f"{engine.path(record['id'])}/config.json"))
 
@@ -119,7 +130,7 @@ def rootfs(engine: containers.Containers, record: containers.Record) -> Iterator
         # Where its monitor has mounted it: in the mount namespace of the monitor, the parent of its init.
         keeper = parent(running["pid"])
         with held(f"/proc/{keeper}/root{engine.path(record['id'])}/rootfs", running) as root:
-            yield Tree(root)
+            yield Tree(root, record.get("ids"))
         return
     with locked(engine, record), Mounted(lambda: mount_overlay(engine, record)) as root:
         yield Tree(root)

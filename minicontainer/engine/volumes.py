@@ -70,6 +70,7 @@ def parse_volume(text: str) -> Mount:
             "slave",
             "private",
             "nocopy",
+            "idmap",
         ):
             raise errors.InvalidArgument(f"invalid volume specification {text!r}: no option {option!r}; ro and rw are")
     kept = tuple(option for option in options if option not in ("ro", "rw", "z", "Z"))
@@ -180,8 +181,13 @@ def anonymous(name: str) -> bool:
     return len(name) == 64 and frozenset("0123456789abcdef").issuperset(name)
 
 
-def prepare(volumes: Volumes, mounts: list[Mount], rootfs: str) -> Iterator[steps.Step]:
-    """Make what is to be mounted: volumes, filled from the image when new; missing directories of binds."""
+def prepare(
+    volumes: Volumes, mounts: list[Mount], rootfs: str, ids: tuple[int, int] | None = None
+) -> Iterator[steps.Step]:
+    """Make what is to be mounted: volumes, filled from the image when new; missing directories of binds.
+
+    `ids`: what is root's on disk belongs, in `rootfs`, to the first of these, and so on (userns.py).
+    """
     for mount in mounts:
         if mount.kind == "volume":
             yield steps.call(volumes.create, mount.source, why="a directory that outlives the container")
@@ -191,6 +197,7 @@ def prepare(volumes: Volumes, mounts: list[Mount], rootfs: str) -> Iterator[step
                     rootfs,
                     mount.target,
                     volumes.data(mount.source),
+                    *([ids] if ids else []),
                     why="an empty volume starts as the image has it",
                 )
         elif mount.kind == "bind" and mount.create:
@@ -203,7 +210,7 @@ def make_source(path: str) -> None:
         files.make_directory(path)
 
 
-def copy_up(rootfs: str, target: str, volume: str) -> None:
+def copy_up(rootfs: str, target: str, volume: str, ids: tuple[int, int] | None = None) -> None:
     """Copy the image's directory at `target` into the volume, if that is empty."""
     if os.listdir(volume):
         return
@@ -217,12 +224,12 @@ def copy_up(rootfs: str, target: str, volume: str) -> None:
     try:
         info = os.fstat(source)
         if stat.S_ISDIR(info.st_mode):
-            copy_tree(f"/proc/self/fd/{source}", volume, info)
+            copy_tree(f"/proc/self/fd/{source}", volume, info, ids)
     finally:
         os.close(source)
 
 
-def copy_tree(source: str, destination: str, info: os.stat_result) -> None:
+def copy_tree(source: str, destination: str, info: os.stat_result, ids: tuple[int, int] | None) -> None:
     """Copy a directory's content with owners, modes, times and extended attributes, following no link."""
     import shutil  # 6 ms, which only the first run with a new volume pays
 
@@ -230,19 +237,24 @@ def copy_tree(source: str, destination: str, info: os.stat_result) -> None:
         path, inner = f"{destination}/{entry.name}", entry.stat(follow_symlinks=False)
         if stat.S_ISDIR(inner.st_mode):
             os.mkdir(path)
-            copy_tree(entry.path, path, inner)
+            copy_tree(entry.path, path, inner, ids)
         elif stat.S_ISREG(inner.st_mode) or stat.S_ISLNK(inner.st_mode):
             shutil.copy2(entry.path, path, follow_symlinks=False)
-            copy_owner(path, inner)
+            copy_owner(path, inner, ids)
         else:
             os.mknod(path, inner.st_mode, inner.st_rdev)
-            copy_owner(path, inner)
-    copy_owner(destination, info)
+            copy_owner(path, inner, ids)
+    copy_owner(destination, info, ids)
     shutil.copystat(source, destination)
 
 
-def copy_owner(path: str, info: os.stat_result) -> None:
+def copy_owner(path: str, info: os.stat_result, ids: tuple[int, int] | None) -> None:
     """lchown(2), and the mode again: a change of owner clears the setuid bit."""
-    os.chown(path, info.st_uid, info.st_gid, follow_symlinks=False)
+    uid, gid = info.st_uid, info.st_gid
+    if ids:
+        from . import userns
+
+        uid, gid = userns.inside(ids, uid), userns.inside(ids, gid)
+    os.chown(path, uid, gid, follow_symlinks=False)
     if not stat.S_ISLNK(info.st_mode):
         os.chmod(path, stat.S_IMODE(info.st_mode))

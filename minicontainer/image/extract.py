@@ -23,9 +23,10 @@ MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class Extractor:
     """Into `base`, a directory of the tree below the open directory `root`.
 
-    `owner` is whose the files become, None for those that the archive names. `forbidden(status)` says where nothing
-    may be made; `wanted(attribute)` which extended attributes are taken over. With `replace`, directories with all that
-    is below them give way to something else, and the other way round.
+    `owner` is whose the files become, None for those that the archive names; `ids(number)` is what the disk has in
+    place of either. `forbidden(status)` says where nothing may be made; `wanted(attribute)` which extended attributes
+    are taken over. With `replace`, directories with all that is below them give way to something else, and the other
+    way round.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Extractor:
         forbidden: Callable[[os.stat_result], bool] = lambda status: False,
         wanted: Callable[[str], bool] = lambda attribute: True,
         replace: bool = False,
+        ids: Callable[[int], int] | None = None,
     ) -> None:
         self.root = root
         self.base = base.rstrip("/")
@@ -43,6 +45,7 @@ class Extractor:
         self.forbidden = forbidden
         self.wanted = wanted
         self.replace = replace
+        self.ids = ids or (lambda number: number)
         self.directories: list[tuple[bytes, tar.Entry]] = []
 
     def extract(self, chunks: Iterator[bytes]) -> None:
@@ -130,7 +133,7 @@ class Extractor:
 
     def dress(self, descriptor: int, entry: tar.Entry, mode: int) -> None:
         """Owner, mode, attributes; in this order, for a change of owner takes the set-id bits away."""
-        os.fchown(descriptor, *(self.owner or (entry.uid, entry.gid)))
+        os.fchown(descriptor, *map(self.ids, self.owner or (entry.uid, entry.gid)))
         os.fchmod(descriptor, mode)
         for attribute, value in entry.xattrs.items():
             if self.wanted(attribute):
@@ -146,7 +149,7 @@ class Extractor:
             os.mknod(name, kinds[entry.kind] | entry.mode & 0o777, os.makedev(entry.major, entry.minor), dir_fd=parent)
         else:
             raise errors.InvalidImage(f"{os.fsdecode(entry.name)!r} is of the unknown kind {entry.kind!r}")
-        os.chown(name, *(self.owner or (entry.uid, entry.gid)), dir_fd=parent, follow_symlinks=False)
+        os.chown(name, *map(self.ids, self.owner or (entry.uid, entry.gid)), dir_fd=parent, follow_symlinks=False)
         if entry.kind in kinds:
             self.special_mode(parent, name, kinds[entry.kind], entry.mode & 0o777)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)

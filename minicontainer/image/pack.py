@@ -33,10 +33,17 @@ NOT_CONTENT = ("trusted.overlay.", "user.overlay.", "security.selinux")
 
 
 class Packer:
-    """One archive. `leave(status)` says of a directory that its content is somebody else's: a mount."""
+    """One archive. `leave(status)` says of a directory that its content is somebody else's: a mount.
 
-    def __init__(self, epoch: int | None = None, leave: Callable[[os.stat_result], bool] | None = None) -> None:
+    `ids(number)` is the owner or group that the archive has in place of a file's.
+    """
+
+    def __init__(
+        self, epoch: int | None = None, leave: Callable[[os.stat_result], bool] | None = None,
+        ids: Callable[[int], int] | None = None,
+    ) -> None:  # fmt: skip
         self.epoch = epoch
+        self.ids = ids or (lambda number: number)
         self.leave = leave or (lambda status: False)
         self.links: dict[tuple[int, int], bytes] = {}  # (device, inode) of a file with several names → the first one
 
@@ -120,7 +127,8 @@ class Packer:
         mtime = status.st_mtime_ns if self.epoch is None else min(status.st_mtime_ns, self.epoch * 1_000_000_000)
         device = kind in (tar.CHARACTER, tar.BLOCK_DEVICE)
         return tar.Member(
-            path, kind, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, 0, mtime, link,
+            path, kind, stat.S_IMODE(status.st_mode), self.ids(status.st_uid), self.ids(status.st_gid), 0,
+            mtime, link,
             os.major(status.st_rdev) if device else 0, os.minor(status.st_rdev) if device else 0, xattrs, None,
         )  # fmt: skip
 

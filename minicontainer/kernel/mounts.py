@@ -13,7 +13,7 @@ import stat
 
 from .. import errors, files, steps, syscalls
 from ..records import namedtuple
-from . import cgroups
+from . import cgroups, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -128,33 +128,52 @@ def translated(mount: dict[str, Any]) -> str:
     return parse_options(mount.get("options") or []).translated or ("idmap" if mount.get("uidMappings") else "")
 
 
-def taken(mounts: list[dict[str, Any]]) -> dict[int, steps.Symbol]:
+def taken(mounts: list[dict[str, Any]], linux: dict[str, Any]) -> dict[int, steps.Symbol]:
     """The mounts that are made before the fork, by their places in the list: the symbols of their descriptors.
 
-    Translating ids is for root of the machine, whom a child in a user namespace is not.
+    Translating ids is for root of the machine, whom a child in a user namespace is not; and that one need not be let
+    through to what it is to bind.
     """
-    return {index: steps.Symbol(f"tree{index}") for index, mount in enumerate(mounts) if translated(mount)}
+    mapped = namespaces.new(linux["namespaces"], "user")
+    return {
+        index: steps.Symbol(f"tree{index}")
+        for index, mount in enumerate(mounts)
+        if translated(mount) or (mapped and is_bind(mount))
+    }
+
+
+def is_bind(mount: dict[str, Any]) -> bool:
+    """Whether it shows what is there already."""
+    return bool(parse_options(mount.get("options") or []).flags & syscalls.MS_BIND)
 
 
 def take(mounts: list[dict[str, Any]], linux: dict[str, Any]) -> Iterator[steps.Step]:
     """Before the fork: those mounts, attached nowhere yet. Their descriptors are the child's to attach."""
-    if not any(map(translated, mounts)):
+    trees = taken(mounts, linux)
+    if not trees:
         return
     from . import idmap
 
-    for index, symbol in taken(mounts).items():
+    for index, symbol in trees.items():
         mount = mounts[index]
         flags, way = parse_options(mount.get("options") or []).flags, translated(mount)
-        maps = idmap.of_spec(mount if mount.get("uidMappings") else linux)
+        maps, why = None, "who is root inside may not be allowed to walk there"
+        if way:
+            maps = idmap.of_spec(mount if mount.get("uidMappings") else linux)
+            why = "its files belong to others in here, with nothing changed on disk"
         yield steps.call(
-            idmap.tree, mount["source"], bool(flags & syscalls.MS_REC), maps, way == "ridmap",
-            why="its files belong to others in here, with nothing changed on disk", result=symbol.name,
+            idmap.tree, mount["source"], bool(flags & syscalls.MS_REC), maps, way == "ridmap", why=why,
+            result=symbol.name,
         )  # fmt: skip
 
 
-def all_of(root: str, mounts: list[dict[str, Any]]) -> Iterator[steps.Step]:
-    """A step for each mount, in their order: a parent comes before what is mounted inside it."""
-    trees = taken(mounts)
+def all_of(
+    root: str, mounts: list[dict[str, Any]], trees: dict[int, steps.Symbol] | None = None
+) -> Iterator[steps.Step]:
+    """A step for each mount, in their order: a parent comes before what is mounted inside it.
+
+    `trees`: those that are `taken`.
+    """
     for index, mount in enumerate(mounts):
         options = parse_options(mount.get("options", []))
         if mount["type"] == "cgroup":
@@ -164,7 +183,7 @@ def all_of(root: str, mounts: list[dict[str, Any]]) -> Iterator[steps.Step]:
             continue
         arguments = (root, mount.get("source", "none"), mount["destination"])
         if options.flags & syscalls.MS_BIND:
-            if index in trees:
+            if trees and index in trees:
                 arguments = (root, trees[index], mount["destination"])
             yield steps.call(
                 bind, *arguments, options.flags, options.propagation, why=WHY.get(mount["destination"], BIND)

@@ -10,6 +10,7 @@ directories are given by short links, relative to the store (`layers/l/AB3`): si
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .. import errors, host, steps, syscalls
@@ -17,6 +18,8 @@ from .. import errors, host, steps, syscalls
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from . import idmap
 
 PAGE = 4096
 
@@ -46,8 +49,13 @@ def options(lower: list[str], upper: str, work: str, user: bool, volatile: bool)
     return text
 
 
-def mount(store: str, lower: list[str], container: str, volatile: bool) -> Iterator[steps.Step]:
-    """Mount the container's root file system at `<container>/rootfs`. Lower directories are relative to `store`."""
+def mount(
+    store: str, lower: list[str], container: str, volatile: bool, maps: idmap.Maps | None = None
+) -> Iterator[steps.Step]:
+    """Mount the container's root file system at `<container>/rootfs`. Lower directories are relative to `store`.
+
+    With `maps`, all files in it belong to those whom these say, and on disk to whom they belong there (Linux 5.19).
+    """
     relative = os.path.relpath(container, store)
     if not lower:  # an image of no layers at all (FROM scratch): overlay wants one
         lower = [f"{relative}/lower"]
@@ -58,10 +66,21 @@ def mount(store: str, lower: list[str], container: str, volatile: bool) -> Itera
         ("rootfs", "where the layers appear as one tree"),
     ):
         yield steps.mkdir(f"{container}/{name}", why=why)
+    data = options(lower, f"{relative}/upper", f"{relative}/work", host.in_user_namespace(), volatile)
+    if maps:
+        yield steps.call(
+            mount_translated,
+            store,
+            data,
+            container,
+            maps,
+            why="layers below, a writable directory on top, seen through a mount that translates ids: no copies",
+        )
+        return
     yield steps.call(
         mount_at,
         store,
-        options(lower, f"{relative}/upper", f"{relative}/work", host.in_user_namespace(), volatile),
+        data,
         f"{relative}/rootfs",
         why="layers below, one writable directory on top: a file is copied up when first written",
     )
@@ -78,8 +97,37 @@ def mount_at(directory: str, data: str, target: str) -> None:
         os.close(before)
 
 
-def umount(container: str) -> Iterator[steps.Step]:
+def mount_translated(store: str, data: str, container: str, maps: idmap.Maps) -> None:
+    """The same in two mounts: the whole store with its ids translated, from inside of which the overlay takes its
+    layers and both its directories, as its own clones (overlayfs.rst, Permission model), so that it can go again.
+
+    It stands on the directory `work` for that moment. Raises Unsupported where the kernel cannot.
+    """
+    from . import idmap
+
+    tree, place = idmap.tree(store, False, maps), f"{container}/work"
+    try:
+        syscalls.move_mount(tree, place)
+    finally:
+        os.close(tree)
+    try:
+        mount_at(place, data, f"{container}/rootfs")
+    except errors.KernelError as error:
+        if error.errno == errno.EINVAL:
+            raise errors.Unsupported(
+                "this kernel's overlayfs takes no layers whose ids are translated (--userns auto): Linux 5.19 does"
+            ) from error
+        raise
+    finally:
+        syscalls.umount(place, syscalls.MNT_DETACH)
+
+
+def umount(container: str, translated: bool = False) -> Iterator[steps.Step]:
     """The reverse, idempotent."""
+    if translated:
+        yield steps.umount_all(
+            f"{container}/work", syscalls.MNT_DETACH, why="where its layers were translated, if a start was cut short"
+        )
     yield steps.umount_all(
         f"{container}/rootfs", syscalls.MNT_DETACH, why="the tree disappears, the writable layer stays on disk"
     )

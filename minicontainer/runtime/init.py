@@ -46,7 +46,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     mapped = namespaces.new(spaces, "user")
     propagation = linux.get("rootfsPropagation") or "private"
     own = range(threshold.CHANNEL, threshold.CHANNEL + held.kept) if held else ()
-    trees = mounts.taken(config["mounts"])
+    trees = mounts.taken(config["mounts"], linux)
     if held:
         yield from waiting.prepare(held)
     yield steps.call(
@@ -77,7 +77,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         root = "."
         yield from become_root(process)
         process = {**process, **RANKED}
-    yield from steps.about("mounts", mounts.all_of(root, config["mounts"]))
+    yield from steps.about("mounts", mounts.all_of(root, config["mounts"], trees))
     if not any(os.path.normpath(m["destination"]) == "/dev" and m["type"] == "bind" for m in config["mounts"]):
         yield from steps.about(
             "rootfs", rootfs.devices(root, linux.get("devices", []), bound=mapped)

@@ -51,7 +51,7 @@ def plan(
 
     yield from steps.about("cgroups", cgroups.create(path, linux.get("resources", {})))
     yield from steps.about("mounts", mounts.take(config["mounts"], linux))
-    trees = mounts.taken(config["mounts"]).values()
+    trees = mounts.taken(config["mounts"], linux).values()
     given = [tuple((tree.name, tree) for tree in trees)] if trees else []
     why = "the child goes its own way, in its own namespaces"
     if mapped:

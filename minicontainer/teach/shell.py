@@ -993,6 +993,8 @@ CALLS: dict[str, Callable[..., None]] = {
     "nat.forget": none("the network's elements in the firewall's sets (network rm)"),
     "conntrack.conntrack_delete": conntrack_delete,
     "overlay.mount_at": mount_at,
+    "userns.give_back": none("the lease of its ids (--userns auto)"),
+    "overlay.mount_translated": none("an overlay of layers whose ids a mount of the store translates (--userns auto)"),
     "cgroups.empty": empty,
     "cgroups.guard_devices": none("the device rules: a BPF program, which no command of this script can make"),
     "cgroups.delegate": delegate,

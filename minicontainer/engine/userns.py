@@ -1,0 +1,172 @@
+"""`--userns auto`: which ids of the machine stand behind a container's ids (user_namespaces(7)).
+
+    <root>/userns/<first>-<count>   a link to who has these ids, from the container's creation until its removal:
+                                    ID:PID:START_TIME, the container and who has planned it
+
+On disk nothing is shifted: layers, the container's changes and volumes have the ids of the image's view, and are
+mounted in a way that translates (kernel/idmap.py). So what is committed or copied is as of any other container.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import errors, files, host
+from ..kernel import idmap
+from ..runtime import state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing: 4 ms of every start
+    from typing import Any
+
+NAME = "containers"  # whose line in /etc/subuid and /etc/subgid says which ids there are to give, as with podman
+OWN = (1 << 31, 1 << 30)  # where it has none: (first, count); no login, no service and no newuidmap has ids up there
+COUNT = 65536  # for one container, unless it asks for another size: nobody (65534) is in it
+
+# The ids that an overlay and `cp` use when the machine's root itself makes a file in a mount that translates: nobody's
+# in the container, and on disk a number that no file of an image has. (inside, outside, count)
+ROOT = (0xFFFFFFFE, 0, 1)
+
+
+def count_of(mode: str) -> int:
+    """How many ids `--userns` asks for; 0: no user namespace. Raises InvalidArgument, Unsupported."""
+    kind, _, rest = mode.partition(":")
+    if mode in ("", "host"):
+        return 0
+    if kind != "auto":
+        raise errors.Unsupported(f"--userns {mode}: auto, auto:size=N and host are supported")
+    count = COUNT
+    for word in rest.split(",") if rest else ():
+        key, _, value = word.partition("=")
+        if key != "size":
+            raise errors.Unsupported(f"--userns {mode}: of its options, size=N is supported")
+        if not value.isdecimal() or not 1 <= int(value) <= 1 << 24:
+            raise errors.InvalidArgument(f"--userns {mode}: size is a number of ids, from 1 to {1 << 24}")
+        count = int(value)
+    return count
+
+
+def check(options: dict[str, Any]) -> int:
+    """`count_of` of a container's options, with what goes not together. Raises InvalidArgument, Unsupported."""
+    count = count_of(options["userns_mode"])
+    if not count:
+        return 0
+    if not host.is_root():
+        raise errors.Unsupported("--userns auto is for root of the machine: this process is in a user namespace")
+    for flag, key in (("network", "network_mode"), ("pid", "pid_mode"), ("ipc", "ipc_mode"), ("uts", "uts_mode")):
+        if options[key].startswith("container:"):
+            raise errors.Unsupported(
+                f"--userns auto conflicts with --{flag} {options[key]}: that container's namespace belongs to another "
+                "user namespace"
+            )
+    return count
+
+
+def kept() -> list[tuple[int, int]]:
+    """The (first, count) of the ids that there are to give: where /etc/subuid and /etc/subgid agree."""
+    uids, gids = (idmap.ranges(idmap.text_of(path), NAME, -1) for path in ("/etc/subuid", "/etc/subgid"))
+    if not uids and not gids:
+        return [OWN]
+    found = []
+    for first, count in uids:
+        for other, many in gids:
+            begin, end = max(first, other), min(first + count, other + many, ROOT[0])
+            if begin < end:
+                found.append((begin, end - begin))
+    return sorted(found)
+
+
+def take(root: str, identifier: str, count: int, dry: bool = False) -> int:
+    """Lease `count` ids that no other container of the store has; `dry`: only say which. Returns the first.
+
+    Raises Unsupported where so many are not free.
+    """
+    place = f"{root}/userns"
+    files.make_directory(place, 0o700)
+    with files.locked(place):
+        taken = []
+        for name, holder in leases(root).items():
+            if stale(root, holder):
+                files.unlink(f"{place}/{name}")
+            else:
+                begin, many = map(int, name.split("-"))
+                taken.append((begin, begin + many))
+        first = free(kept(), sorted(taken), count)
+        if not dry:
+            holder = f"{identifier}:{os.getpid()}:{state.start_time(os.getpid())}"
+            os.symlink(holder, f"{place}/{first}-{count}")
+    return first
+
+
+def free(ranges: list[tuple[int, int]], taken: list[tuple[int, int]], count: int) -> int:
+    """The first of `count` ids in one of the ranges, beside what is taken: (begin, end), sorted. Raises Unsupported."""
+    for first, many in ranges:
+        at = first
+        for begin, end in taken:
+            if at + count <= begin:
+                break
+            at = max(at, end)
+        if at + count <= first + many:
+            return at
+    raise errors.Unsupported(
+        f"no {count} ids in a row are free for --userns auto: remove containers (rm), ask for fewer (auto:size=N), or "
+        f"give the user {NAME!r} more in /etc/subuid and /etc/subgid"
+    )
+
+
+def leases(root: str) -> dict[str, str]:
+    """Who has which ids: {"FIRST-COUNT": "ID:PID:START_TIME"}."""
+    place = f"{root}/userns"
+    try:
+        names = [name for name in os.listdir(place) if name.replace("-", "").isdecimal()]
+    except FileNotFoundError:
+        return {}
+    return {name: os.readlink(f"{place}/{name}") for name in names}
+
+
+def stale(root: str, holder: str) -> bool:
+    """Whether there is no such container, nor somebody who is about to make it."""
+    identifier, pid, began = holder.split(":")
+    return not os.path.isdir(f"{root}/containers/{identifier}") and not state.alive(int(pid), int(began))
+
+
+def give_back(root: str, identifier: str) -> None:
+    """The container's ids are free again."""
+    place = f"{root}/userns"
+    if not os.path.isdir(place):
+        return
+    with files.locked(place):
+        for name, holder in leases(root).items():
+            if holder.startswith(f"{identifier}:"):
+                files.unlink(f"{place}/{name}")
+
+
+def lines(first: int, count: int) -> list[dict[str, int]]:
+    """The spec's uidMappings and gidMappings."""
+    return [{"containerID": 0, "hostID": first, "size": count}]
+
+
+def translation(first: int, count: int) -> idmap.Maps:
+    """The same for mounts: from what the disk has to what is seen."""
+    both = (idmap.Range(0, first, count), idmap.Range(*ROOT))
+    return idmap.Maps(both, both, False)
+
+
+def translated(mount: dict[str, Any], first: int, count: int) -> dict[str, Any]:
+    """A mount of the spec's, with that translation."""
+    maps = [dict(zip(("containerID", "hostID", "size"), line, strict=True)) for line in translation(first, count).uids]
+    return {**mount, "options": [*mount["options"], "idmap"], "uidMappings": maps, "gidMappings": maps}
+
+
+def inside(ids: tuple[int, int], number: int) -> int:
+    """What an id of the machine is in a container that has these; nobody (65534), if it is none of them."""
+    first, count = ids
+    return number - first if first <= number < first + count else 65534
+
+
+def outside(ids: tuple[int, int], number: int) -> int:
+    """What an id of such a container's is on the machine. Raises InvalidArgument for one that it has not."""
+    first, count = ids
+    if number >= count:
+        raise errors.InvalidArgument(f"id {number} is none of the {count} that the container has (--userns)")
+    return first + number

@@ -1,0 +1,87 @@
+"""Which ids `--userns auto` gives: the words, the ranges, who has them. Pure, but for the disk."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+from hypothesis import strategies
+
+from minicontainer import errors
+from minicontainer.engine import userns
+
+
+@pytest.mark.parametrize(
+    ("mode", "count"), [("", 0), ("host", 0), ("auto", 65536), ("auto:size=4096", 4096), ("auto:", 65536)]
+)
+def test_how_many_ids_are_asked_for(mode: str, count: int) -> None:
+    assert userns.count_of(mode) == count
+
+
+@pytest.mark.parametrize("mode", ["keep-id", "nomap", "private", "automatic", "auto:uidmapping=0:1:2", "container:x"])
+def test_what_podman_has_beside_it_is_refused_by_name(mode: str) -> None:
+    with pytest.raises(errors.Unsupported, match=mode):
+        userns.count_of(mode)
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "many", "", "16777217"])
+def test_a_size_is_a_number_of_ids(size: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match="size is a number of ids"):
+        userns.count_of(f"auto:size={size}")
+
+
+def test_where_they_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From where subuid(5) and subgid(5) agree for `containers`; where neither has it, our own; where one has, none."""
+    texts = {"/etc/subuid": "anna:100000:65536\ncontainers:500:100\n"}
+    texts["/etc/subgid"] = "containers:550:9\ncontainers:1:2"
+    monkeypatch.setattr(userns.idmap, "text_of", lambda path: texts[path])
+    assert userns.kept() == [(550, 9)]
+    texts["/etc/subgid"] = "anna:100000:65536\n"
+    assert userns.kept() == []
+    texts["/etc/subuid"] = ""
+    assert userns.kept() == [userns.OWN]
+    texts |= dict.fromkeys(texts, "containers:2147483647:2147483648")  # as podman's manual has it
+    assert sum(userns.kept()[0]) < 1 << 32
+
+
+pieces = strategies.lists(strategies.tuples(strategies.integers(0, 60), strategies.integers(1, 20)), max_size=6)
+
+
+@hypothesis.given(pieces, pieces, strategies.integers(1, 20))
+def test_what_is_free_is_in_a_range_and_nobodys(
+    ranges: list[tuple[int, int]], held: list[tuple[int, int]], count: int
+) -> None:
+    taken = sorted((first, first + many) for first, many in held)
+    fits = [
+        at
+        for first, many in ranges
+        for at in range(first, first + many - count + 1)
+        if not any(begin < at + count and at < end for begin, end in taken)
+    ]
+    try:
+        assert userns.free(ranges, taken, count) in fits
+    except errors.Unsupported:
+        assert fits == []
+
+
+def test_a_lease_lasts_as_long_as_its_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or as who was about to make it; a dry plan takes none."""
+    monkeypatch.setattr(userns, "kept", lambda: [(1000, 30)])
+    root = str(tmp_path)
+    assert [userns.take(root, "a", 10, dry=True), userns.take(root, "a", 10), userns.take(root, "b", 10)] == [
+        1000, 1000, 1010,
+    ]  # fmt: skip
+    userns.give_back(root, "a")
+    userns.give_back(root, "a")
+    assert userns.take(root, "c", 5) == 1000
+    child = os.fork()
+    if child == 0:
+        userns.take(root, "d", 10)  # planned, and killed
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.mkdir(f"{root}/containers")
+    os.mkdir(f"{root}/containers/b")
+    assert userns.take(root, "e", 10) == 1020
+    assert sorted(userns.leases(root)) == ["1000-5", "1010-10", "1020-10"]
+    with pytest.raises(errors.Unsupported, match="no 10 ids"):
+        userns.take(root, "f", 10)
