@@ -85,16 +85,18 @@ class Workshop:
             yield Bench(root, f"{place}/upper")
 
     def layer(
-        self, snapshot: making.Snapshot, upper: str, ours: frozenset[bytes] = frozenset(),
+        self, snapshot: making.Snapshot, upper: str, record: containers.Record | None = None,
         below: making.Snapshot | None = None,
     ) -> making.Snapshot:  # fmt: skip
-        """What has changed in the directory `upper`, as one layer more; `ours` as changes.walk has it.
+        """What has changed in the directory `upper`, as one layer more; `record` is that of the container at work.
 
-        `below`: what it was changed over, where that is not the snapshot that the layer is to lie on.
+        What was made for mounts to stand on is no change, whoever asked for the mount. `below`: what it was changed
+        over, where that is not the snapshot that the layer is to lie on.
         """
         path = self.job.path("layer")
         digest = hashlib.sha256()
         with self.seen(snapshot if below is None else below) as lower, trees.opened(upper) as above:
+            ours = committing.mount_points(self.engine, {**record, "mounts": []}, lower) if record else frozenset()
             with open(path, "xb") as file:
                 for chunk in changes.pack(above, changes.walk(above, lower, ours), self.epoch):
                     digest.update(chunk)
@@ -120,13 +122,9 @@ class Workshop:
         return f"{self.engine.root}/build/running/{identifier}"
 
     def layer_of(self, snapshot: making.Snapshot, record: containers.Record) -> making.Snapshot:
-        """What a container of ours, which has ended, has changed, as one layer more. The container goes.
-
-        What was made for mounts to stand on is no change, whoever asked for the mount.
-        """
-        ours = committing.mount_points(self.engine, {**record, "mounts": []})
+        """What a container of ours, which has ended, has changed, as one layer more. The container goes."""
         try:
-            return self.layer(snapshot, f"{self.engine.path(record['id'])}/upper", ours)
+            return self.layer(snapshot, f"{self.engine.path(record['id'])}/upper", record)
         finally:
             self.discard(record["id"])
 

@@ -20,15 +20,25 @@ from . import containers, trees
 def diff(engine: containers.Containers, record: containers.Record) -> list[changes.Change]:
     """Every change of the container's files over its image, in the order of their names."""
     with trees.upper(engine, record) as upper, trees.lower(engine, record) as lower:
-        return list(changes.walk(upper, lower, mount_points(engine, record)))
+        return list(changes.walk(upper, lower, mount_points(engine, record, lower)))
 
 
-def mount_points(engine: containers.Containers, record: containers.Record) -> frozenset[bytes]:
-    """Where a start makes empty files and directories for mounts of ours. Those for the user's count as changes."""
+def mount_points(engine: containers.Containers, record: containers.Record, lower: int) -> frozenset[bytes]:
+    """Where a start makes empty files and directories for mounts of ours, if the image's links, seen in the open
+    directory `lower`, are as they were. Those for the user's count as changes."""
     config = json.loads(files.read(f"{engine.path(record['id'])}/config.json"))
     theirs = {os.path.normpath(mount["target"]) for mount in record["mounts"]}
     places = {os.path.normpath(mount["destination"]) for mount in config["mounts"]} - theirs
-    return frozenset(os.fsencode(path) for place in places for path in (place, *parents(place)))
+    found = {leads_to(lower, place) for place in places}
+    return frozenset(os.fsencode(path) for place in found for path in (place, *parents(place)))
+
+
+def leads_to(root: int, path: str) -> str:
+    """Where a path leads below an open directory, through the links there; itself where it leads nowhere."""
+    try:
+        return f"/{files.place(root, path).path}"
+    except OSError:
+        return path
 
 
 def parents(path: str) -> Iterator[str]:
@@ -52,7 +62,7 @@ def commit(
     with engine.images.job() as job:
         path = job.path("layer")
         with trees.upper(engine, record) as upper, trees.lower(engine, record) as lower, open(path, "xb") as file:
-            for chunk in changes.pack(upper, changes.walk(upper, lower, mount_points(engine, record)), epoch):
+            for chunk in changes.pack(upper, changes.walk(upper, lower, mount_points(engine, record, lower)), epoch):
                 file.write(chunk)
         created = moment(epoch)
         entry = {"created": created, "created_by": " ".join(record["args"]), "author": author, "comment": comment}

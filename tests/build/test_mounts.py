@@ -136,6 +136,24 @@ def test_an_agent(yard: Yard, tmp_path: Path) -> None:
     assert done.returncode and "no socket" in done.stderr
 
 
+def test_what_mounts_stood_on_below_a_link_is_in_no_layer(yard: Yard, tmp_path: Path) -> None:
+    """Where the image's links lead: what was made there goes; what the step has made beside it, and in it, stays."""
+    (tmp_path / "s").write_text("x")
+    links = "FROM plain\nRUN mkdir /real /other; ln -s real /abs; ln -s ../abs /other/up; ln -s /none /dangling\n"
+    mounts = "--mount=target=/abs/new/deep --mount=type=tmpfs,target=/other/up/t --mount=type=secret,id=s,target=/abs/s"
+    text = f"{links}RUN {mounts} ls /real/new/deep /real/t /real/s; ls /real\n"
+    lines = yard.written(text, "--secret", f"id=s,src={tmp_path}/s")
+    assert lines[-3:] == ["new", "s", "t"] and "Dockerfile" in lines
+    assert yard.layer() == {}
+    yard.build(text.replace("ls /real\n", "echo 1 >/real/new/beside; mkdir /real/mine\n"), "--secret",
+               f"id=s,src={tmp_path}/s")  # fmt: skip
+    assert yard.layer() == {"real": None, "real/mine": None, "real/new": None, "real/new/beside": b"1\n"}
+    yard.build("FROM plain\nRUN mkdir /e; mv /etc/group /etc/passwd /e; rm -rf /etc; ln -s e /etc\nRUN true\n")
+    assert yard.layer() == {}
+    minicontainer("run", "--name", "linked", "--network", "none", "app", "true")
+    assert minicontainer("diff", "linked").stdout == ""
+
+
 def test_no_link_leads_a_mount_elsewhere(yard: Yard) -> None:
     """CVE-2024-23651 and -23652: what a cache or a stage holds may be a link to anywhere; it is one of its own."""
     yard.build("FROM plain\nRUN --mount=type=cache,target=/c,id=evil ln -s /etc /c/etc; ln -s ../../../../etc /c/up\n")
