@@ -54,6 +54,10 @@ def test_dns_is_spoken_in_the_resolver_alone() -> None:
     assert [name(path) for path in SOURCES if "dnslib" in imports(path)] == ["network/resolver.py"]
 
 
+def test_dbus_is_spoken_for_scopes_alone() -> None:
+    assert [name(path) for path in SOURCES if "jeepney" in imports(path)] == ["kernel/cgroups/scope.py"]
+
+
 @pytest.mark.parametrize("path", [path for path in SOURCES if not on_top_floor(path)], ids=name)
 def test_only_the_faces_print_and_exit(path: Path) -> None:
     for node in parsed(path):
@@ -134,6 +138,7 @@ HEAVY = {
     "urllib",
     "urllib3",
     "isal",
+    "jeepney",
     "zstandard",
 }
 

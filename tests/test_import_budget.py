@@ -14,8 +14,8 @@ from tests.conftest import CHECKOUT, minicontainer
 FORBIDDEN = {
     "argparse", "ast", "asyncio", "bz2", "collections", "concurrent", "ctypes.util", "dataclasses", "datetime",
     "decimal", "difflib", "dis", "dnslib", "email", "enum", "getpass", "glob", "gzip", "hashlib", "http",
-    "importlib.metadata", "importlib.resources", "importlib.util", "inspect", "isal", "json", "linecache", "locale",
-    "logging", "lzma", "multiprocessing", "pathlib", "pickle", "platform", "prctl", "pyroute2", "pyseccomp",
+    "importlib.metadata", "importlib.resources", "importlib.util", "inspect", "isal", "jeepney", "json", "linecache",
+    "locale", "logging", "lzma", "multiprocessing", "pathlib", "pickle", "platform", "prctl", "pyroute2", "pyseccomp",
     "queue", "random", "re", "secrets", "shlex", "shutil", "signal", "ssl", "statistics", "string", "subprocess",
     "tarfile", "tempfile", "textwrap", "threading", "traceback", "typing", "typing_extensions", "unittest",
     "urllib", "urllib3", "uuid", "zipfile", "zstandard",

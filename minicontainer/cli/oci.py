@@ -29,7 +29,7 @@ FLAGS = [
     Flag("--log", "log", "text", "write what went wrong into this file, too"),
     Flag("--log-format", "log_format", "text", "of that file: text or json"),
     Flag("--debug", "debug", "bool", "(accepted; there is nothing more to say)"),
-    Flag("--systemd-cgroup", "systemd", "bool", "cgroups by systemd: refused, not supported yet"),
+    Flag("--systemd-cgroup", "systemd", "bool", "systemd makes the cgroup; linux.cgroupsPath is slice:prefix:name"),
     Flag("--version -v", "version", "bool", "which runtime this is, for which specification"),
 ]
 BUNDLE = [
@@ -55,15 +55,14 @@ def main(arguments: list[str]) -> int:
     if values.get("log_format", "text") not in ("text", "json"):
         raise UsageError(f"--log-format {values['log_format']}: text or json")
     try:
-        if values["systemd"]:
-            raise errors.Unsupported("--systemd-cgroup is not supported yet: leave it out, cgroups are made directly")
         perform, shape, flags = VERBS[words[0]]
         given, rest = parse(f"oci {words[0]} {shape}", flags, words[1:], stop="…" in shape)
         wanted = shape.split()
         most = 1 << 20 if "…" in shape else len(wanted)
         if not len([word for word in wanted if word[0] not in "[…"]) <= len(rest) <= most:
             raise UsageError(f"oci {words[0]} {shape}: not {len(rest)} words")
-        return perform(lifecycle.Runtime(values.get("root") or f"{host.run_root()}/oci"), given, rest)
+        runtime = lifecycle.Runtime(values.get("root") or f"{host.run_root()}/oci", values["systemd"])
+        return perform(runtime, given, rest)
     except Help:
         raise
     except (errors.MiniContainerError, OSError) as error:

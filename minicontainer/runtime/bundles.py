@@ -52,6 +52,16 @@ def own_cgroup(path: str) -> str:
     return path
 
 
+def own_scope(path: str, identifier: str) -> tuple[str, str, str]:
+    """The scope that systemd is to make: its name, its slice's, its cgroup's path. Raises as scope.py, Conflict."""
+    from ..kernel.cgroups import scope
+
+    scope.check()
+    meant = scope.meant(path, identifier)
+    own_cgroup(meant.path)
+    return meant.unit, meant.slice, meant.path
+
+
 def show_own_cgroup(config: Config) -> None:
     """Where no cgroup namespace hides what others have, a mount of type cgroup becomes bind mounts of its own one."""
     layout, path, shown = cgroups.detect(), config["linux"]["cgroupsPath"], []

@@ -60,7 +60,10 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     )
     if mapped:
         yield steps.call(channel.wait, CHANNEL, "mapped", {}, why="until our ids mean something outside")
-    yield from steps.about("cgroups", cgroups.enter(linux["cgroupsPath"], linux.get("resources", {})))
+    if linux.get("scope"):
+        yield steps.call(channel.wait, CHANNEL, "cgroup", {}, why="until systemd has put us into our cgroup")
+    else:
+        yield from steps.about("cgroups", cgroups.enter(linux["cgroupsPath"], linux.get("resources", {})))
     yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("mount", "uts", "ipc", "network", "cgroup")))
     yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("time",), new_ones=False))
     yield from steps.about("namespaces", namespaces.clocks(spaces, linux.get("timeOffsets") or {}))

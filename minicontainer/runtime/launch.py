@@ -49,7 +49,9 @@ def plan(
     if held and not mapped and namespaces.new(spaces, "pid"):
         born_into = namespaces.FLAGS["pid"]
 
-    yield from steps.about("cgroups", cgroups.create(path, linux.get("resources", {})))
+    scope = linux.get("scope")  # systemd makes its cgroup, around a process that is there already
+    if not scope:
+        yield from steps.about("cgroups", cgroups.create(path, linux.get("resources", {})))
     yield from steps.about("mounts", mounts.take(config["mounts"], linux))
     trees = mounts.taken(config["mounts"], linux).values()
     given = [tuple((tree.name, tree) for tree in trees)] if trees else []
@@ -66,6 +68,12 @@ def plan(
 
         yield from steps.about("namespaces", idmap.plan(idmap.of_spec(linux)))
         yield steps.call(channel.tell, OURS, "mapped", why="it is somebody in there from here on")
+    if scope:
+        from ..kernel.cgroups import scope as scopes
+
+        resources = linux.get("resources", {})
+        yield from steps.about("cgroups", scopes.start(scopes.Scope(*scope), steps.PID, resources))
+        yield steps.call(channel.tell, OURS, "cgroup", why="what it uses is counted from here on")
     yield steps.call(channel.wait, OURS, "namespaces", VALUES, why="until the child has unshared its network")
     yield from network
     yield steps.call(channel.tell, OURS, "network", why="the child may go on to its command")

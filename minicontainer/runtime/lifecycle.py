@@ -36,14 +36,15 @@ IDS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_
 
 
 class Runtime:
-    """The containers whose state lies below `root`.
+    """The containers whose state lies below `root`; with `systemd`, it makes the cgroups of new ones.
 
     `warnings`: what was asked for and cannot be, and need not. `terminal`: the master of a new process's terminal that
     no console socket took; -1, if there is none.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, systemd: bool = False) -> None:
         self.root = root
+        self.systemd = systemd
         self.warnings: list[str] = []
         self.terminal = -1
 
@@ -83,7 +84,12 @@ class Runtime:
         self.warnings += spec.without_effect(config)
         self.grant(config["process"])
         linux = config["linux"]
-        linux["cgroupsPath"] = bundles.own_cgroup(linux.get("cgroupsPath") or identifier)
+        path, linux["scope"] = linux.get("cgroupsPath") or "", None
+        if self.systemd:
+            linux["scope"] = bundles.own_scope(path, identifier)
+            linux["cgroupsPath"] = linux["scope"][-1]
+        else:
+            linux["cgroupsPath"] = bundles.own_cgroup(path or identifier)
         linux["keyring"] = f"_ses.{identifier}" if keyring else ""
         if not any(namespace["type"] == "cgroup" for namespace in linux["namespaces"]):
             bundles.show_own_cgroup(config)
@@ -116,8 +122,11 @@ class Runtime:
             if pid_file:
                 files.write(pid_file, str(pid).encode())
             return pid
-        except BaseException:
-            self.take_down(place, config)
+        except BaseException as error:
+            if linux["scope"] and isinstance(error, errors.Conflict):  # a unit of that name, which is another's
+                files.remove_tree(place)
+            else:
+                self.take_down(place, config)
             raise
 
     def start(self, identifier: str) -> list[str]:
@@ -259,7 +268,12 @@ class Runtime:
         before = config["linux"]["resources"]
         wanted = {name: value for name, value in spec.meant(resources).items() if name != "devices"}
         after = {name: {**before.get(name, {}), **value} for name, value in wanted.items()}
-        steps.execute(cgroups.update(path, before, after), {})
+        if config["linux"].get("scope"):
+            from ..kernel.cgroups import scope
+
+            steps.execute(scope.update(scope.Scope(*config["linux"]["scope"]), before, after), {})
+        else:
+            steps.execute(cgroups.update(path, before, after), {})
         config["linux"]["resources"] = {**before, **after}
         files.write(f"{self.place(identifier)}/config.json", json.dumps(config).encode())
 
@@ -322,7 +336,13 @@ class Runtime:
 
     def take_down(self, place: str, config: Config) -> None:
         """The reverse of `create`, from the config alone, as often as one likes: kills what runs in its cgroup."""
-        steps.execute(cgroups.remove(config["linux"]["cgroupsPath"]), {})
+        linux = config["linux"]
+        if linux.get("scope"):
+            from ..kernel.cgroups import scope
+
+            steps.execute(scope.remove(scope.Scope(*linux["scope"])), {})
+        else:
+            steps.execute(cgroups.remove(linux["cgroupsPath"]), {})
         files.remove_tree(place)
 
 
@@ -341,7 +361,7 @@ def features() -> dict[str, Any]:
         "linux": {
             "namespaces": list(spec.NAMESPACES),
             "capabilities": list(capabilities.NAMES),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": False},
             "seccomp": {
                 "enabled": True,
                 "actions": list(seccomp.ACTIONS),

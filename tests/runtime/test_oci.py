@@ -25,7 +25,7 @@ import pytest
 from minicontainer import host, syscalls
 from minicontainer.kernel import cgroups
 from minicontainer.runtime import init, spec, state
-from tests.conftest import CHECKOUT
+from tests.conftest import CHECKOUT, is_systemd
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("busybox")]
 
@@ -358,10 +358,18 @@ def test_what_cannot_be_is_refused_by_name(engine: Engine, change: Callable[[Any
     assert engine.left() == []
 
 
+@pytest.mark.skipif(is_systemd(), reason="tests/vm/test_systemd.py has scopes")
+def test_without_systemd_nobody_makes_a_scope(engine: Engine) -> None:
+    assert engine("--systemd-cgroup", "list").returncode == 0
+    done = engine("--systemd-cgroup", "create", "--bundle", str(engine.bundle), "c")
+    assert done.returncode == 1
+    assert "--systemd-cgroup: systemd is not process 1 here; leave --systemd-cgroup out" in done.stderr
+    assert engine.left() == []
+
+
 def test_flags_that_are_not_supported_are_refused(engine: Engine) -> None:
     for words in (["create", "--no-pivot"], ["create", "--keyring"]):
         assert engine(*words, "--bundle", str(engine.bundle), "c").returncode != 0
-    assert engine("--systemd-cgroup", "list").returncode == 1
     assert engine("create", "--bundle", str(engine.bundle), "../c").returncode == 1
     assert engine("create", "--bundle", str(engine.bundle / "rootfs"), "c").returncode == 1
     assert engine.left() == []

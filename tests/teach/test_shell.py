@@ -53,6 +53,9 @@ ELSEWHERE = (  # `update`'s, and bundles'
     "priorities.schedule",
     "priorities.queue",
     "priorities.take_for",
+    "scope.begin",
+    "scope.change",
+    "scope.stop",
 )
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from minicontainer import errors, host, steps
 from minicontainer.kernel import cgroups
+from minicontainer.runtime import spec
 from minicontainer.teach import lab as labs
 from minicontainer.teach.grade import records
 from tests.conftest import minicontainer, need
@@ -220,6 +221,83 @@ def test_removal_is_idempotent(unit: str) -> None:
         steps.execute(cgroups.remove_parent(parent), {})
         assert not (MOUNT / parent[1:]).exists()
         assert show(unit)["LoadState"] == "not-found"
+
+
+# ------------------------------------------------------------------------------- scopes: what podman and docker ask for
+
+SLICE = "/machine.slice/machine-test.slice"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle whose command sleeps under three limits, in a scope."""
+    (tmp_path / "rootfs/bin").mkdir(parents=True)
+    shutil.copy(shutil.which("busybox") or "", tmp_path / "rootfs/bin/busybox")
+    config = spec.default()
+    config["process"]["args"] = ["busybox", "sleep", "600"]
+    config["linux"]["cgroupsPath"] = "machine-test.slice:test:one"
+    config["linux"]["resources"] = {
+        "cpu": {"quota": 50000, "period": 100000}, "memory": {"limit": 64 << 20}, "pids": {"limit": 20},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def oci(bundle: Path, *words: str, code: int = 0, text: str = "") -> str:
+    """The runtime as an engine calls it; what it says. Nobody waits for the container to close its output."""
+    with open(bundle / "said", "w+") as said:
+        command = [*COMMAND, "oci", "--root", str(bundle / "state"), "--systemd-cgroup", *words]
+        done = subprocess.run(command, input=text, stdout=said, stderr=said, text=True, timeout=60)
+        said.seek(0)
+        told = said.read()
+    assert done.returncode == code, told
+    return told
+
+
+def test_a_scope_for_each_container(bundle: Path) -> None:
+    unit, cgroup = "test-one.scope", MOUNT / SLICE[1:] / "test-one.scope"
+    oci(bundle, "create", "--bundle", str(bundle), "c")
+    try:
+        pid = json.loads(oci(bundle, "state", "c"))["pid"]
+        known = show(unit)
+        assert (known["ActiveState"], known["Delegate"], known["TasksMax"]) == ("active", "yes", "20")
+        assert known["ControlGroup"] == f"{SLICE}/{unit}"
+        assert Path(f"/proc/{pid}/cgroup").read_text() == f"0::{SLICE}/{unit}\n"
+        assert (cgroup / "cgroup.procs").read_text().split() == [str(pid)]
+        # Its own cgroup is the top of what it sees: it was in there before it had a cgroup namespace.
+        seen = Path(f"/proc/{pid}/root/sys/fs/cgroup/cgroup.procs").stat()
+        assert seen.st_ino == (cgroup / "cgroup.procs").stat().st_ino
+        assert limits(cgroup) == WANTED
+        systemctl("daemon-reload")
+        assert limits(cgroup) == WANTED
+        oci(bundle, "update", "--resources", "-", "c", text=json.dumps({"memory": {"limit": 48 << 20}}))
+        systemctl("daemon-reload")
+        assert limits(cgroup) == [WANTED[0], str(48 << 20), WANTED[2]]
+        # Another one of that name, in another slice: systemd has one of a name, and the first lives on.
+        config = json.loads((bundle / "config.json").read_text())
+        config["linux"]["cgroupsPath"] = "system.slice:test:one"
+        (bundle / "config.json").write_text(json.dumps(config))
+        assert "systemd refuses test-one.scope: " in oci(bundle, "create", "--bundle", str(bundle), "d", code=1)
+        assert "does not exist" in oci(bundle, "state", "d", code=1)
+        assert (cgroup / "cgroup.procs").read_text().split() == [str(pid)]
+    finally:
+        oci(bundle, "delete", "--force", "c")
+    assert show(unit)["LoadState"] == "not-found"
+    assert not cgroup.exists()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_scope_goes_with_what_failed_or_ended(bundle: Path) -> None:
+    """A command that is not there; one that is killed for memory, which systemd counts as a failure of the scope."""
+    config = json.loads((bundle / "config.json").read_text())
+    config["linux"]["cgroupsPath"] = ""
+    for words in (["nosuch"], ["busybox", "tail", "/dev/zero"]):
+        config["process"]["args"] = words
+        (bundle / "config.json").write_text(json.dumps(config))
+        said = oci(bundle, "run", "--bundle", str(bundle), "c", code=1 if words == ["nosuch"] else 128 + signal.SIGKILL)
+        assert ("no such file" in said) == (words == ["nosuch"])
+        assert show("minicontainer-c.scope")["LoadState"] == "not-found"
+        assert not (MOUNT / "system.slice/minicontainer-c.scope").exists()
 
 
 # ----------------------------------------------------------------------------------------------------- an ordinary user
