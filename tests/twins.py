@@ -93,7 +93,8 @@ def here(context: Path, case: Case, *flags: str) -> Result:
     """The image that is built here."""
     words = [word for name, value in case.args.items() for word in ("--build-arg", f"{name}={value}")]
     words += ["--target", case.target] if case.target else []
-    done = minicontainer("build", "--progress", "plain", "-t", "twin", *words, *flags, str(context), check=False)
+    build = ("build", "--progress", "plain", "-t", "twin", *words, *flags, str(context))
+    done = minicontainer(*build, check=False, timeout=300)  # seconds: one compiles
     assert done.returncode == 0, done.stdout + done.stderr
     root = os.environ["MINICONTAINER_ROOT"]
     image = store.Store(root).get("twin")
