@@ -35,7 +35,7 @@ def loads(text: str | bytes) -> Any:
         text = text.decode("utf-8", "surrogatepass")
     try:
         value, end = scan(text, len(text) - len(text.lstrip(WHITE)))
-    except StopIteration:
+    except (StopIteration, SystemError):  # the latter: the C function looks for json's error, and json is not there
         return slow().loads(text)  # which raises
     if text[end:].strip(WHITE):
         return slow().loads(text)  # which raises

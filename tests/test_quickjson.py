@@ -62,3 +62,12 @@ def test_it_brings_neither_re_nor_enum() -> None:
     code = "import sys; from minicontainer import quickjson; quickjson.loads(quickjson.dumps({'a': [1.5, None]})); " \
            "print(sorted({'re', 'enum', 'json'} & set(sys.modules)))"  # fmt: skip
     assert subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_where_json_has_not_been_imported_either() -> None:
+    """The scanner's own errors are json's, which it looks for among what is imported."""
+    code = "import sys; from minicontainer import quickjson\ntry: quickjson.loads(sys.argv[1].encode())\n" \
+           "except ValueError as error: print(error)"  # fmt: skip
+    for text in ("{", '{"a" 1}', '["\\', '{"a": 1,}', "[1 2]", '["\n"]'):
+        done = subprocess.run([sys.executable, "-S", "-c", code, text], capture_output=True, text=True)
+        assert f"ValueError: {done.stdout.strip()}" == outcome(json.loads, text).replace("JSONDecode", "Value")
