@@ -71,7 +71,8 @@ class Settings(NamedTuple):
 
 
 class Given(NamedTuple):
-    """The context, and what the hashes of its files are kept under from one build to the next."""
+    """The context, and what the hashes of its files are kept under from one build to the next: its path, or "" for one
+    that will not be there again."""
 
     tree: context.Tree
     name: str
@@ -172,14 +173,15 @@ class Builder:
     def made(self, order: list[int], names: tuple[str, ...]) -> store.Image | making.Draft:
         """The image, once these stages are built."""
         self.cache.open()
-        if self.given:
-            self.hashes = self.cache.hashes(self.given.name)
+        lasting = self.given.name if self.given else ""
+        if lasting:
+            self.hashes = self.cache.hashes(lasting)
         known = len(self.hashes)
         try:
             self.stages(order)
         finally:
-            if self.given and len(self.hashes) > known:
-                self.cache.keep_hashes(self.given.name, self.hashes)
+            if lasting and len(self.hashes) > known:
+                self.cache.keep_hashes(lasting, self.hashes)
         self.warn()
         for place in self.settings.cache_to:
             exchange.write(self.engine.images, self.cache, self.known, place)

@@ -12,7 +12,7 @@ a step was not cached is to ask in what two dictionaries differ.
                                             and by `builder du` and `prune` (engine/buildcache.py)
     <store>/build/cache/<key>.inputs.json   what went in
     <store>/build/last/<place>              the key of the step that this place of this Dockerfile had last, for `why`
-    <store>/build/hashes/<context>          what its files contained, by device, inode, size and times
+    <store>/build/hashes/<context>          what its files contained, by device, inode, size and times; and where it is
     <store>/build/mounts/<name>/data        what `RUN --mount=type=cache` keeps; mount.json beside it says whose it is
 """
 
@@ -98,18 +98,17 @@ class Cache:
     def hashes(self, context: str) -> dict[Stamp, str]:
         """What the files of a context were found to contain at the last build; of no use where they have changed."""
         try:
-            rows = json.loads(files.read(self.named("hashes", context)))
+            rows = json.loads(files.read(self.named("hashes", context)))["files"]
             return {(row[0], row[1], row[2], row[3], row[4]): row[5] for row in rows}
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
             return {}
 
     def keep_hashes(self, context: str, hashes: dict[Stamp, str]) -> None:
         """Remember them: of each file, what it was last."""
         newest = {stamp[:2]: stamp for stamp in hashes}  # the later ones win
         hashes = {stamp: digest for stamp, digest in hashes.items() if newest[stamp[:2]] == stamp}
-        files.write(
-            self.named("hashes", context), json.dumps([[*stamp, digest] for stamp, digest in hashes.items()]).encode()
-        )
+        known = {"context": context, "files": [[*stamp, digest] for stamp, digest in hashes.items()]}
+        files.write(self.named("hashes", context), json.dumps(known).encode())
 
     def named(self, folder: str, name: str) -> str:
         """The file in one of our folders for what has that name, whatever signs are in it."""

@@ -218,7 +218,7 @@ def opened(path: str, file: str | None) -> Iterator[tuple[str, bytes, builder.Gi
         with tempfile.TemporaryDirectory(prefix="minicontainer-context-") as folder:
             context.from_tar(sys.stdin.buffer.read, folder)
             with given(folder, os.path.join(folder, file or "Dockerfile"), file or "Dockerfile") as found:
-                yield found
+                yield *found[:2], found[2]._replace(name="")
         return
     if not os.path.isdir(path):
         raise errors.InvalidArgument(f"{path}: no such directory to build from")

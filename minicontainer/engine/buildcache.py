@@ -169,6 +169,7 @@ def prune(root: str, asked: filters.Filters, every: bool = False, keep: int = 0)
     """Remove what no build has in use; without `every`, records of layers that images have, too, stay.
 
     With `keep`, only so much, the longest unused first, that so many bytes are left. Ids of what went, and the bytes.
+    What is known of contexts that are not there any more goes, too; with `every`, and nothing else said, of all.
     """
     engine, said, space = containers.Containers(root), [], 0
     wanted = chosen(asked)
@@ -185,7 +186,7 @@ def prune(root: str, asked: filters.Filters, every: bool = False, keep: int = 0)
             space += entry.size if entry.kind == MOUNT else 0
             said.append(entry.id)
         if not removal.jobs(engine.images)[1]:
-            strays(root)
+            strays(root, every and not asked and not keep)
         space += removal.weighed(engine.images, bin, users)[1]
     events.note(root, "builder", "prune", "", {"reclaimed": str(space)})
     return said, space
@@ -208,8 +209,11 @@ def take(bin: removal.Bin, entry: Entry) -> bool:
     return True
 
 
-def strays(root: str) -> None:
-    """Take away what belongs to a record that has gone, and halves of files. No build is under way."""
+def strays(root: str, every: bool) -> None:
+    """Take away what belongs to a record or a context that has gone, and halves of files. No build is under way.
+
+    With `every`, what files of all contexts contained: the next build reads them again.
+    """
     folder = f"{root}/build"
     for name in store.names(f"{folder}/cache"):
         key = re.fullmatch(r"([0-9a-f]{64})(\.inputs)?\.json", name)
@@ -222,3 +226,10 @@ def strays(root: str) -> None:
             key_of_last = ""
         if not os.path.exists(f"{folder}/cache/{key_of_last}.json"):
             files.unlink(f"{folder}/last/{name}")
+    for name in store.names(f"{folder}/hashes"):
+        try:
+            context = str(store.document(files.read(f"{folder}/hashes/{name}"), "table of hashes").get("context", ""))
+        except errors.InvalidImage:
+            context = ""
+        if every or not os.path.isdir(context):
+            files.unlink(f"{folder}/hashes/{name}")

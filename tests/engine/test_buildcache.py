@@ -2,12 +2,16 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from minicontainer import errors, files
+from minicontainer.build import context as reading
 from minicontainer.engine import buildcache
 from minicontainer.image import blobs
 from tests.conftest import minicontainer
@@ -140,6 +144,37 @@ def test_halves_that_a_killed_build_has_left_go(yard: Yard) -> None:
     left = os.listdir(yard.root / "build/cache")
     assert len(left) == 4 and not [name for name in left if len(set(name[:64])) == 1]
     assert "x" not in os.listdir(yard.root / "build/last")
+
+
+def test_what_is_known_of_a_context_goes_with_it(yard: Yard, tmp_path: Path) -> None:
+    """A context from a pipe leaves nothing; one that has gone, until the next prune; the others, until one of all."""
+    hashes = yard.root / "build/hashes"
+    other = tmp_path / "other"
+    other.mkdir()
+    text = "FROM scratch\nCOPY file /\n"
+    for context in (yard.context, other):
+        (context / "file").write_text("1\n")
+        (context / "Dockerfile").write_text(text)
+    # What has been written this moment is not remembered: it may change again and keep its times.
+    time.sleep(2 * reading.RECENT / 10**9)
+    done = subprocess.run(
+        f"tar -c -C {other} . | {sys.executable} -m minicontainer build -", shell=True, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(hashes) == []
+    yard.build(text)
+    minicontainer("build", str(other))
+    assert len(os.listdir(hashes)) == 2
+    (hashes / "half.tmp-1").write_bytes(b"{")
+    prune(yard)
+    assert len(os.listdir(hashes)) == 2
+    shutil.rmtree(other)
+    prune(yard, "-a", "--filter", "until=1h")
+    (left,) = hashes.iterdir()
+    assert json.loads(left.read_text())["context"] == str(yard.context)
+    prune(yard, "-a")
+    assert os.listdir(hashes) == []
+    assert yard.told(text) == [("done", "/")]
 
 
 def test_du_and_df_tell_of_each(yard: Yard) -> None:
