@@ -9,6 +9,7 @@ Three tiers by what a test needs, never by mood:
 and, across the tiers,
 
     @pytest.mark.slow       over ten seconds, or needs a real docker or podman: only with --all
+    @pytest.mark.brief      a slow test does more of the same: not with --all, where both would run
     @pytest.mark.vm         also part of the lane on the second kernel (`./dev vm`). kernel/test_cgroups.py has it by
                             itself, and so has tests/vm, which runs nowhere else but on pure cgroup v2, and its
                             test_systemd.py only under systemd (`./dev vm --systemd`)
@@ -208,6 +209,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         unfit = (
             elsewhere
             or (item.get_closest_marker("slow") is not None and not config.getoption("--all"))
+            or (item.get_closest_marker("brief") is not None and config.getoption("--all"))
             or (item.get_closest_marker("root") is not None and not is_root())
             or (item.get_closest_marker("userns") is not None and os.geteuid() == 0)
         )

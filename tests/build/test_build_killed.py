@@ -82,6 +82,7 @@ def dies(yard: Yard, stride: int) -> int:
     return moments
 
 
+@pytest.mark.brief
 def test_killed_at_some_moments(yard: Yard) -> None:
     assert dies(yard, 71) >= 3
 

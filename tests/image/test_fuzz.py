@@ -32,7 +32,9 @@ from tests.registries import Fake
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 
-few_and_many = pytest.mark.parametrize("many", [False, pytest.param(True, marks=pytest.mark.slow)])
+few_and_many = pytest.mark.parametrize(
+    "many", [pytest.param(False, marks=pytest.mark.brief), pytest.param(True, marks=pytest.mark.slow)]
+)
 
 
 def fuzz(check: Callable[..., None], examples: int, many: bool, *strategies: st.SearchStrategy[Any]) -> None:

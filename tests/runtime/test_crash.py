@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,51 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A store of this file's own."""
     with leftovers.store_with_busybox(tmp_path_factory.mktemp("crash") / "store") as root:
         yield root
+
+
+@pytest.fixture(scope="module")
+def stores(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
+    """One for each of two processors. What belongs to one store is not the other's to find, to clean or to count."""
+    with leftovers.store_with_busybox(tmp_path_factory.mktemp("crash") / "store") as other:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MINICONTAINER_ROOT", str(store))  # still the one that is meant where none is named
+            yield [store, other]
+
+
+def side_by_side(stores: list[Path], part: Callable[[Path, int], None], times: int) -> None:
+    """`part(store, number)` so many times, shared among the stores: a process for each, which stops at its first error
+    and tells of it."""
+    children: list[tuple[int, int]] = []
+    said = []
+    for first, store in enumerate(stores):
+        reader, writer = os.pipe()
+        if not (pid := os.fork()):
+            code = 1
+            try:
+                os.close(reader)
+                os.environ["MINICONTAINER_ROOT"] = str(store)
+                for number in range(first, times, len(stores)):
+                    part(store, number)
+                code = 0
+            except BaseException:
+                os.write(writer, traceback.format_exc().encode())
+            finally:
+                os._exit(code)
+        os.close(writer)
+        children.append((pid, reader))
+    try:
+        while children:
+            pid, reader = children[0]
+            with os.fdopen(reader, errors="replace") as pipe:
+                text = pipe.read()
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            del children[0]
+            said.append(text or (f"ended with {code}\n" if code else ""))
+    finally:
+        for pid, _ in children:  # who waited was interrupted
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    assert not "".join(said), "".join(said)
 
 
 def is_clean(root: Path) -> None:
@@ -75,12 +121,14 @@ def start() -> list[str]:
     return [sys.executable, "-m", "minicontainer", "run", "--rm", *FLAGS, "busybox", "true"]
 
 
-def kill_at_random_calls(store: Path, log: Path, times: int) -> None:
+def kill_at_random_calls(stores: list[Path], log: Path, times: int) -> None:
     """SIGKILL whoever (client, monitor, init) makes a randomly chosen system call."""
-    calls = seen_calls(store, log)
+    calls = seen_calls(stores[0], log)
     seed = random.randrange(2**32)
     chosen = random.Random(seed).choices(calls, k=times)
-    for name, ordinal in chosen:
+
+    def kill(store: Path, number: int) -> None:
+        name, ordinal = chosen[number]
         # No call is made in the middle of another: the signal arrives when the call is entered.
         inject = f"inject={name}:signal=KILL:when={ordinal}"
         subprocess.run(
@@ -94,18 +142,21 @@ def kill_at_random_calls(store: Path, log: Path, times: int) -> None:
             error.add_note(f"killed at {name} number {ordinal}, seed {seed}")
             raise
 
+    side_by_side(stores, kill, times)
 
+
+@pytest.mark.brief
 @pytest.mark.timeout(300)
 @pytest.mark.needs("strace")
-def test_killed_at_random_system_calls(store: Path, tmp_path: Path) -> None:
-    kill_at_random_calls(store, tmp_path / "log", 20)
+def test_killed_at_random_system_calls(stores: list[Path], tmp_path: Path) -> None:
+    kill_at_random_calls(stores, tmp_path / "log", 20)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.needs("strace")
-def test_killed_at_two_hundred_random_system_calls(store: Path, tmp_path: Path) -> None:
-    kill_at_random_calls(store, tmp_path / "log", 200)
+def test_killed_at_two_hundred_random_system_calls(stores: list[Path], tmp_path: Path) -> None:
+    kill_at_random_calls(stores, tmp_path / "log", 200)
 
 
 def test_repair_disturbs_no_running_start(store: Path) -> None:
@@ -134,14 +185,15 @@ POLICIES = ["no", "always", "unless-stopped", "on-failure", "on-failure:2"]
 LONG = ["sleep", "1000"]
 
 
-def kill_at_random_moments(store: Path, times: int) -> None:
+def kill_at_random_moments(stores: list[Path], times: int) -> None:
     """`run -d --restart …` on and on, and SIGKILL for the client, the monitor or process 1, at a random moment.
 
     Every record must be true afterwards, without any repair; then a repair leaves nothing but records.
     """
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    for number in range(times):
+
+    def kill(store: Path, number: int) -> None:
         dice = random.Random(f"{seed} {number}")
         policy, whom = dice.choice(POLICIES), dice.choice(["client", "monitor", "init"])
         words = dice.choice([LONG, ["sh", "-c", f"sleep {dice.uniform(0, 0.1)}; exit 3"]])
@@ -153,6 +205,8 @@ def kill_at_random_moments(store: Path, times: int) -> None:
         except BaseException as error:
             error.add_note(f"{whom} of {' '.join(words)} --restart {policy} killed: seed {seed}, number {number}")
             raise
+
+    side_by_side(stores, kill, times)
 
 
 def kill_one(store: Path, dice: random.Random, name: str, policy: str, whom: str, words: list[str]) -> None:
@@ -249,12 +303,13 @@ def monitor_lives(store: Path, name: str) -> bool:
     return Path(f"/proc/{record['monitor'][0]}").exists()
 
 
+@pytest.mark.brief
 @pytest.mark.timeout(300)
-def test_killed_at_random_moments(store: Path) -> None:
-    kill_at_random_moments(store, 15)
+def test_killed_at_random_moments(stores: list[Path]) -> None:
+    kill_at_random_moments(stores, 15)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_hundred_killed_at_random_moments(store: Path) -> None:
-    kill_at_random_moments(store, 100)
+def test_a_hundred_killed_at_random_moments(stores: list[Path]) -> None:
+    kill_at_random_moments(stores, 100)
