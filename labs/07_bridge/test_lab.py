@@ -175,7 +175,8 @@ def test_the_other_end(room, rng):
     (bare,) = set(pids) - set(order)
     assert room.call("port_of", bare) is None, "a container without eth0 has no other end"
     after = room.mounts(), room.processes()
-    assert after[0] == before[0], f"port_of left a mount: {[m.point for m in after[0] if m not in before[0]]}"
+    left = [mount.point for mount in after[0] if mount not in before[0]]  # the machine's own may go meanwhile
+    assert left == [], f"port_of left a mount: {left}"
     assert after[1] == before[1], "port_of left a process, or a child that nobody has waited for"
 
 

@@ -1,6 +1,9 @@
 """Every lab is honest: its stub scores nothing, its reference everything, the package's functions 60 % at most, and
 nine of ten wrong solutions lose points. What students get does not give the solution away."""
 
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,42 @@ as_root = pytest.mark.root
 as_user = [pytest.mark.userns, pytest.mark.needs("user-namespace")]
 everybody = pytest.mark.parametrize("tier", [pytest.param("root", marks=as_root), pytest.param("user", marks=as_user)])
 each = pytest.mark.parametrize("lab", LABS, ids=[lab.name for lab in LABS])
+
+# What a test asks of a lab before it looks at the result.
+ASKS: dict[str, Callable[[labs.Lab], list[proof.Result]]] = {
+    "test_the_stub_scores_nothing": lambda lab: [proof.score(lab, stub.stub(proof.solution(lab)))],
+    "test_the_reference_scores_everything": lambda lab: [proof.score(lab, proof.solution(lab))],
+    "test_what_is_marked_pure_is_gradable_anywhere": lambda lab: [
+        proof.score(lab, source, tier="pure")
+        for source in (proof.solution(lab), stub.stub(proof.solution(lab)))
+        if "mark.pure" in Path(lab.directory, "test_lab.py").read_text()
+    ],
+    "test_the_packages_own_functions_score_little": lambda lab: [
+        proof.score(lab, source) for source in [proof.package(lab)] if source
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def begun(request: pytest.FixtureRequest) -> Iterator[dict[tuple[str, str], Future[list[proof.Result]]]]:
+    """All that the tests of this run ask, begun in the order in which they will want it, as many at a time as there
+    are processors: labs wait a good deal."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = {}
+        for item in request.session.items:
+            if isinstance(item, pytest.Function) and item.path == request.path and item.originalname in ASKS:
+                lab = item.callspec.params["lab"]
+                found[item.originalname, lab.name] = pool.submit(ASKS[item.originalname], lab)
+        yield found
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def results(
+    request: pytest.FixtureRequest, begun: dict[tuple[str, str], Future[list[proof.Result]]], lab: labs.Lab
+) -> list[proof.Result]:
+    """What came of it; none where there is nothing to be scored."""
+    return begun[request.node.originalname, lab.name].result()
 
 
 def test_each_lab_has_a_reference() -> None:
@@ -34,16 +73,16 @@ def test_the_stub_is_the_generated_one(lab: labs.Lab) -> None:
 
 @each
 @everybody
-def test_the_stub_scores_nothing(lab: labs.Lab, tier: str) -> None:
-    result = proof.score(lab, stub.stub(proof.solution(lab)))
+def test_the_stub_scores_nothing(lab: labs.Lab, tier: str, results: list[proof.Result]) -> None:
+    (result,) = results
     assert result.points == 0, f"of {result.of}"
     assert [title for title in result.failed if "a defect of the lab" in title] == []
 
 
 @each
 @everybody
-def test_the_reference_scores_everything(lab: labs.Lab, tier: str) -> None:
-    result = proof.score(lab, proof.solution(lab))
+def test_the_reference_scores_everything(lab: labs.Lab, tier: str, results: list[proof.Result]) -> None:
+    (result,) = results
     assert result.failed == [], f"seed {result.seed}"
     assert result.points == result.of
     assert result.of or result.left_out
@@ -51,19 +90,20 @@ def test_the_reference_scores_everything(lab: labs.Lab, tier: str) -> None:
 
 @each
 @everybody
-def test_what_is_marked_pure_is_gradable_anywhere(lab: labs.Lab, tier: str) -> None:
+def test_what_is_marked_pure_is_gradable_anywhere(lab: labs.Lab, tier: str, results: list[proof.Result]) -> None:
     """In a plain room: the same code, the same tests, without a namespace."""
-    if "mark.pure" in Path(lab.directory, "test_lab.py").read_text():
-        assert proof.score(lab, proof.solution(lab), tier="pure").failed == []
-        assert proof.score(lab, stub.stub(proof.solution(lab)), tier="pure").points == 0
+    assert len(results) == 2 * ("mark.pure" in Path(lab.directory, "test_lab.py").read_text())
+    if results:
+        reference, the_stub = results
+        assert reference.failed == []
+        assert the_stub.points == 0
 
 
 @each
 @as_root
-def test_the_packages_own_functions_score_little(lab: labs.Lab) -> None:
-    source = proof.package(lab)
-    if source:
-        result = proof.score(lab, source)
+def test_the_packages_own_functions_score_little(lab: labs.Lab, results: list[proof.Result]) -> None:
+    assert len(results) == bool(proof.package(lab))
+    for result in results:
         assert result.share <= proof.PACKAGE_AT_MOST, f"{result.points} of {result.of} points"
         assert [title for title in result.failed if "a defect of the lab" in title] == []
 
