@@ -108,12 +108,22 @@ def test_the_packages_own_functions_score_little(lab: labs.Lab, results: list[pr
         assert [title for title in result.failed if "a defect of the lab" in title] == []
 
 
+@pytest.fixture(scope="module")
+def hunted(request: pytest.FixtureRequest) -> Iterator[dict[str, list[Future[tuple[str, bool]]]]]:
+    """The mutants of every lab that this run is about, begun lab by lab."""
+    with proof.hunters() as pool:
+        labs_ = [item.callspec.params["lab"] for item in request.session.items if isinstance(item, pytest.Function)
+                 and item.path == request.path and item.originalname == "test_mutants_lose_points"]  # fmt: skip
+        yield {lab.name: proof.hunted(lab, pool) for lab in labs_}
+        pool.shutdown(cancel_futures=True)
+
+
 @each
 @as_root
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_mutants_lose_points(lab: labs.Lab) -> None:
-    told = proof.caught(lab)
+def test_mutants_lose_points(lab: labs.Lab, hunted: dict[str, list[Future[tuple[str, bool]]]]) -> None:
+    told = [future.result() for future in hunted[lab.name]]
     missed = [change for change, lost in told if not lost]
     assert len(told) >= 5, "too few to tell anything"
     assert len(missed) <= len(told) * (1 - proof.CAUGHT_AT_LEAST), missed

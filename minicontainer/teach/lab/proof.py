@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from ... import errors, files
@@ -93,13 +93,23 @@ def package(lab: Lab) -> str:
 
 
 def caught(lab: Lab) -> list[tuple[str, bool]]:
-    """Every mutant, as "line 12: dropped the call of os.mkdir", and whether it lost points. They wait, mostly."""
+    """Every mutant, as "line 12: dropped the call of os.mkdir", and whether it lost points."""
+    with hunters() as pool:
+        return [future.result() for future in hunted(lab, pool)]
+
+
+def hunters() -> ThreadPoolExecutor:
+    """Who runs mutants. They wait, mostly."""
+    return ThreadPoolExecutor(2 * len(os.sched_getaffinity(0)))
+
+
+def hunted(lab: Lab, pool: ThreadPoolExecutor) -> list[Future[tuple[str, bool]]]:
+    """The same as `caught` of each, begun: so one lab's need not wait for the last of another's."""
 
     def one(mutant: mutants.Mutant) -> tuple[str, bool]:
         return f"line {mutant.line}: {mutant.change}", bool(score(lab, mutant.source, True, "proof").failed)
 
-    with ThreadPoolExecutor(2 * len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(one, mutants.mutants(solution(lab))))
+    return [pool.submit(one, mutant) for mutant in mutants.mutants(solution(lab))]
 
 
 def leaked(lab: Lab) -> list[str]:
