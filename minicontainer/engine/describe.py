@@ -95,6 +95,7 @@ def host_config(record: containers.Record, config: Document) -> Document:
     cpu, memory = resources.get("cpu") or {}, resources.get("memory") or {}
     granted = set((process.get("capabilities") or {}).get("bounding") or [])
     usual = set(capabilities.resolve())
+    mapping = ["0:{}:{}".format(*record["ids"])] if record["ids"] else []
     privileged = resources.get("devices") == [{"allow": True, "access": "rwm"}]
     whole = configure.by_cpus(cpu)
     shm: Document = next((mount for mount in config["mounts"] if mount["destination"] == "/dev/shm"), {})
@@ -131,6 +132,7 @@ def host_config(record: containers.Record, config: Document) -> Document:
         "Sysctls": linux.get("sysctl") or {},
         "UTSMode": record["modes"]["uts"],
         "UsernsMode": record["userns"],
+        **({"IDMappings": dict.fromkeys(("UidMap", "GidMap"), mapping)} if mapping else {}),  # podman's
         "ShmSize": next((size(word[5:]) for word in shm.get("options", ()) if word.startswith("size=")), 0),
         "Runtime": "minicontainer",
         "ConsoleSize": [process["consoleSize"]["height"], process["consoleSize"]["width"]],

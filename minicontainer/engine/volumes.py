@@ -93,12 +93,21 @@ def parse_tmpfs(text: str) -> Mount:
 
 
 def parse_mount(text: str) -> Mount:
-    """`--mount type=bind|volume|tmpfs,source=…,target=…[,readonly][,tmpfs-size=…][,tmpfs-mode=…]`"""
+    """`--mount type=bind|volume|tmpfs,source=…,target=…[,readonly][,idmap][,tmpfs-size=…][,tmpfs-mode=…]`"""
     fields: dict[str, str] = {}
     for part in text.split(","):
         key, given, value = part.partition("=")
         fields[ALIASES.get(key, key)] = value if given else "true"
-    unknown = set(fields) - {"type", "source", "target", "readonly", "tmpfs-size", "tmpfs-mode", "bind-propagation"}
+    unknown = set(fields) - {
+        "type",
+        "source",
+        "target",
+        "readonly",
+        "tmpfs-size",
+        "tmpfs-mode",
+        "bind-propagation",
+        "idmap",
+    }
     if unknown:
         raise errors.InvalidArgument(f"--mount {text}: there is no field {unknown.pop()!r}")
     kind, source, target = fields.get("type", "volume"), fields.get("source", ""), fields.get("target", "")
@@ -117,7 +126,8 @@ def parse_mount(text: str) -> Mount:
         if not os.path.exists(source):
             raise errors.InvalidArgument(f"--mount {text}: bind source path does not exist: {source}")
         propagation = (fields["bind-propagation"],) if "bind-propagation" in fields else ()
-        return Mount("bind", source, target, readonly, propagation)
+        mapped = ("idmap",) if fields.get("idmap", "false") in ("true", "1") else ()
+        return Mount("bind", source, target, readonly, propagation + mapped)
     return Mount("volume", source, target, readonly)
 
 

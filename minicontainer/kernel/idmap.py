@@ -139,34 +139,31 @@ def of_spec(linux: dict[str, Any]) -> Maps:
     return Maps(uids, gids, False)
 
 
-def tree(path: str, recursive: bool, maps: Maps | None, all_below: bool = False) -> int:
-    """A mount of what lies at `path`, attached nowhere, that translates ids by `maps`; `all_below`: so do those below.
+def tree(path: str, recursive: bool, space: int = -1, all_below: bool = False) -> int:
+    """A mount of what lies at `path`, attached nowhere, that translates ids as the `namespace` says, if there is one.
 
-    The descriptor of open_tree(2). Raises Unsupported where the kernel or the file system cannot translate.
+    `all_below`: so do those mounted below it. The descriptor of open_tree(2). Raises Unsupported where the kernel or
+    the file system cannot translate.
     """
     try:
         clone = syscalls.open_tree(path, recursive)
     except errors.KernelError as error:
         error.arguments = (path,)
         raise
-    if maps is None:
+    if space < 0:
         return clone
     try:
-        space = namespace(maps)
-        try:
-            syscalls.map_ids(clone, space, all_below)
-        finally:
-            os.close(space)
-    except BaseException as error:
+        syscalls.map_ids(clone, space, all_below)
+    except errors.KernelError as error:
         os.close(clone)
-        if isinstance(error, errors.KernelError) and error.errno in CANNOT:
-            what = "or one mounted below it " if all_below else ""
-            raise errors.Unsupported(
-                f"ids cannot be translated in a mount of {path}: the kernel has that for some file systems "
-                f"(mount_setattr(2): ext4, btrfs and xfs since Linux 5.12 to 5.15, tmpfs since 6.3), and this {what}"
-                "is none of them, or translates already"
-            ) from error
-        raise
+        if error.errno not in CANNOT:
+            raise
+        what = "or one mounted below it " if all_below else ""
+        raise errors.Unsupported(
+            f"ids cannot be translated in a mount of {path}: the kernel has that for some file systems "
+            f"(mount_setattr(2): ext4, btrfs and xfs since Linux 5.12 to 5.15, tmpfs since 6.3), and this {what}"
+            "is none of them, or translates already"
+        ) from error
     return clone
 
 
@@ -189,6 +186,11 @@ def namespace(maps: Maps) -> int:
     finally:
         os.close(writer)
         os.waitpid(pid, 0)
+
+
+def let_go(space: int) -> None:
+    """The namespace's descriptor is closed: what was mounted with it keeps it."""
+    os.close(space)
 
 
 def translates() -> bool:

@@ -154,17 +154,23 @@ def take(mounts: list[dict[str, Any]], linux: dict[str, Any]) -> Iterator[steps.
         return
     from . import idmap
 
+    spaces: dict[idmap.Maps, steps.Symbol] = {}
     for index, symbol in trees.items():
         mount = mounts[index]
-        flags, way = parse_options(mount.get("options") or []).flags, translated(mount)
-        maps, why = None, "who is root inside may not be allowed to walk there"
-        if way:
+        below = bool(parse_options(mount.get("options") or []).flags & syscalls.MS_REC)
+        words, why = [], "who is root inside may not be allowed to walk there"
+        if way := translated(mount):
             maps = idmap.of_spec(mount if mount.get("uidMappings") else linux)
-            why = "its files belong to others in here, with nothing changed on disk"
-        yield steps.call(
-            idmap.tree, mount["source"], bool(flags & syscalls.MS_REC), maps, way == "ridmap", why=why,
-            result=symbol.name,
-        )  # fmt: skip
+            if maps not in spaces:
+                spaces[maps] = steps.Symbol(f"ids{len(spaces)}")
+                yield steps.call(
+                    idmap.namespace, maps, why="a mount takes its translation from a user namespace",
+                    result=spaces[maps].name,
+                )  # fmt: skip
+            words, why = [spaces[maps], way == "ridmap"], "its files belong to others in here, the disk stays as it is"
+        yield steps.call(idmap.tree, mount["source"], below, *words, why=why, result=symbol.name)
+    for space in spaces.values():
+        yield steps.call(idmap.let_go, space, why="the mounts keep it")
 
 
 def all_of(

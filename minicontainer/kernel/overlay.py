@@ -105,7 +105,11 @@ def mount_translated(store: str, data: str, container: str, maps: idmap.Maps) ->
     """
     from . import idmap
 
-    tree, place = idmap.tree(store, False, maps), f"{container}/work"
+    space, place = idmap.namespace(maps), f"{container}/work"
+    try:
+        tree = idmap.tree(store, False, space)
+    finally:
+        os.close(space)
     try:
         syscalls.move_mount(tree, place)
     finally:

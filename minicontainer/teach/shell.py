@@ -1003,6 +1003,8 @@ CALLS: dict[str, Callable[..., None]] = {
     "mounts.attach": attach,
     "mounts.bind": bind,
     "mounts.cgroup_tree": cgroup_tree,
+    "idmap.namespace": none("a user namespace without a process, whose maps a mount takes"),
+    "idmap.let_go": none("that again"),
     "idmap.tree": none("a mount that translates ids: mount(8) makes one with X-mount.idmap= since util-linux 2.39"),
     "mounts.remount": remount,
     "mounts.make_readonly": function("make_readonly"),

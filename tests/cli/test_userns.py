@@ -71,8 +71,8 @@ def test_owners_inside_are_the_images_and_on_disk_they_are_the_same(shop: Shop, 
         assert {on_disk(path) for path in layer.rglob("*")} <= {(0, 0), (1000, 1000)}
     root = Path(f"/proc/{pid}/root")
     assert on_disk(root / "bin/busybox") == (first, first) and on_disk(root / "mine/file") == (first + 7, first + 8)
-    mode = minicontainer("inspect", "-f", "{{.HostConfig.UsernsMode}}", name).stdout.strip()
-    assert mode == "auto"
+    told = minicontainer("inspect", "-f", "{{.HostConfig.UsernsMode}} {{.HostConfig.IDMappings.UidMap}}", name).stdout
+    assert told == f"auto [0:{first}:65536]\n"
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     assert [point for point in points if point.startswith(str(shop.root)) and point.endswith("/work")] == []
 
@@ -115,9 +115,9 @@ def test_binds_are_as_they_are_unless_idmap_is_said(shop: Shop, tmp_path: Path) 
     (place / "secret").write_text("x")
     (place / "secret").chmod(0o600)
     script = "stat -c %u /one /two /two/secret; cat /one/secret || touch /one/new || touch /two/new"
-    binds = ("-v", f"{place}:/one", "-v", f"{place}:/two:idmap")
-    found = shop.run(*AUTO, *binds, "plain", "sh", "-c", script)
-    assert found.stdout.split() == ["65534", "0", "0"]
+    for mapped in (("-v", f"{place}:/two:idmap"), ("--mount", f"type=bind,source={place},target=/two,idmap")):
+        found = shop.run(*AUTO, "-v", f"{place}:/one", *mapped, "plain", "sh", "-c", script)
+        assert found.stdout.split() == ["65534", "0", "0"]
     assert on_disk(place / "new") == (0, 0)
     assert shop.run(*AUTO, "-v", f"{place}:/one:ro", "plain", "touch", "/one/x", check=False).returncode == 1
     assert "--userns auto" in shop.refused(125, "-v", f"{place}:/one:idmap", "plain", "true")
