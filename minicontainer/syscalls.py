@@ -276,10 +276,16 @@ class inside_network:
 PROC_SUPER_MAGIC = 0x9FA0  # linux/magic.h
 
 
-def file_system(path: str) -> int:
-    """statfs(2)'s f_type: of which kind the file system is that `path` lies on, as linux/magic.h numbers them."""
+def file_system(path: str | int) -> int:
+    """statfs(2)'s f_type: of which kind the file system is that `path` lies on, as linux/magic.h numbers them.
+
+    A number is a descriptor.
+    """
     answer = ctypes.create_string_buffer(256)
-    _check(libc.statfs(os.fsencode(path), answer), "statfs", path)
+    if isinstance(path, int):
+        _check(libc.fstatfs(path, answer), "fstatfs", path)
+    else:
+        _check(libc.statfs(os.fsencode(path), answer), "statfs", path)
     return int.from_bytes(answer.raw[: ctypes.sizeof(ctypes.c_long)], "little")
 
 

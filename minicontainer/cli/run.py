@@ -84,7 +84,12 @@ FLAGS = [
     Flag("--cidfile", "cidfile", "text", "write its id to this file"),
     Flag("--cap-add", "cap_add", "list", "one capability more, or ALL"),
     Flag("--cap-drop", "cap_drop", "list", "one capability less, or ALL"),
-    Flag("--security-opt", "security_opt", "list", "no-new-privileges, seccomp=unconfined|FILE"),
+    Flag(
+        "--security-opt",
+        "security_opt",
+        "list",
+        "no-new-privileges, seccomp=unconfined|FILE, apparmor=unconfined|PROFILE",
+    ),
     Flag("--privileged", "privileged", "bool", "hold nothing back: every capability and device of the host"),
     Flag("--pull", "pull", "text", "fetch the image from its registry: missing (if it is not here), always, never"),
     Flag("-q --quiet", "quiet", "bool", "say nothing about that"),

@@ -352,12 +352,15 @@ def security(options: dict[str, Any], result: dict[str, Any]) -> None:
             process["noNewPrivileges"] = value != "false"
         elif key == "seccomp" and value:
             profile = value
-        elif (key, value) in (("apparmor", "unconfined"), ("label", "disable"), ("systempaths", "unconfined")):
+        elif key == "apparmor" and value:
+            process["apparmorProfile"] = value
+        elif (key, value) in (("label", "disable"), ("systempaths", "unconfined")):
             if key == "systempaths":
                 linux["maskedPaths"], linux["readonlyPaths"] = [], []
         else:
             raise errors.InvalidArgument(
-                f"--security-opt {text}: no-new-privileges, seccomp=unconfined|FILE, systempaths=unconfined are known"
+                f"--security-opt {text}: no-new-privileges, seccomp=unconfined|FILE, apparmor=unconfined|PROFILE, "
+                "systempaths=unconfined are known"
             )
     if options["privileged"]:
         linux["maskedPaths"], linux["readonlyPaths"] = [], []

@@ -45,7 +45,7 @@ def container(engine: containers.Containers, record: containers.Record, size: bo
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": config["process"].get("apparmorProfile", ""),
         "ExecIDs": None,
         "HostConfig": host_config(record, config),
         "GraphDriver": {
@@ -100,6 +100,8 @@ def host_config(record: containers.Record, config: Document) -> Document:
     whole = configure.by_cpus(cpu)
     shm: Document = next((mount for mount in config["mounts"] if mount["destination"] == "/dev/shm"), {})
     security = [] if linux.get("seccomp") or privileged else ["seccomp=unconfined"]
+    if process.get("apparmorProfile"):
+        security.append(f"apparmor={process['apparmorProfile']}")
     return {
         "Binds": binds(record) or None,
         "ContainerIDFile": "",

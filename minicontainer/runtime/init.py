@@ -187,6 +187,10 @@ def command(
         why="what /proc/self/exe will lead to, should the command ask: not our Python",
         result="threshold",
     )
+    if process.get("apparmorProfile"):
+        from ..kernel import apparmor
+
+        yield from steps.about("apparmor", apparmor.plan(process))
     yield from identity(process, profile)
     yield from last
     yield steps.call(

@@ -368,7 +368,7 @@ def features() -> dict[str, Any]:
                 "operators": [f"SCMP_CMP_{name}" for name in seccomp.COMPARISONS],
                 "archs": seccomp.ARCHITECTURES[syscalls.MACHINE],
             },
-            "apparmor": {"enabled": False},
+            "apparmor": {"enabled": True},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": idmap.translates()}},

@@ -124,7 +124,7 @@ KNOWN: dict[str, set[str]] = {
     "root": {"path", "readonly"},
     "process": {
         "args", "cwd", "env", "user", "capabilities", "rlimits", "noNewPrivileges", "terminal", "oomScoreAdj",
-        "consoleSize", "ioPriority", "scheduler",
+        "consoleSize", "ioPriority", "scheduler", "apparmorProfile",
     },
     "process.user": {"uid", "gid", "additionalGids", "umask"},
     "hooks": set(hooks.KINDS),
@@ -138,7 +138,7 @@ KNOWN: dict[str, set[str]] = {
 # Extensibility), which `without_effect` says.
 REFUSED: dict[str, set[str]] = {
     "": {"domainname", "solaris", "windows", "vm", "zos", "freebsd"},
-    "process": {"apparmorProfile", "selinuxLabel", "commandLine", "execCPUAffinity"},
+    "process": {"selinuxLabel", "commandLine", "execCPUAffinity"},
     "process.user": {"username"},
     "linux": {"intelRdt", "netDevices", "memoryPolicy"},
 }
@@ -164,6 +164,10 @@ def check(config: dict[str, Any]) -> None:
         raise errors.Unsupported(
             "config.json asks for linux.mountLabel, which is not supported yet where SELinux is on"
         )
+    if config["process"].get("apparmorProfile"):
+        from ..kernel import apparmor
+
+        apparmor.check(config["process"])
     check_maps(config["linux"])
     check_translations(config["mounts"], config["linux"])
     if any(config["process"].get(name) for name in ("scheduler", "ioPriority")) or config["linux"].get("personality"):

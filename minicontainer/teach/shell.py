@@ -1024,6 +1024,7 @@ CALLS: dict[str, Callable[..., None]] = {
     "init.become": become,
     "init.make_directory": one("mkdir -p {0}"),
     "init.find_directory": none("the look whether a link of /proc leads out of the root"),
+    "apparmor.confine": none("an AppArmor profile: aa-exec(1) becomes its command under one"),
     "keyring.join": none("a session keyring: keyctl(1) makes one for its own command only"),
     "init.enter_directory": one("directory={0}"),
     "threshold.prepare": none("a program in memory, between us and the command (runtime/threshold.py)"),

@@ -250,7 +250,9 @@ def test_less_security() -> None:
     assert "seccomp" not in config(security_opt=["seccomp=unconfined"])["linux"]
     assert "seccomp" not in config(security_opt=["seccomp:unconfined"])["linux"]
     assert config(security_opt=["systempaths=unconfined"])["linux"]["maskedPaths"] == []
-    for text in ("nosuch", "seccomp", "apparmor=profile", "no-new-privileges=maybe"):
+    assert config(security_opt=["apparmor=one"])["process"]["apparmorProfile"] == "one"
+    assert config(security_opt=["apparmor:unconfined"])["process"]["apparmorProfile"] == "unconfined"
+    for text in ("nosuch", "seccomp", "apparmor=", "no-new-privileges=maybe"):
         with pytest.raises(errors.InvalidArgument, match="--security-opt"):
             config(security_opt=[text])
 

@@ -40,7 +40,7 @@ MEMORY = os.environ.get("VM_MEMORY", "2048")  # MiB
 # What the tests ask, beside Python: the same programs as outside (`./dev setup`), without compilers.
 PACKAGES = (
     "python3 libpython3-stdlib libseccomp2 libcap2 iproute2 iputils-ping nftables procps kmod strace busybox-static "
-    "util-linux mount ca-certificates uidmap systemd systemd-sysv libpam-systemd dbus dbus-user-session"
+    "util-linux mount ca-certificates uidmap apparmor systemd systemd-sysv libpam-systemd dbus dbus-user-session"
 ).split()
 # For the root disk, in this order; what is built into a kernel is not found as a file, and skipped.
 DISK_MODULES = (
@@ -72,6 +72,7 @@ ROOT_INIT = """#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
+mount -t securityfs securityfs /sys/kernel/security
 mkdir -p /dev/pts /dev/shm /dev/mqueue
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
@@ -119,7 +120,7 @@ SYSTEMD_MASKED = (
     "systemd-machine-id-commit.service systemd-remount-fs.service kmod-static-nodes.service modprobe@.service "
     "dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount "
     "sys-fs-fuse-connections.mount proc-sys-fs-binfmt_misc.automount systemd-ask-password-console.path "
-    "systemd-ask-password-wall.path"
+    "systemd-ask-password-wall.path apparmor.service"
 )
 
 

@@ -1,0 +1,39 @@
+"""Which profiles are asked for, by what the kernel says of itself. With AppArmor: tests/vm/test_apparmor.py."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minicontainer import errors
+from minicontainer.kernel import apparmor
+
+
+@pytest.mark.parametrize(("said", "on"), [("Y\n", True), ("N\n", False), (None, False)])
+def test_a_profile_needs_apparmor(said: str | None, on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if said:
+        (tmp_path / "enabled").write_text(said)
+    monkeypatch.setattr(apparmor, "ENABLED", str(tmp_path / "enabled"))
+    asked = [{"apparmorProfile": name} for name in ("one", "unconfined", "", None)]
+    assert [[step.arguments[1:] for step in apparmor.plan(process)] for process in asked] == (
+        [[("one",)], [("unconfined",)], [], []] if on else [[]] * 4
+    )
+    for process in asked[1:] if not on else asked:
+        apparmor.check(process)
+    if not on:
+        with pytest.raises(errors.Unsupported, match="AppArmor profile 'one' cannot be had"):
+            apparmor.check(asked[0])
+
+
+@pytest.mark.root
+def test_nothing_is_written_where_proc_is_another_file_system(tmp_path: Path) -> None:
+    """CVE-2019-16884: a volume of the image's own at /proc. In a mount namespace of its own."""
+    script = (
+        "from minicontainer import syscalls; from minicontainer.kernel import apparmor\n"
+        "syscalls.unshare(syscalls.CLONE_NEWNS); syscalls.mount('', '/', '', syscalls.MS_REC | syscalls.MS_PRIVATE)\n"
+        "syscalls.mount('tmpfs', '/proc', 'tmpfs')\n"
+        "try: apparmor.confine('unconfined')\nexcept Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "InvalidArgument the AppArmor profile 'unconfined' needs /proc" in done.stdout, done.stderr
