@@ -485,5 +485,29 @@ def from_tar(read: compression.Read, folder: str) -> None:
         extract.Extractor(root, "/", owner, wanted=lambda attribute: False).extract(iter(chunks))
     except (errors.InvalidImage, errors.Conflict) as error:
         raise errors.BuildError(f"the context is no proper archive: {error}") from None
+    except OSError as error:  # a hard link to nothing, a loop of links, a full disk …
+        raise errors.BuildError(f"the context cannot be unpacked: {error}") from None
     finally:
         os.close(root)
+
+
+def read_inside(folder: str, name: str) -> bytes | None:
+    """A file of a context that came from elsewhere, whose links stay inside; None where there is none.
+
+    Raises BuildError for what is no file that could be read to its end.
+    """
+    root = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        descriptor = files.inside(root, name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise errors.BuildError(f"{name}: cannot be read: {os.strerror(error.errno or 0)}") from None
+    finally:
+        os.close(root)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise errors.BuildError(f"{name}: cannot be read: it is no regular file")
+        return files.read(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)

@@ -239,7 +239,7 @@ class Copier:
                 extractor.extract(iter(chunks))
                 if context.key(os.fstat(file.fileno())) != one.nodes[0].key:
                     self.refuse(f"/{one.path} has changed while the build was at it", "")
-        except errors.InvalidImage as error:
+        except (errors.InvalidImage, OSError) as error:
             self.refuse(f"/{one.path} cannot be unpacked: {error}", "")
         finally:
             os.close(directory)

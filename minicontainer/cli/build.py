@@ -217,8 +217,8 @@ def opened(path: str, file: str | None) -> Iterator[tuple[str, bytes, builder.Gi
 
         with tempfile.TemporaryDirectory(prefix="minicontainer-context-") as folder:
             context.from_tar(sys.stdin.buffer.read, folder)
-            with given(folder, os.path.join(folder, file or "Dockerfile"), file or "Dockerfile") as found:
-                yield *found[:2], found[2]._replace(name="")
+            with piped(folder, file or "Dockerfile") as found:
+                yield found
         return
     if not os.path.isdir(path):
         raise errors.InvalidArgument(f"{path}: no such directory to build from")
@@ -231,6 +231,22 @@ def opened(path: str, file: str | None) -> Iterator[tuple[str, bytes, builder.Gi
         name = os.path.join(path, file)
     with given(path, name, name) as found:
         yield found
+
+
+@contextlib.contextmanager
+def piped(folder: str, name: str) -> Iterator[tuple[str, bytes, builder.Given]]:
+    """The same of an archive that was unpacked: whoever made it may have put links of any kind there."""
+    content = context.read_inside(folder, name)
+    if content is None:
+        raise errors.BuildError(f"{name}: not found in the context")
+    rules = ignore.Ignore(())
+    for place in ignore.names(name):
+        text = context.read_inside(folder, place)
+        if text is not None:
+            rules = ignore.parse(text, place)
+            break
+    with context.Tree(folder, rules) as tree:
+        yield name, content, builder.Given(tree, "")
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ class Plain:
             self.say(f"#{step.id} CACHED")
         elif kind == "why" and self.why:
             for sentence in told:
-                self.say(f"#{step.id} why: {sentence}")
+                self.say(f"#{step.id} why: {visible(sentence)}")
         elif kind == "output":
             *lines, self.rest[step.id] = (self.rest.get(step.id, b"") + told[1]).split(b"\n")
             for line in lines:
@@ -63,6 +63,11 @@ class Plain:
         self.say(f"writing image {image.id}")
         for name in names:
             self.say(f"naming to {name}")
+
+
+def visible(text: str) -> str:
+    """A line with a file's name in it, which may hold what would break the line or move the cursor."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 class Json(Plain):
