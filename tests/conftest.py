@@ -25,6 +25,7 @@ import ctypes.util
 import functools
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -128,6 +129,11 @@ def status(field: str) -> str:
     return next(line.split()[1] for line in lines if line.startswith(field + ":"))
 
 
+def since(*version: int) -> bool:
+    """Whether the kernel is of this version or newer."""
+    return [int(number) for number in re.findall(r"\d+", os.uname().release)[:2]] >= list(version)
+
+
 # A feature's name: how to see it, and what to do where it is missing.
 FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
     "overlay": (lambda: filesystem("overlay"), "a kernel with overlayfs"),
@@ -142,6 +148,8 @@ FEATURES: dict[str, tuple[Callable[[], bool], str]] = {
         ),
         "Linux 5.11 or newer, where a user namespace may mount an overlay",
     ),
+    "idmapped-overlay": (lambda: since(5, 19), "Linux 5.19 or newer, whose overlayfs may stand on idmapped mounts"),
+    "idmapped-tmpfs": (lambda: since(6, 3), "Linux 6.3 or newer, whose tmpfs may be an idmapped mount"),
     "user-namespace": (
         lambda: works("unshare", "-rm", "true"),
         "user namespaces for ordinary users: sysctl user.max_user_namespaces and "

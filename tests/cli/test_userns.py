@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import CHECKOUT, minicontainer
 from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
 
-pytestmark = [pytest.mark.root, pytest.mark.needs("busybox")]
+pytestmark = [pytest.mark.root, pytest.mark.needs("busybox", "idmapped-overlay")]
 AUTO = ("--userns", "auto")
 
 

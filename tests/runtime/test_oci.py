@@ -498,6 +498,7 @@ def test_mount_options_of_one_mount_and_of_all_below_it(engine: Engine, tmp_path
         subprocess.run(["umount", tree / "below"], check=True)
 
 
+@pytest.mark.needs("idmapped-tmpfs")
 @pytest.mark.parametrize("mapped", [False, True])
 def test_a_mount_in_which_ids_are_translated(engine: Engine, tmp_path: Path, mapped: bool) -> None:
     """On ext4 or what the tests lie on, and on a tmpfs below it, for which ridmap asks, too; in a user namespace the
@@ -543,6 +544,7 @@ def test_a_mount_in_which_ids_are_translated(engine: Engine, tmp_path: Path, map
         subprocess.run(["umount", tree / "below"], check=True)
 
 
+@pytest.mark.needs("idmapped-overlay")
 def test_a_mount_that_translates_ids_as_the_container_does(engine: Engine, tmp_path: Path) -> None:
     """`idmap` without maps of its own: what is root's on disk is that of the container's root."""
     tree, root = tmp_path / "tree", engine.bundle / "rootfs"
