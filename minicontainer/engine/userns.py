@@ -20,7 +20,9 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     from typing import Any
 
 NAME = "containers"  # whose line in /etc/subuid and /etc/subgid says which ids there are to give, as with podman
-OWN = (1 << 31, 1 << 30)  # where it has none: (first, count); no login, no service and no newuidmap has ids up there
+# Where it has none: (first, count). systemd, whose UIDS-GIDS.md says who has which, knows nobody there; and above 2^31
+# ps(1) shows a negative number.
+OWN = (0x70000000, 1 << 28)
 COUNT = 65536  # for one container, unless it asks for another size: nobody (65534) is in it
 
 # The ids that an overlay and `cp` use when the machine's root itself makes a file in a mount that translates: nobody's
