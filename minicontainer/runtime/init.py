@@ -64,9 +64,12 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         yield steps.call(channel.wait, CHANNEL, "cgroup", {}, why="until systemd has put us into our cgroup")
     else:
         yield from steps.about("cgroups", cgroups.enter(linux["cgroupsPath"], linux.get("resources", {})))
-    yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("mount", "uts", "ipc", "network", "cgroup")))
+    theirs = ("mount",) if not namespaces.new(spaces, "mount") else ()  # where /proc is may not be the same in there
+    kinds = tuple(kind for kind in ("mount", "uts", "ipc", "network", "cgroup") if kind not in theirs)
+    yield from steps.about("namespaces", namespaces.of_kinds(spaces, kinds))
     yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("time",), new_ones=False))
     yield from steps.about("namespaces", namespaces.clocks(spaces, linux.get("timeOffsets") or {}))
+    yield from steps.about("namespaces", namespaces.of_kinds(spaces, theirs))
     if namespaces.new(spaces, "network"):
         from .. import netlink  # noqa: F401 -- now, not in the child's other root
 

@@ -158,8 +158,7 @@ def check(config: dict[str, Any]) -> None:
     for namespace in config["linux"]["namespaces"]:
         if namespace["type"] not in NAMESPACES:
             raise errors.Unsupported(f"config.json asks for a namespace {namespace['type']!r}, not supported yet")
-    if not any(entry["type"] == "mount" and not entry.get("path") for entry in config["linux"]["namespaces"]):
-        raise errors.Unsupported("config.json asks for no new mount namespace: another's root would be exchanged")
+    check_mount_namespace(config["linux"]["namespaces"])
     if config["linux"].get("mountLabel") and host.has_selinux():
         raise errors.Unsupported(
             "config.json asks for linux.mountLabel, which is not supported yet where SELinux is on"
@@ -186,6 +185,29 @@ def check(config: dict[str, Any]) -> None:
         raise errors.InvalidArgument("config.json names no command: process.args is empty")
     if not config["process"]["cwd"].startswith("/"):
         raise errors.InvalidArgument(f"the working directory {config['process']['cwd']!r} is not an absolute path")
+
+
+def check_mount_namespace(spaces: list[dict[str, Any]]) -> None:
+    """Raise Unsupported for a container in the machine's own mount namespace, or in ours: their root is exchanged.
+
+    One by its path, made for the container, is what its maker says that it is; whoever else is in there has the
+    container's root from then on, as with runc.
+    """
+    spaces = [entry for entry in spaces if entry["type"] == "mount"]
+    for entry in spaces:
+        for owner in ("1", "self") if entry.get("path") else ():
+            try:
+                same = os.path.samefile(entry["path"], f"/proc/{owner}/ns/mnt")
+            except OSError:
+                continue  # launch says what is wrong with the path; an ordinary user may not look at process 1's
+            if same:
+                raise errors.Unsupported(
+                    f"config.json asks for the mount namespace {entry['path']}, the host's: its root would be exchanged"
+                )
+    if not spaces:
+        raise errors.Unsupported(
+            "config.json asks for no mount namespace of its own: the host's root would be exchanged"
+        )
 
 
 def without_effect(config: dict[str, Any]) -> list[str]:

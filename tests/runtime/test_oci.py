@@ -358,6 +358,27 @@ def test_what_cannot_be_is_refused_by_name(engine: Engine, change: Callable[[Any
     assert engine.left() == []
 
 
+def test_a_mount_namespace_by_its_path(engine: Engine) -> None:
+    """One that somebody has made for it; the host's own mounts stay as they are, and all is gone with who holds it."""
+    before = mounts(engine.bundle)
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo up; exec sleep 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as maker:
+        assert maker.stdout and maker.stdout.readline() == "up\n"
+        spaces = engine.config["linux"]["namespaces"]
+        next(entry for entry in spaces if entry["type"] == "mount")["path"] = f"/proc/{maker.pid}/ns/mnt"
+        spaces.reverse()  # in whatever order
+        engine.write()
+        engine.create()
+        pid = engine.status()["pid"]
+        assert os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink(f"/proc/{maker.pid}/ns/mnt")
+        assert sorted(os.listdir(f"/proc/{pid}/root/bin")) == sorted(os.listdir(engine.bundle / "rootfs/bin"))
+        assert Path(f"/proc/{pid}/mountinfo").read_text().split()[4] == "/"
+        engine("start", "c", check=True)
+        engine("delete", "--force", "c", check=True)
+        maker.kill()
+    assert mounts(engine.bundle) == before
+
+
 @pytest.mark.skipif(is_systemd(), reason="tests/vm/test_systemd.py has scopes")
 def test_without_systemd_nobody_makes_a_scope(engine: Engine) -> None:
     assert engine("--systemd-cgroup", "list").returncode == 0
