@@ -197,7 +197,7 @@ class Builder:
 
     def warn(self) -> None:
         """Tell of each --build-arg that no ARG has taken, in docker's words."""
-        unused = sorted(self.settings.build_args.keys() - self.declared - check.PROXY_ARGUMENTS)
+        unused = sorted(self.settings.build_args.keys() - self.declared - check.PREDEFINED)
         if unused:
             self.tell("warning", NO_STEP, f"One or more build-args [{' '.join(unused)}] were not consumed")
 
@@ -474,6 +474,8 @@ class Builder:
         began = time.monotonic()
         try:
             inputs = work.inputs()
+            if self.settings.epoch is not None:  # no file of the layer is younger
+                inputs["SOURCE_DATE_EPOCH"] = str(self.settings.epoch)
             key = cache.key_of(inputs)
             place = f"{self.source.file} {stage.name} {stage.number}"
             found = self.look_up(key, inputs, stage.snapshot) if self.settings.use_cache else None

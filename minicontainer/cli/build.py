@@ -104,7 +104,7 @@ def built(
         cache_from=tuple(exchange.place_of("--cache-from", text, "src") for text in values["cache_from"]),
         cache_to=tuple(exchange.place_of("--cache-to", text, "dest") for text in values["cache_to"]),
         contexts=dict(map(contexts.parse, values["build_contexts"])),
-        epoch=committing.source_date_epoch(),
+        epoch=committing.source_date_epoch(build_args.get("SOURCE_DATE_EPOCH", "")),
         deliver=exports.deliver if exports.outputs else None,
     )
     teller = building.teller(values.get("progress", "auto"), values["quiet"], values["why"], values["debug_shell"])

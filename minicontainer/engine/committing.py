@@ -83,12 +83,12 @@ def check_name(name: str) -> None:
 
 def moment(epoch: int | None) -> str:
     """When an image is made, in RFC 3339: now, unless an epoch is given."""
-    return log.timestamp(epoch * 10**9) if epoch else log.timestamp()
+    return log.timestamp(None if epoch is None else epoch * 10**9)
 
 
-def source_date_epoch() -> int | None:
-    """$SOURCE_DATE_EPOCH, seconds (reproducible-builds.org), or None."""
-    text = os.environ.get("SOURCE_DATE_EPOCH")
+def source_date_epoch(given: str = "") -> int | None:
+    """What is given, or $SOURCE_DATE_EPOCH: seconds (reproducible-builds.org), or None. Raises InvalidArgument."""
+    text = given or os.environ.get("SOURCE_DATE_EPOCH")
     if not text:
         return None
     if not (text.isascii() and text.isdecimal()) or int(text) >= 1 << 33:

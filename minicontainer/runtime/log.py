@@ -23,9 +23,9 @@ LONGEST = 16384  # bytes of one entry: docker's daemon/logger/copier.go
 STREAMS = {1: "stdout", 2: "stderr"}
 
 
-def timestamp(now: int = 0) -> str:
+def timestamp(now: int | None = None) -> str:
     """Now, or `now` in nanoseconds since the epoch, in RFC 3339 with nanoseconds, as docker writes times."""
-    now = now or time.time_ns()
+    now = time.time_ns() if now is None else now
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z"
 
 

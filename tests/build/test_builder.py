@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -199,6 +200,23 @@ def test_the_same_inputs_give_the_same_image(tmp_path: Path, monkeypatch: pytest
         time.sleep(1.1)  # so that a time of today in a layer would be another one
         minicontainer("system", "reset", "--force")
     assert len(digests) == 1
+
+
+def test_the_date_may_be_a_build_argument_and_the_first_of_all(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    text = "FROM plain\nRUN echo 1 >/tmp/a\n"
+    yard.build(text)
+    done = yard.build(text, "--build-arg", "SOURCE_DATE_EPOCH=0", "--why")
+    assert "not consumed" not in done.stdout
+    assert ['SOURCE_DATE_EPOCH was "1700000000", is "0"'] in [
+        json.loads(line).get("why") for line in done.stdout.splitlines()
+    ]
+    image = yard.image()
+    assert image.created == image.config["history"][-1]["created"] == "1970-01-01T00:00:00.000000000Z"
+    with tarfile.open(blobs.path(str(yard.root), image.manifest["layers"][-1]["digest"])) as layer:
+        assert [entry.mtime for entry in layer if entry.name == "tmp/a"] == [0]
+    done = yard.build(text, "--build-arg", "SOURCE_DATE_EPOCH=today", code=1)
+    assert "SOURCE_DATE_EPOCH='today' is no number of seconds" in done.stderr
 
 
 def test_what_waits_on_an_image_for_its_builds(yard: Yard) -> None:
