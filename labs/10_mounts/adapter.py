@@ -13,12 +13,21 @@ def install(lab):
     """From now on, bind mounts that follow one another are one step. What `arrange` has no word for is the package's."""
     package = mounts.all_of
 
-    def all_of(root, wanted):
-        for learners, group in itertools.groupby(wanted, is_learners):  # in their order: one may lie inside another
-            if learners:
+    def all_of(root, wanted, trees=None):
+        """`trees`: by a mount's number, what the package has taken before, for it is seen with other ids."""
+        trees = trees or {}
+
+        def learners_own(numbered):
+            return numbered[0] not in trees and is_learners(numbered[1])
+
+        # In their order: one may lie inside another.
+        for own, numbered in itertools.groupby(enumerate(wanted), learners_own):
+            numbers, group = zip(*numbered, strict=True)
+            if own:
                 yield steps.call(lab.arrange, root, [asked(mount) for mount in group], why="the learner's arrange()")
             else:
-                yield from package(root, list(group))
+                taken = {place: trees[number] for place, number in enumerate(numbers) if number in trees}
+                yield from package(root, list(group), taken)
 
     mounts.all_of = all_of
 
