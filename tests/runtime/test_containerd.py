@@ -45,7 +45,7 @@ container ls
 
 
 @pytest.fixture
-def containerd() -> Iterator[list[str]]:
+def containerd(_peers: None) -> Iterator[list[str]]:
     """A daemon of its own, in the peers' network namespace: the words that its `ctr` commands begin with."""
     with tempfile.TemporaryDirectory(prefix="mc-ctd-", dir="/var/tmp") as folder:  # a socket's path is short
         Path(folder, "config.toml").write_text(
