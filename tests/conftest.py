@@ -27,6 +27,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -196,6 +197,13 @@ def need(*features: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- tiers
+
+
+def pytest_configure() -> None:
+    """Signals mean what they usually do: nohup, and a shell for what it puts behind `&`, have some ignored."""
+    for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
