@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from minicontainer.image import store
 from tests.conftest import CHECKOUT, minicontainer
 from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
 
@@ -67,8 +68,9 @@ def test_owners_inside_are_the_images_and_on_disk_they_are_the_same(shop: Shop, 
     upper = shop.root / "containers" / minicontainer("inspect", "-f", "{{.Id}}", name).stdout.strip() / "upper"
     assert (on_disk(upper / "mine/file"), on_disk(upper / "opt/script")) == ((7, 8), (1000, 1000))
     assert on_disk(shop.root / "volumes/kept/_data/sub/two") == (1000, 1000)
-    for layer in (shop.root / "layers").glob("*/diff"):
-        assert {on_disk(path) for path in layer.rglob("*")} <= {(0, 0), (1000, 1000)}
+    layers = store.Store(str(shop.root))
+    files = [path for layer in layers.layer_directories(layers.get("demo")) for path in Path(layer).rglob("*")]
+    assert set(map(on_disk, files)) == {(0, 0), (1000, 1000)}
     root = Path(f"/proc/{pid}/root")
     assert on_disk(root / "bin/busybox") == (first, first) and on_disk(root / "mine/file") == (first + 7, first + 8)
     told = minicontainer("inspect", "-f", "{{.HostConfig.UsernsMode}} {{.HostConfig.IDMappings.UidMap}}", name).stdout
