@@ -491,6 +491,15 @@ def from_tar(read: compression.Read, folder: str) -> None:
         os.close(root)
 
 
+def ignored(path: str, dockerfile: str = "") -> Ignore:
+    """The rules of the .dockerignore that belongs to a Dockerfile alone, or else of the one in the directory `path`."""
+    own, common = ignore.names(dockerfile)
+    for place in (*([own] if dockerfile else []), os.path.join(path, common)):
+        if os.path.exists(place):
+            return ignore.parse(files.read(place), place)
+    return Ignore(())
+
+
 def read_inside(folder: str, name: str) -> bytes | None:
     """A file of a context that came from elsewhere, whose links stay inside; None where there is none.
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from .. import errors, files
+from .. import errors
 from ..image import reference
-from . import context, ignore, instructions
+from . import context, instructions
 
 DIRECTORY, IMAGE, LAYOUT = "directory", "image", "layout"
 SCHEMES = {"docker-image://": IMAGE, "oci-layout://": LAYOUT}
@@ -72,9 +72,7 @@ def directory(text: str, path: str) -> str:
 
 def tree(named: Named) -> context.Tree:
     """The files of a directory. Raises BuildError for a .dockerignore that means nothing."""
-    rules = f"{named.place}/.dockerignore"
-    ignored = ignore.parse(files.read(rules), rules) if os.path.exists(rules) else ignore.Ignore(())
-    return context.Tree(named.place, ignored)
+    return context.Tree(named.place, context.ignored(named.place))
 
 
 def placed(script: instructions.Script, known: dict[str, Named]) -> instructions.Script:

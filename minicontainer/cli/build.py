@@ -223,7 +223,7 @@ def opened(path: str, file: str | None) -> Iterator[tuple[str, bytes, builder.Gi
     if not os.path.isdir(path):
         raise errors.InvalidArgument(f"{path}: no such directory to build from")
     if file == "-":
-        with context.Tree(path, ignored(path, "")) as tree:
+        with context.Tree(path, context.ignored(path)) as tree:
             yield "Dockerfile", sys.stdin.buffer.read(), builder.Given(tree, os.path.realpath(path))
         return
     name = file or os.path.join(path, "Dockerfile")
@@ -252,14 +252,5 @@ def piped(folder: str, name: str) -> Iterator[tuple[str, bytes, builder.Given]]:
 @contextlib.contextmanager
 def given(path: str, name: str, called: str) -> Iterator[tuple[str, bytes, builder.Given]]:
     """A Dockerfile and the directory that it is built with."""
-    with context.Tree(path, ignored(path, name)) as tree:
+    with context.Tree(path, context.ignored(path, name)) as tree:
         yield called, files.read(name), builder.Given(tree, os.path.realpath(path))
-
-
-def ignored(path: str, name: str) -> ignore.Ignore:
-    """The rules of the .dockerignore that belongs to the Dockerfile `name` alone, or else of the context's."""
-    own, common = ignore.names(name)
-    for place in (own, os.path.join(path, common)):
-        if os.path.exists(place):
-            return ignore.parse(files.read(place), place)
-    return ignore.Ignore(())

@@ -238,6 +238,20 @@ def test_names_labels_and_ids(yard: Yard, tmp_path: Path) -> None:
     assert yard.config("one")["Labels"] == {"a": "1", "b": "2"}
 
 
+def test_a_dockerfile_from_standard_input_has_the_rules_of_its_context(
+    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not those of the directory one stands in."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / ".dockerignore").write_text("*\n")
+    (yard.context / ".dockerignore").write_text("b\n")
+    for name in "ab":
+        (yard.context / name).write_text(name)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    minicontainer("build", "-q", "-t", "app", "-f", "-", str(yard.context), stdin="FROM plain\nCOPY . /c/\n")
+    assert yard.layer() == {"c": None, "c/a": b"a", "c/.dockerignore": b"b\n"}
+
+
 def test_history_is_what_docker_would_say(yard: Yard) -> None:
     yard.build(
         "FROM plain\nARG V=1\nENV A=b\nWORKDIR /w\nRUN true\nEXPOSE 80 90/udp\nVOLUME /data\nUSER alice\n"
