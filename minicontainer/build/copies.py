@@ -84,9 +84,8 @@ class Step(running.Work):
                 found += context.select(
                     tree, [source], self.refuse, exclude=self.one.exclude, parents=self.one.parents
                 )  # fmt: skip
-        if not self.from_ or self.builder.directory(
-            self.from_
-        ):  # what was hashed is what is copied, whatever happens to the context meanwhile
+        # What was hashed is what is copied, whatever happens to a context meanwhile.
+        if not self.from_ or self.builder.directory(self.from_):
             self.chosen = found
         return found
 

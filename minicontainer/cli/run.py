@@ -6,7 +6,7 @@ import os
 import sys
 
 from .. import errors, host, netlink
-from ..engine import client, networks, volumes
+from ..engine import client, configure, networks, volumes
 from ..network import foreign, nat, spoofing
 from . import UsageError, attached
 from .flags import Flag, environment, number, parse, size
@@ -143,7 +143,7 @@ def main(arguments: list[str]) -> int:
     if values["tty"] and os.isatty(0):
         options["console_size"] = os.get_terminal_size(0)[::-1]
     dry = explain in ("json", "sh")
-    if explain == "sh" and options.get("userns_mode", "") not in ("", "host"):
+    if explain == "sh" and configure.has_ids(options):
         raise errors.Unsupported("--explain=sh: a script of a container with --userns auto is not supported yet")
     planned = plan(
         containers, policy, quiet, rest[0], explain=explain is not None, dry=dry, command=rest[1:], **options

@@ -15,6 +15,7 @@ from . import users, volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
+    from collections.abc import Mapping
     from typing import Any
 
 # Every option of `containers.run`, and what holds where it is not given.
@@ -201,6 +202,11 @@ def with_variables(config: dict[str, Any], more: dict[str, str]) -> dict[str, An
     others = [line for line in config["process"]["env"] if line.partition("=")[0] not in more]
     process = {**config["process"], "env": [*others, *(f"{key}={value}" for key, value in more.items())]}
     return {**config, "process": process}
+
+
+def has_ids(options: Mapping[str, Any]) -> bool:
+    """Whether it is to have a user namespace of its own (userns.py)."""
+    return options.get("userns_mode", "") not in ("", "host")
 
 
 def spaces(options: dict[str, Any], joined: dict[str, int], mapped: bool = False) -> list[dict[str, Any]]:

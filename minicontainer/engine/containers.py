@@ -97,7 +97,7 @@ class Containers:
         try:
             return self.plan_as(identifier, image, explain, dry, given)
         except BaseException:
-            if given.get("userns_mode", "") not in ("", "host"):
+            if configure.has_ids(given):
                 self.give_ids_back(identifier)
             raise
 
@@ -216,7 +216,7 @@ class Containers:
 
     def take_ids(self, options: dict[str, Any], identifier: str, dry: bool) -> tuple[int, int] | None:
         """The (first, count) of the ids of a container with a user namespace of its own, None for all others."""
-        if options["userns_mode"] in ("", "host"):
+        if not configure.has_ids(options):
             return None
         from . import userns
 
@@ -367,7 +367,7 @@ class Containers:
                 yield from steps.about("nat", foreign.admit(plug.network.device, foreign.families(plug.network)))
             yield from steps.about("bridge", networks.leases(plug, record["id"]))
         yield from steps.about("engine", self.etc_files(directory, record, plugs))
-        maps = []
+        maps = []  # or none at all: a lab's own mount does not know them
         if record.get("ids"):
             from . import userns
 
@@ -472,7 +472,7 @@ class Containers:
         identifier, directory = record["id"], self.path(record["id"])
         yield from steps.about("cgroups", cgroups.remove(record["cgroup"]))
         yield from steps.about("bridge", networks.unplug(self.root, record))
-        yield from steps.about("overlay", overlay.umount(directory, *([True] if record.get("ids") else [])))
+        yield from steps.about("overlay", overlay.umount(directory, bool(record.get("ids"))))
         place = self.run_directory(identifier)
         gone = (
             steps.unlink(f"{place}/state.json", why="no process now")

@@ -44,6 +44,11 @@ class Mount(
     create: bool  # make a bind's missing source, as -v does and --mount does not
 
 
+# What `-v` and `--mount` know.
+OPTIONS = frozenset("ro rw z Z rshared rslave rprivate shared slave private nocopy idmap".split())
+FIELDS = frozenset("type source target readonly tmpfs-size tmpfs-mode bind-propagation idmap".split())
+
+
 def parse_volume(text: str) -> Mount:
     """`-v [source:]target[:options]`: a source with a slash is a path to bind, else the name of a volume."""
     parts = text.split(":")
@@ -58,20 +63,7 @@ def parse_volume(text: str) -> Mount:
         raise errors.InvalidArgument(f"invalid volume specification {text!r}: the target cannot be /")
     readonly = "ro" in options
     for option in options:
-        if option not in (
-            "ro",
-            "rw",
-            "z",
-            "Z",
-            "rshared",
-            "rslave",
-            "rprivate",
-            "shared",
-            "slave",
-            "private",
-            "nocopy",
-            "idmap",
-        ):
+        if option not in OPTIONS:
             raise errors.InvalidArgument(f"invalid volume specification {text!r}: no option {option!r}; ro and rw are")
     kept = tuple(option for option in options if option not in ("ro", "rw", "z", "Z"))
     if source.startswith(("/", ".", "~")):
@@ -98,16 +90,7 @@ def parse_mount(text: str) -> Mount:
     for part in text.split(","):
         key, given, value = part.partition("=")
         fields[ALIASES.get(key, key)] = value if given else "true"
-    unknown = set(fields) - {
-        "type",
-        "source",
-        "target",
-        "readonly",
-        "tmpfs-size",
-        "tmpfs-mode",
-        "bind-propagation",
-        "idmap",
-    }
+    unknown = set(fields) - FIELDS
     if unknown:
         raise errors.InvalidArgument(f"--mount {text}: there is no field {unknown.pop()!r}")
     kind, source, target = fields.get("type", "volume"), fields.get("source", ""), fields.get("target", "")

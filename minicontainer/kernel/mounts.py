@@ -147,9 +147,8 @@ def is_bind(mount: dict[str, Any]) -> bool:
     return bool(parse_options(mount.get("options") or []).flags & syscalls.MS_BIND)
 
 
-def take(mounts: list[dict[str, Any]], linux: dict[str, Any]) -> Iterator[steps.Step]:
-    """Before the fork: those mounts, attached nowhere yet. Their descriptors are the child's to attach."""
-    trees = taken(mounts, linux)
+def take(mounts: list[dict[str, Any]], linux: dict[str, Any], trees: dict[int, steps.Symbol]) -> Iterator[steps.Step]:
+    """Before the fork: those that are `taken`, attached nowhere yet. Their descriptors are the child's to attach."""
     if not trees:
         return
     from . import idmap

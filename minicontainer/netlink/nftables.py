@@ -585,14 +585,22 @@ def protocol_is(name: str) -> Expression:
     return Expression(f"meta protocol {name}", _meta(1) + _compare(struct.pack(">H", _ETHER_TYPES[name])))
 
 
-def sender_not_among(name: str, *fields: str, nobody: str = "", inverted: bool = True) -> Expression:
+def sender_not_among(name: str, *fields: str, nobody: str = "") -> Expression:
     """`iifname . ether saddr . ip saddr != @name`: who sends by this device is not in the set.
 
-    Not `inverted`: who does is. With `nobody`, "0.0.0.0" or "::", the last field may say that as well:
-    `ip saddr != 0.0.0.0` before. A field of ip or arp is looked for in such frames only, which nft(8) sees to, and
-    leaves out when it prints. "@nh,384,128" is for what is neighbour_advertised: 128 bits of the network header's,
-    from 384 on.
+    With `nobody`, "0.0.0.0" or "::", the last field may say that as well: `ip saddr != 0.0.0.0` before. A field of ip
+    or arp is looked for in such frames only, which nft(8) sees to, and leaves out when it prints. "@nh,384,128" is for
+    what is neighbour_advertised: 128 bits of the network header's, from 384 on.
     """
+    return _sender(name, fields, nobody, inverted=True)
+
+
+def sender_among(name: str, *fields: str) -> Expression:
+    """`iifname . ether saddr . ip saddr @name`: who sends by this device is in the set."""
+    return _sender(name, fields, "", inverted=False)
+
+
+def _sender(name: str, fields: tuple[str, ...], nobody: str, inverted: bool) -> Expression:
     text, code, register = " . ".join(("iifname", *fields)), b"", _REG32 + 4
     last = fields[-1]
     if not last.startswith(("ether", "@")):
@@ -605,11 +613,6 @@ def sender_not_among(name: str, *fields: str, nobody: str = "", inverted: bool =
         code += _payload(*_SENDER[field], register)
         register += -(-_SENDER[field][2] // 4)
     return Expression(f"{text} {'!= ' if inverted else ''}@{name}", code + _lookup(name, inverted))
-
-
-def sender_among(name: str, *fields: str) -> Expression:
-    """`iifname . ether saddr . ip saddr @name`: who sends by this device is in the set."""
-    return sender_not_among(name, *fields, inverted=False)
 
 
 def neighbour_advertised() -> Expression:

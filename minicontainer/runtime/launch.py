@@ -52,9 +52,9 @@ def plan(
     scope = linux.get("scope")  # systemd makes its cgroup, around a process that is there already
     if not scope:
         yield from steps.about("cgroups", cgroups.create(path, linux.get("resources", {})))
-    yield from steps.about("mounts", mounts.take(config["mounts"], linux))
-    trees = mounts.taken(config["mounts"], linux).values()
-    given = [tuple((tree.name, tree) for tree in trees)] if trees else []
+    trees = mounts.taken(config["mounts"], linux)
+    yield from steps.about("mounts", mounts.take(config["mounts"], linux, trees))
+    given = [tuple((tree.name, tree) for tree in trees.values())] if trees else []
     why = "the child goes its own way, in its own namespaces"
     if mapped:
         yield from init.pipes(config, config["process"])

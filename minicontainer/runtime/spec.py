@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import resource
 
-from .. import errors, host, syscalls
+from .. import errors, host
 from ..kernel import mounts
 from . import hooks
 
@@ -278,7 +278,7 @@ def check_translations(entries: list[dict[str, Any]], linux: dict[str, Any]) -> 
             )
         for name in ("uidMappings", "gidMappings"):
             check_lines(entry.get(name) or [], f"{name} of {at}")
-        if not mounts.parse_options(entry.get("options") or []).flags & syscalls.MS_BIND:
+        if not mounts.is_bind(entry):
             raise errors.Unsupported(f"config.json: {at} is to be idmapped and is no bind mount: those are supported")
 
 

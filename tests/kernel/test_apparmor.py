@@ -26,14 +26,20 @@ def test_a_profile_needs_apparmor(said: str | None, on: bool, tmp_path: Path, mo
             apparmor.check(asked[0])
 
 
+def confined_where(covered: str, told: str) -> subprocess.CompletedProcess[str]:
+    """`confine`, after this call has covered /proc or a part of it, in a mount namespace of its own: what of the error
+    is `told`."""
+    script = (
+        "import os; from minicontainer import syscalls; from minicontainer.kernel import apparmor\n"
+        "syscalls.unshare(syscalls.CLONE_NEWNS); syscalls.mount('', '/', '', syscalls.MS_REC | syscalls.MS_PRIVATE)\n"
+        f"{covered}\n"
+        f"try: apparmor.confine('unconfined')\nexcept Exception as error: print(type(error).__name__, {told})"
+    )
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+
 @pytest.mark.root
 def test_nothing_is_written_where_proc_is_another_file_system(tmp_path: Path) -> None:
     """CVE-2019-16884: a volume of the image's own at /proc. In a mount namespace of its own."""
-    script = (
-        "from minicontainer import syscalls; from minicontainer.kernel import apparmor\n"
-        "syscalls.unshare(syscalls.CLONE_NEWNS); syscalls.mount('', '/', '', syscalls.MS_REC | syscalls.MS_PRIVATE)\n"
-        "syscalls.mount('tmpfs', '/proc', 'tmpfs')\n"
-        "try: apparmor.confine('unconfined')\nexcept Exception as error: print(type(error).__name__, error)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = confined_where("syscalls.mount('tmpfs', '/proc', 'tmpfs')", "error")
     assert "InvalidArgument the AppArmor profile 'unconfined' needs /proc" in done.stdout, done.stderr
