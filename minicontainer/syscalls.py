@@ -195,11 +195,15 @@ def umount_all(target: str, flags: int = 0) -> None:
             raise
 
 
-def is_mounted(target: str) -> bool:
-    """Whether something is mounted at that very path, as this process sees it (proc_pid_mountinfo(5))."""
+def is_mounted(target: str, parent: int = 0) -> bool:
+    """Whether something is mounted at that very path, as this process sees it (proc_pid_mountinfo(5)).
+
+    Of interest may be only what is mounted on the mount of that id, its `parent`.
+    """
     escaped = target.replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")
     with open("/proc/self/mountinfo", errors="surrogateescape") as file:
-        return any(line.split(" ", 5)[4] == escaped for line in file)
+        mounts = [line.split(" ", 5) for line in file]
+    return any(mount[4] == escaped and parent in (0, int(mount[1])) for mount in mounts)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:

@@ -8,6 +8,12 @@ root is then unmounted: there is nothing left to walk to. These plans run in the
     devices     the few device nodes a program expects
     pivot       the new root becomes /, the old one is gone
     hide        what /proc and /sys would tell about, or let do to, the host
+
+A bundle may ask to live among its caller's mounts. Then there is no root to exchange, and chroot(2) is what is left:
+
+    lend        the root becomes a mount of its own, on which all others will lie
+    enter       the new root becomes /, for who does not walk out of it
+    take_back   with that mount, all go
 """
 
 from __future__ import annotations
@@ -15,7 +21,7 @@ from __future__ import annotations
 import os
 import stat
 
-from .. import errors, host, steps, syscalls
+from .. import errors, files, host, steps, syscalls
 from . import mounts
 
 TYPE_CHECKING = False
@@ -46,6 +52,39 @@ def private(root: str, propagation: str = "private") -> Iterator[steps.Step]:
     yield steps.mount(
         root, root, "", syscalls.MS_BIND | syscalls.MS_REC, why="pivot_root wants a mount point, so the root is one"
     )
+
+
+def lend(root: str, propagation: str = "private") -> Iterator[steps.Step]:
+    """The same where the mount namespace is not the container's: nothing of it is changed but what lies at `root`."""
+    kind = syscalls.MS_SLAVE if propagation in ("slave", "rslave") else syscalls.MS_PRIVATE
+    yield steps.mount(
+        root, root, "", syscalls.MS_BIND | syscalls.MS_REC, why="one mount below all others: they will go with it"
+    )
+    yield steps.mount("", root, "", syscalls.MS_REC | kind, why="what is mounted in here reaches no other namespace")
+
+
+def beneath(root: str) -> int:
+    """The id of the mount that a directory lies in (name_to_handle_at(2), proc_pid_fdinfo(5)). Raises KernelError."""
+    try:
+        directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise errors.KernelError(error.errno or 0, "open", (root,), "root.path is a directory of the bundle") from None
+    try:
+        lines = files.read(f"/proc/self/fdinfo/{directory}").decode().splitlines()
+    finally:
+        os.close(directory)
+    return int(dict(line.split(":", 1) for line in lines)["mnt_id"])
+
+
+def take_back(root: str, parent: int) -> Iterator[steps.Step]:
+    """Undo `lend`, of a `root` that lay in the mount `parent` before; as often as one likes."""
+    yield steps.call(let_go, root, parent, why="what was mounted for it among our own mounts goes")
+
+
+def let_go(root: str, parent: int) -> None:
+    """umount2(2) what is mounted at `root` on the mount `parent`, with all that lies on it."""
+    while syscalls.is_mounted(root, parent):
+        syscalls.umount(root, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
 
 
 def devices(root: str, extra: list[dict[str, Any]], bound: bool = False) -> Iterator[steps.Step]:
@@ -100,6 +139,13 @@ def pivot(root: str) -> Iterator[steps.Step]:
     yield steps.chdir(root, why="stand in the new root: `.` is how pivot_root will know it")
     yield steps.pivot_root(".", ".", why="exchange the root mount itself; chroot can be walked out of, this cannot")
     yield steps.umount(".", syscalls.MNT_DETACH, why="the host's root now lies over ours: take it off")
+    yield steps.chdir("/", why="no working directory outside the root is left over")
+
+
+def enter(root: str) -> Iterator[steps.Step]:
+    """Make `root` the process's `/` where the host's cannot be exchanged: root inside can walk out of it."""
+    yield steps.chdir(root, why="stand in the new root, or one could walk up from outside of it")
+    yield steps.call(os.chroot, ".", why="a pointer is moved; the host's root stays where it is, for all others")
     yield steps.chdir("/", why="no working directory outside the root is left over")
 
 

@@ -42,6 +42,14 @@ def check_console(process: Config, console_socket: str, stays: bool) -> None:
         raise errors.InvalidArgument("process.terminal is not set: there is no terminal for --console-socket")
 
 
+def own_root(path: str) -> str:
+    """The root's path, without links, where it becomes a mount among our own. Raises Unsupported for our root."""
+    path = os.path.realpath(path)
+    if path == "/":
+        raise errors.Unsupported("root.path is the host's root, and there is no mount namespace: it would be covered")
+    return path
+
+
 def own_cgroup(path: str) -> str:
     """The path of its cgroup, from the top. All that runs in it is the container's, so it may be nobody else's."""
     path = os.path.normpath(f"/{path.lstrip('/')}")

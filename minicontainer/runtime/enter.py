@@ -26,7 +26,7 @@ import os
 import _prctl  # type: ignore[import-not-found]  # the C half of python-prctl: 0.3 ms, not 3
 
 from .. import errors, steps, syscalls
-from ..kernel import cgroups, keyring, namespaces, terminal
+from ..kernel import cgroups, keyring, namespaces, rootfs, terminal
 from . import channel, init, launch, state, threshold, waiting
 
 TYPE_CHECKING = False
@@ -80,9 +80,13 @@ def join(config: dict[str, Any], kinds: int, inside: list[steps.Step], own: rang
         hide, init.CHANNEL, PROCESS, *own, why="who is inside must not look into us, nor find anything open"
     )
     yield from steps.about("cgroups", cgroups.enter(linux["cgroupsPath"], linux.get("resources", {})))
-    yield steps.call(
-        namespaces.join, PROCESS, kinds, why="all at once, so that none of the container's own rules holds half-way"
-    )._replace(concept="namespaces")
+    if kinds:
+        yield steps.call(
+            namespaces.join, PROCESS, kinds, why="all at once, so that none of the container's own rules holds half-way"
+        )._replace(concept="namespaces")
+    if linux.get("lent"):
+        root, _ = linux["lent"]
+        yield from steps.about("rootfs", rootfs.enter(root))
     yield steps.call(fork, inside, init.CHANNEL, why="the pid namespace takes in only children")
 
 

@@ -77,7 +77,8 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         yield lo._replace(concept="namespaces")
     yield steps.call(channel.tell, CHANNEL, "namespaces", why="the parent can now plug in the network")
 
-    yield from steps.about("rootfs", rootfs.private(root, propagation))
+    lent = linux.get("lent")  # it lives among our own mounts
+    yield from steps.about("rootfs", (rootfs.lend if lent else rootfs.private)(root, propagation))
     if mapped:
         yield steps.chdir(root, why="hold on to it: who we become may not be allowed to walk there")
         root = "."
@@ -98,7 +99,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         yield steps.call(
             hooks.run, hooked["createContainer"], waiting.STATE, why="the caller's own programs, in its namespaces"
         )
-    yield from steps.about("rootfs", rootfs.pivot(root))
+    yield from steps.about("rootfs", (rootfs.enter if lent else rootfs.pivot)(root))
     if not hooked.get("createContainer"):
         yield networked
     for key, value in linux.get("sysctl", {}).items():

@@ -84,12 +84,18 @@ class Runtime:
         self.warnings += spec.without_effect(config)
         self.grant(config["process"])
         linux = config["linux"]
-        path, linux["scope"] = linux.get("cgroupsPath") or "", None
+        path, linux["scope"], linux["lent"] = linux.get("cgroupsPath") or "", None, None
         if self.systemd:
             linux["scope"] = bundles.own_scope(path, identifier)
             linux["cgroupsPath"] = linux["scope"][-1]
         else:
             linux["cgroupsPath"] = bundles.own_cgroup(path or identifier)
+        root = os.path.join(bundle, config["root"]["path"])
+        if spec.is_lent(config):
+            from ..kernel import rootfs
+
+            root = bundles.own_root(root)
+            linux["lent"] = root, rootfs.beneath(root)
         linux["keyring"] = f"_ses.{identifier}" if keyring else ""
         if not any(namespace["type"] == "cgroup" for namespace in linux["namespaces"]):
             bundles.show_own_cgroup(config)
@@ -107,7 +113,6 @@ class Runtime:
             described["annotations"] = config["annotations"]
             values = launch.values()
             values[launch.VALUES.name] = values
-            root = os.path.join(bundle, config["root"]["path"])
             held = waiting.Held(f"{place}/fifo", described, outlives, kept)
             # prestart hooks are of a time when `start` ran them (config.md of 1.0.0): there, it is created already.
             first = [
@@ -343,6 +348,10 @@ class Runtime:
             steps.execute(scope.remove(scope.Scope(*linux["scope"])), {})
         else:
             steps.execute(cgroups.remove(linux["cgroupsPath"]), {})
+        if linux.get("lent"):
+            from ..kernel import rootfs
+
+            steps.execute(rootfs.take_back(*linux["lent"]), {})
         files.remove_tree(place)
 
 

@@ -188,11 +188,13 @@ def check(config: dict[str, Any]) -> None:
 
 
 def check_mount_namespace(spaces: list[dict[str, Any]]) -> None:
-    """Raise Unsupported for a container in the machine's own mount namespace, or in ours: their root is exchanged.
+    """Raise Unsupported for the path of the machine's own mount namespace, or of ours: their root would be exchanged.
 
     One by its path, made for the container, is what its maker says that it is; whoever else is in there has the
-    container's root from then on, as with runc.
+    container's root from then on, as with runc. Who names none lives among our mounts (rootfs.lend), to which root of
+    a user namespace may add nothing.
     """
+    mapped = any(entry["type"] == "user" for entry in spaces)
     spaces = [entry for entry in spaces if entry["type"] == "mount"]
     for entry in spaces:
         for owner in ("1", "self") if entry.get("path") else ():
@@ -204,9 +206,9 @@ def check_mount_namespace(spaces: list[dict[str, Any]]) -> None:
                 raise errors.Unsupported(
                     f"config.json asks for the mount namespace {entry['path']}, the host's: its root would be exchanged"
                 )
-    if not spaces:
+    if mapped and not spaces:
         raise errors.Unsupported(
-            "config.json asks for no mount namespace of its own: the host's root would be exchanged"
+            "config.json asks for a namespace 'user' and no mount namespace: its root may mount nothing in the host's"
         )
 
 
@@ -217,9 +219,16 @@ def without_effect(config: dict[str, Any]) -> list[str]:
         for level, key in beside(config)
         if key not in REFUSED.get(level, ())
     ]
+    if is_lent(config):
+        said.append("there is no mount namespace: the root is chroot(2)'s, and root inside can walk out of it")
     if config["linux"].get("mountLabel"):
         said.append("linux.mountLabel has no effect: it is for SELinux, which this machine has not, or not on")
     return said
+
+
+def is_lent(config: dict[str, Any]) -> bool:
+    """Whether it is to live among its caller's own mounts."""
+    return all(namespace["type"] != "mount" for namespace in config["linux"]["namespaces"])
 
 
 def beside(config: dict[str, Any]) -> list[tuple[str, str]]:

@@ -318,7 +318,7 @@ def idmapped(destination: str, source: str, options: list[str], first: int = 500
         (without("linux", "intelRdt", value={"closID": "x"}), "linux.intelRdt"),
         (without("linux", "namespaces", value=[{"type": "mount"}, {"type": "space"}]), "'space'"),
         (without("linux", "timeOffsets", value={"boottime": {"secs": 1}}), "no new namespace 'time'"),
-        (without("linux", "namespaces", value=[{"type": "pid"}]), "mount namespace"),
+        (without("linux", "namespaces", value=[{"type": "pid"}, {"type": "user"}]), "no mount namespace"),
         (without("linux", "namespaces", value=[{"type": "mount", "path": "/proc/1/ns/mnt"}]), "mount namespace"),
         (without("linux", "namespaces", value=[{"type": "mount"}, {"type": "user"}]), "linux.uidMappings"),
         (without("linux", "namespaces", value=[{"type": "mount"}, {"type": "user", "path": "/x"}]), "by its path"),
@@ -377,6 +377,40 @@ def test_a_mount_namespace_by_its_path(engine: Engine) -> None:
         engine("delete", "--force", "c", check=True)
         maker.kill()
     assert mounts(engine.bundle) == before
+
+
+def test_without_a_mount_namespace_it_lives_among_our_mounts_until_it_is_deleted(engine: Engine) -> None:
+    """Whatever was mounted at its root before stays; nothing of the machine's own is touched."""
+    root = engine.bundle / "rootfs"
+    syscalls.mount(str(root), str(root), "", syscalls.MS_BIND)
+    try:
+        before = mounts(engine.bundle)
+        engine.config["linux"]["namespaces"] = []
+        engine.config["linux"]["cgroupsPath"] += "-among-us"
+        engine.config["root"]["readonly"] = True
+        engine.write()
+        engine.create()
+        pid = engine.status()["pid"]
+        for kind in ("pid", "mnt", "uts", "ipc", "net", "cgroup", "user", "time"):
+            assert os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}"), kind
+        assert os.stat(f"/proc/{pid}/root").st_ino == root.stat().st_ino
+        assert [line for line in mounts(engine.bundle) if line in before] == before, "as they were: / not read-only"
+        assert {f"{root}/{name}" for name in ("proc", "proc/sys", "dev")} <= {line.split()[4] for line in mounts(root)}
+        engine("start", "c", check=True)
+        inside = engine("exec", "c", "sh", "-c", "echo $(readlink /proc/self/ns/mnt) /bin/*; touch /x", check=False)
+        assert inside.stdout, inside.stderr
+        assert inside.stdout.split()[0] == os.readlink("/proc/self/ns/mnt")
+        assert inside.stdout.split()[1:] == [f"/bin/{name}" for name in sorted(os.listdir(root / "bin"))]
+        assert inside.returncode == 1 and "Read-only file system" in inside.stderr
+        engine("delete", "--force", "c", check=True)
+        assert mounts(engine.bundle) == before and sorted(os.listdir(root)) == ["bin", "dev", "proc", "sys"]
+        engine.config["root"]["path"] = "/"
+        engine.write()
+        done = engine("create", "--bundle", str(engine.bundle), "c")
+        assert done.returncode == 1 and "the host's root" in done.stderr
+    finally:
+        engine("delete", "--force", "c")
+        syscalls.umount(str(root))
 
 
 @pytest.mark.skipif(is_systemd(), reason="tests/vm/test_systemd.py has scopes")
@@ -891,9 +925,13 @@ def test_run_waits_and_killed_it_takes_its_container_along(engine: Engine) -> No
     engine("delete", "c", check=True)
 
 
+@pytest.mark.parametrize("lent", [False, True], ids=["", "lent"])
 @pytest.mark.parametrize(("verb", "who"), [("create", "parent"), ("create", "child"), ("start", "parent"),
                                            ("delete", "parent")])  # fmt: skip
-def test_killed_at_each_point_it_can_be_deleted(engine: Engine, verb: str, who: str) -> None:
+def test_killed_at_each_point_it_can_be_deleted(engine: Engine, verb: str, who: str, lent: bool) -> None:
+    if lent:  # its mounts are among ours
+        engine.config["linux"]["namespaces"] = [{"type": "pid"}]
+        engine.write()
     script = Path(__file__).with_name("oci_killed_at.py")
     words = [verb, who, str(engine.bundle), str(engine.state), engine.config["linux"]["cgroupsPath"]]
     engine.state.mkdir()

@@ -33,7 +33,6 @@ REASONS = {
     "linux_cgroups_relative_hugetlb": "as linux_cgroups_hugetlb",
     "linux_cgroups_relative_memory": "as linux_cgroups_memory",
     "linux_cgroups_relative_network": "as linux_cgroups_network",
-    "linux_ns_itype": "no mount namespace of its own: the host's root would be exchanged; refused",
     "linux_process_apparmor_profile": "this kernel has no AppArmor: refused",
     "misc_props": "lacks the program that it starts, which create says at once",
     "pidfile": "kills a process that has ended",
