@@ -6,6 +6,8 @@ Each line is typed twice, with runc and with ours: the same output, the same exi
 import re
 import shlex
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,27 @@ def test_an_engine_notices_nothing(name: str, docker: list[str], podman: list[st
         ours = told(peers.podman(str(peers.RUNTIME)), ["run"], archive)
     assert ours == theirs
     assert {code for _, code, _ in ours} == {0, 3, 126, 127}
+
+
+@pytest.mark.parametrize("name", ["docker", "podman"])
+def test_a_published_port_leads_in(name: str, docker: list[str], podman: list[str], tmp_path: Path) -> None:
+    archive = tmp_path / "images.tar"
+    archive.write_bytes(engine_fixtures.archive(engine_fixtures.images()))
+    engine = docker if name == "docker" else peers.podman(str(peers.RUNTIME))
+    subprocess.run([*engine, "load", "-i", archive], capture_output=True, check=True)
+    run = ["run", "--runtime", "mini"] if name == "docker" else ["run"]
+    serve = "mkdir /www && echo from inside >/www/index.html && exec busybox httpd -f -p 80 -h /www"
+    started = [*engine, *run, "-d", "--name", "web", "-p", "127.0.0.1:8080:80", "demo", "sh", "-c", serve]
+    subprocess.run(started, capture_output=True, check=True)
+    fetch = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/', timeout=2).read().decode(), end='')"
+    ask = [*peers.own_network(), sys.executable, "-c", fetch]
+    try:
+        for _ in range(50):
+            answer = subprocess.run(ask, capture_output=True, text=True)
+            if answer.returncode == 0:
+                break
+            time.sleep(0.2)
+        assert answer.stdout == "from inside\n", answer.stderr
+    finally:
+        subprocess.run([*engine, "rm", "-f", "web"], capture_output=True, check=True)
+    assert subprocess.run(ask, capture_output=True).returncode == 1, "nobody listens any more"
