@@ -38,6 +38,7 @@ UMOUNT_NOFOLLOW = 8
 
 # namespaces(7), clone(2)
 CLONE_NEWTIME = 0x00000080
+CLONE_PARENT = 0x00008000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -340,6 +341,11 @@ def prctl(option: int, *arguments: int) -> int:
     """prctl(2), for the options that python-prctl lacks."""
     words = [ctypes.c_ulong(word) for word in (*arguments, 0, 0, 0, 0)[:4]]
     return _check(libc.prctl(option, *words), "prctl", option, *arguments)
+
+
+def hide() -> None:
+    """prctl(PR_SET_DUMPABLE, 0): until its next execve the process can be neither traced nor looked into."""
+    prctl(4, 0)
 
 
 def bpf_load(kind: int, instructions: bytes) -> int:

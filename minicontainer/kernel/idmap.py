@@ -9,12 +9,14 @@ newgidmap(1), setuid programs that look into /etc/subuid and /etc/subgid. With o
 have nobody else to name.
 
 A container with a user namespace of its own (linux.uidMappings) is born in it; root of the machine writes its maps.
+One that joins another's has the maps which that has, whatever its own config says.
 
 A mount may translate ids, too (mount_setattr(2), MOUNT_ATTR_IDMAP): the disk's ids are its namespace's inside, what is
 seen of them the outside. Nothing is copied, and on disk nothing changes.
 
 Offers: `choose` (which map this user can have), `of_spec` (which one a config asks for), `plan` (the steps that give it
-to a process), `mapped`, `mend`; `tree` (a mount that translates, or none), `namespace`.
+to a process), `join` (the steps that find out about one that is there), `of_process`, `mapped`, `mend`; `tree` (a mount
+that translates, or none), `namespace`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import stat
 
 from .. import errors, files, host, steps, syscalls
 from ..records import namedtuple
+from . import namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,6 +142,98 @@ def of_spec(linux: dict[str, Any]) -> Maps:
     return Maps(uids, gids, False)
 
 
+MAPS = steps.Symbol("maps")  # those of the namespace that is joined
+
+
+def join(path: str) -> Iterator[steps.Step]:
+    """Before anybody joins the user namespace at `path`: it is open from here on, and its maps are known."""
+    yield steps.call(
+        open_namespace, path, why="a path may come to mean another; a descriptor cannot", result=namespaces.USER.name
+    )
+    yield steps.call(
+        of_namespace, namespaces.USER, path, why="which ids are mapped the namespace itself knows best",
+        result=MAPS.name,
+    )  # fmt: skip
+
+
+def open_namespace(path: str) -> int:
+    """The user namespace at `path`, as a descriptor.
+
+    Raises InvalidArgument where there is something else, Unsupported where it is our own, the host's.
+    """
+    import fcntl
+
+    try:
+        found = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise errors.KernelError(error.errno or 0, "open", (path,)) from None
+    try:
+        try:
+            kind = fcntl.ioctl(found, NS_GET_NSTYPE)
+        except OSError:
+            kind = 0
+        if kind != syscalls.CLONE_NEWUSER:
+            raise errors.InvalidArgument(f"{path} is no user namespace")
+        if os.path.samestat(os.fstat(found), os.stat("/proc/self/ns/user")):
+            raise errors.Unsupported(f"{path} {HOSTS}")
+    except BaseException:
+        os.close(found)
+        raise
+    return found
+
+
+NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
+HOSTS = "is the host's own user namespace: a container in it asks for none"
+
+
+def of_namespace(space: int, path: str) -> Maps:
+    """The maps of a user namespace, as we number what is outside: they are shown for a process that is in there.
+
+    Raises KernelError for one that is not below ours, InvalidArgument for one without a root.
+    """
+    (arrived, tell), (stay, let_go) = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.close(let_go)
+            syscalls.hide()
+            syscalls.setns(space, syscalls.CLONE_NEWUSER)
+            os.write(tell, b"!")
+            os.read(stay, 1)  # until the other end is closed, be it by our parent's death
+        except errors.KernelError as error:
+            code = error.errno or code
+        finally:
+            os._exit(code)
+    os.close(tell)
+    os.close(stay)
+    try:
+        there = os.read(arrived, 1)
+        maps = of_process(pid) if there else None
+    finally:
+        os.close(arrived)
+        os.close(let_go)
+        _, status = os.waitpid(pid, 0)
+    if maps is None:
+        hint = "is it a user namespace below this one, and are we root here?"
+        raise errors.KernelError(os.waitstatus_to_exitcode(status), "setns", (path, syscalls.CLONE_NEWUSER), hint)
+    for name, lines in (("user", maps.uids), ("group", maps.gids)):
+        if not any(line.inside == 0 for line in lines):
+            raise errors.InvalidArgument(
+                f"the user namespace {path} does not map {name} 0, which makes the container's mounts"
+            )
+    return maps
+
+
+def of_process(pid: int) -> Maps:
+    """The maps of the user namespace that a process is in, as we number what is outside."""
+    uids, gids = (
+        tuple(Range(*map(int, line.split())) for line in files.read(f"/proc/{pid}/{name}").decode().splitlines())
+        for name in ("uid_map", "gid_map")
+    )
+    return Maps(uids, gids, False)
+
+
 def tree(path: str, recursive: bool, space: int = -1, all_below: bool = False) -> int:
     """A mount of what lies at `path`, attached nowhere, that translates ids as the `namespace` says, if there is one.
 
@@ -208,15 +303,16 @@ def outside(lines: Iterable[Range], number: int) -> int:
         if line.inside <= number < line.inside + line.count:
             return line.outside + number - line.inside
     raise errors.InvalidArgument(
-        f"id {number} is not mapped into the user namespace: see linux.uidMappings, gidMappings"
+        f"id {number} is not mapped into the user namespace: see linux.uidMappings, gidMappings, or who has made it"
     )
 
 
-def give_pipes(uid: int, gid: int) -> None:
-    """Pipes that are our standard descriptors become those of a user outside, so that one inside can open /dev/stdout.
+def give_pipes(maps: Maps, uid: int, gid: int) -> None:
+    """Pipes that are our standard descriptors become those of a user inside, who can then open /dev/stdout.
 
     It is root of the machine's to do: root inside may not change what belongs to an id that it does not know.
     """
+    uid, gid = outside(maps.uids, uid), outside(maps.gids, gid)
     for descriptor in (0, 1, 2):
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             os.fchown(descriptor, uid, gid)

@@ -134,7 +134,7 @@ def taken(mounts: list[dict[str, Any]], linux: dict[str, Any]) -> dict[int, step
     Translating ids is for root of the machine, whom a child in a user namespace is not; and that one need not be let
     through to what it is to bind.
     """
-    mapped = namespaces.new(linux["namespaces"], "user")
+    mapped = namespaces.has(linux["namespaces"], "user")
     return {
         index: steps.Symbol(f"tree{index}")
         for index, mount in enumerate(mounts)
@@ -153,6 +153,7 @@ def take(mounts: list[dict[str, Any]], linux: dict[str, Any], trees: dict[int, s
         return
     from . import idmap
 
+    joined = namespaces.joined(linux["namespaces"], "user")
     spaces: dict[idmap.Maps, steps.Symbol] = {}
     for index, symbol in trees.items():
         mount = mounts[index]
@@ -160,13 +161,17 @@ def take(mounts: list[dict[str, Any]], linux: dict[str, Any], trees: dict[int, s
         words, why = [], "who is root inside may not be allowed to walk there"
         if way := translated(mount):
             maps = idmap.of_spec(mount if mount.get("uidMappings") else linux)
-            if maps not in spaces:
-                spaces[maps] = steps.Symbol(f"ids{len(spaces)}")
-                yield steps.call(
-                    idmap.namespace, maps, why="a mount takes its translation from a user namespace",
-                    result=spaces[maps].name,
-                )  # fmt: skip
-            words, why = [spaces[maps], way == "ridmap"], "its files belong to others in here, the disk stays as it is"
+            if joined and not mount.get("uidMappings"):
+                space = namespaces.USER
+            else:
+                if maps not in spaces:
+                    spaces[maps] = steps.Symbol(f"ids{len(spaces)}")
+                    yield steps.call(
+                        idmap.namespace, maps, why="a mount takes its translation from a user namespace",
+                        result=spaces[maps].name,
+                    )  # fmt: skip
+                space = spaces[maps]
+            words, why = [space, way == "ridmap"], "its files belong to others in here, the disk stays as it is"
         yield steps.call(idmap.tree, mount["source"], below, *words, why=why, result=symbol.name)
     for space in spaces.values():
         yield steps.call(idmap.let_go, space, why="the mounts keep it")

@@ -5,8 +5,8 @@ with one it is entered. A kind that the list leaves out is shared with the host.
 
 The pid namespace is special: it takes in only children, so the parent makes it before it forks. So does a time
 namespace, whose clocks are set before anybody is in it; but into that one setns(2) leads, too (time_namespaces(7)). All
-others the child makes for itself; but a user namespace owns those that are made in it, so with one the child is born
-into both.
+others the child makes for itself; but a user namespace owns those that are made in it, so with a new one the child is
+born into both. One that is there is joined before, by a process that cannot come back from there (runtime/between.py).
 """
 
 from __future__ import annotations
@@ -45,10 +45,16 @@ WHY = {
 FILES = {"mount": "mnt", "network": "net"}
 
 
-def of_kinds(namespaces: list[dict[str, Any]], kinds: tuple[str, ...], new_ones: bool = True) -> Iterator[steps.Step]:
+# A descriptor of the user namespace that is joined (`open_user`).
+USER = steps.Symbol("user_namespace")
+
+
+def of_kinds(
+    namespaces: list[dict[str, Any]], kinds: tuple[str, ...], new_ones: bool = True, old_ones: bool = True
+) -> Iterator[steps.Step]:
     """Enter or make those namespaces of the list that are of these kinds, all the new ones by a single unshare(2).
 
-    Without `new_ones`, none is made.
+    Without `new_ones`, none is made; without `old_ones`, none is entered.
 
     Raises InvalidArgument for a type that the specification (config-linux.md, Namespaces) does not have.
     """
@@ -60,6 +66,8 @@ def of_kinds(namespaces: list[dict[str, Any]], kinds: tuple[str, ...], new_ones:
         if kind not in kinds:
             continue
         if namespace.get("path"):
+            if not old_ones:
+                continue
             yield steps.setns(namespace["path"], FLAGS[kind], why=f"share the {kind} namespace of another process")
         else:
             new |= FLAGS[kind]
@@ -84,11 +92,30 @@ def new(namespaces: list[dict[str, Any]], kind: str) -> bool:
     return any(namespace["type"] == kind and not namespace.get("path") for namespace in namespaces)
 
 
+def has(namespaces: list[dict[str, Any]], kind: str) -> bool:
+    """Whether the list has a namespace of this kind, be it new or joined: not the one that we are in."""
+    return any(namespace["type"] == kind for namespace in namespaces)
+
+
+def joined(namespaces: list[dict[str, Any]], kind: str) -> str:
+    """The path of the namespace of this kind that is to be joined; none, if it is new or ours."""
+    return next((entry["path"] for entry in namespaces if entry["type"] == kind and entry.get("path")), "")
+
+
+def go_between(namespaces: list[dict[str, Any]]) -> bool:
+    """Whether a process before the child has to join some: a child in a user namespace may enter those of that alone.
+
+    Not a mount namespace, which the child itself can enter or nobody: there, it belongs to the user namespace or not.
+    """
+    return has(namespaces, "user") and any(entry.get("path") for entry in namespaces if entry["type"] != "mount")
+
+
 def born_into(namespaces: list[dict[str, Any]]) -> int:
     """CLONE_NEW* flags for a child that gets a user namespace: its new pid namespace has to belong to that. Or 0."""
-    if not new(namespaces, "user"):
+    if not has(namespaces, "user"):
         return 0
-    return syscalls.CLONE_NEWUSER | (syscalls.CLONE_NEWPID if new(namespaces, "pid") else 0)
+    kinds = [kind for kind in ("user", "pid") if new(namespaces, kind)]
+    return sum(FLAGS[kind] for kind in kinds)
 
 
 def path(pid: int, kind: str) -> str:

@@ -54,8 +54,11 @@ def plan(
     yield steps.call(
         state.hold, pid, started, why="a pid may come to mean another process; a pidfd cannot", result="process"
     )
-    if namespaces.new(config["linux"]["namespaces"], "user"):
-        yield from init.pipes(config, process)
+    if namespaces.has(config["linux"]["namespaces"], "user"):
+        from ..kernel import idmap
+
+        yield steps.call(idmap.of_process, pid, why="which ids are which outside", result=idmap.MAPS.name)
+        yield from init.pipes(idmap.MAPS, process)
     yield steps.call(expect_orphans, why="the child of a process that has ended becomes ours, not the machine's")
     yield steps.call(
         send, joiner, launch.OURS, launch.THEIRS, PROCESS, why="one that goes inside, so that we can stay", result="pid"
@@ -97,7 +100,7 @@ def born(config: dict[str, Any], process: dict[str, Any], outlives: bool, own: r
     """
     yield steps.call(channel.wait, init.CHANNEL, "go", {}, why="until its parent is the one that stays")
     yield steps.call(init.begin, init.CHANNEL, True, *own, why="a session of its own; if the keeper dies, so does it")
-    if namespaces.new(config["linux"]["namespaces"], "user"):
+    if namespaces.has(config["linux"]["namespaces"], "user"):
         yield from init.become_root(process)
         process = {**process, **init.RANKED}
     if process.get("terminal"):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
     from collections.abc import Iterator
     from typing import Any, NoReturn
 
+    from ..kernel.idmap import Maps
+
 CHANNEL = steps.Symbol("channel")
 
 # The annotation that an image's architecture becomes (OCI image specification, conversion.md).
@@ -43,7 +45,8 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     spaces = linux["namespaces"]
     hooked = config.get("hooks") or {}
 
-    mapped = namespaces.new(spaces, "user")
+    mapped = namespaces.has(spaces, "user")
+    alone = not namespaces.go_between(spaces)  # else who came before it has joined what has a path
     propagation = linux.get("rootfsPropagation") or "private"
     own = range(threshold.CHANNEL, threshold.CHANNEL + held.kept) if held else ()
     trees = mounts.taken(config["mounts"], linux)
@@ -66,8 +69,8 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         yield from steps.about("cgroups", cgroups.enter(linux["cgroupsPath"], linux.get("resources", {})))
     theirs = ("mount",) if not namespaces.new(spaces, "mount") else ()  # where /proc is may not be the same in there
     kinds = tuple(kind for kind in ("mount", "uts", "ipc", "network", "cgroup") if kind not in theirs)
-    yield from steps.about("namespaces", namespaces.of_kinds(spaces, kinds))
-    yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("time",), new_ones=False))
+    yield from steps.about("namespaces", namespaces.of_kinds(spaces, kinds, old_ones=alone))
+    yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("time",), new_ones=False, old_ones=alone))
     yield from steps.about("namespaces", namespaces.clocks(spaces, linux.get("timeOffsets") or {}))
     yield from steps.about("namespaces", namespaces.of_kinds(spaces, theirs))
     if namespaces.new(spaces, "network"):
@@ -137,13 +140,12 @@ def become_root(process: dict[str, Any]) -> Iterator[steps.Step]:
     yield steps.call(live_with_parent, why="a change of user takes that back (prctl(2))")
 
 
-def pipes(config: dict[str, Any], process: dict[str, Any]) -> Iterator[steps.Step]:
-    """Before the fork of a process for a user namespace: what root in there could not do."""
+def pipes(maps: Maps | steps.Symbol, process: dict[str, Any]) -> Iterator[steps.Step]:
+    """Before the fork of a process for a user namespace with these maps: what root in there could not do."""
     from ..kernel import idmap
 
-    maps, user = idmap.of_spec(config["linux"]), process["user"]
-    ids = idmap.outside(maps.uids, user["uid"]), idmap.outside(maps.gids, user["gid"])
-    yield steps.call(idmap.give_pipes, *ids, why="its /dev/stdout is for its user to open")._replace(
+    ids = process["user"]["uid"], process["user"]["gid"]
+    yield steps.call(idmap.give_pipes, maps, *ids, why="its /dev/stdout is for its user to open")._replace(
         concept="namespaces"
     )
 

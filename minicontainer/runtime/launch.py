@@ -3,6 +3,7 @@
 parent                                   child (runtime/init.py)
 make the cgroup, unshare pid
 fork ──────────────────────────────────▶ enter the cgroup, unshare the other namespaces
+                                         (into a user namespace that is there by way of between.py)
      ◀─────────────────── "namespaces" ──
 plug in the network                      meanwhile: mounts, devices, pivot_root
      ───────────────────── "network" ──▶ identity
@@ -44,29 +45,40 @@ def plan(
     path = linux["cgroupsPath"]
     child = list(init.plan(config, root, stdin, held))
     spaces = linux["namespaces"]
-    mapped = namespaces.new(spaces, "user")
+    mapped, joined = namespaces.has(spaces, "user"), namespaces.joined(spaces, "user")
+    if mapped:
+        from ..kernel import idmap
     born_into = namespaces.born_into(spaces)
     if held and not mapped and namespaces.new(spaces, "pid"):
         born_into = namespaces.FLAGS["pid"]
 
+    if joined:
+        yield from steps.about("namespaces", idmap.join(joined))
     scope = linux.get("scope")  # systemd makes its cgroup, around a process that is there already
     if not scope:
         yield from steps.about("cgroups", cgroups.create(path, linux.get("resources", {})))
     trees = mounts.taken(config["mounts"], linux)
     yield from steps.about("mounts", mounts.take(config["mounts"], linux, trees))
-    given = [tuple((tree.name, tree) for tree in trees.values())] if trees else []
-    why = "the child goes its own way, in its own namespaces"
+    given = tuple((tree.name, tree) for tree in trees.values())
     if mapped:
-        yield from init.pipes(config, config["process"])
-        why = "a child, born into a user namespace, which owns its other namespaces"
-    yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("pid",), new_ones=not born_into))
-    yield steps.call(init.fork, child, OURS, THEIRS, report, born_into, *given, why=why, result="pid")
-    if held and any(entry["type"] == "pid" and entry.get("path") for entry in spaces):
-        yield steps.setns("/proc/self/ns/pid", namespaces.FLAGS["pid"], why="all other children are the host's")
-    if mapped:
-        from ..kernel import idmap
+        yield from init.pipes(idmap.MAPS if joined else idmap.of_spec(linux), config["process"])
+    if namespaces.go_between(spaces):
+        from . import between
 
-        yield from steps.about("namespaces", idmap.plan(idmap.of_spec(linux)))
+        given = (*given, (namespaces.USER.name, namespaces.USER)) if joined else given
+        yield from steps.about("namespaces", between.send(child, spaces, OURS, THEIRS, report, given))
+    else:
+        why = "the child goes its own way, in its own namespaces"
+        if mapped:
+            why = "a child, born into a user namespace, which owns its other namespaces"
+        yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("pid",), new_ones=not born_into))
+        words = [given] if given else []
+        yield steps.call(init.fork, child, OURS, THEIRS, report, born_into, *words, why=why, result="pid")
+        if held and namespaces.joined(spaces, "pid"):
+            yield steps.setns("/proc/self/ns/pid", namespaces.FLAGS["pid"], why="all other children are the host's")
+    if mapped:
+        if not joined:
+            yield from steps.about("namespaces", idmap.plan(idmap.of_spec(linux)))
         yield steps.call(channel.tell, OURS, "mapped", why="it is somebody in there from here on")
     if scope:
         from ..kernel.cgroups import scope as scopes

@@ -10,7 +10,7 @@ import os
 import resource
 
 from .. import errors, host
-from ..kernel import mounts
+from ..kernel import mounts, namespaces
 from . import hooks
 
 TYPE_CHECKING = False
@@ -155,9 +155,12 @@ def check(config: dict[str, Any]) -> None:
             raise errors.Unsupported(
                 f"config.json asks for {level + '.' if level else ''}{key}, which is not supported yet"
             )
-    for namespace in config["linux"]["namespaces"]:
-        if namespace["type"] not in NAMESPACES:
-            raise errors.Unsupported(f"config.json asks for a namespace {namespace['type']!r}, not supported yet")
+    kinds = [namespace["type"] for namespace in config["linux"]["namespaces"]]
+    for kind in kinds:
+        if kind not in NAMESPACES:
+            raise errors.Unsupported(f"config.json asks for a namespace {kind!r}, not supported yet")
+        if kinds.count(kind) > 1:
+            raise errors.InvalidArgument(f"config.json asks for more than one namespace {kind!r}")
     check_mount_namespace(config["linux"]["namespaces"])
     if config["linux"].get("mountLabel") and host.has_selinux():
         raise errors.Unsupported(
@@ -276,12 +279,16 @@ def check_clocks(linux: dict[str, Any]) -> None:
 def check_translations(entries: list[dict[str, Any]], linux: dict[str, Any]) -> None:
     """Raise what is wrong with mounts in which ids are to be translated: uidMappings and gidMappings, idmap, ridmap."""
     for entry in entries:
+        for word in entry.get("options") or []:
+            if word.startswith(tuple(f"{name}=" for name in mounts.TRANSLATED)):  # crun's own, and podman's
+                raise errors.Unsupported(f"config.json: {entry['destination']} asks for {word}: give it uidMappings")
         if not mounts.translated(entry) and not entry.get("gidMappings"):
             continue
         at = f"the mount at {entry['destination']}"
         if bool(entry.get("uidMappings")) != bool(entry.get("gidMappings")):
             raise errors.InvalidArgument(f"config.json: {at} has one of uidMappings and gidMappings: both are needed")
-        if not entry.get("uidMappings") and not linux.get("uidMappings"):
+        joined = namespaces.joined(linux["namespaces"], "user")
+        if not entry.get("uidMappings") and not linux.get("uidMappings") and not joined:
             raise errors.InvalidArgument(
                 f"config.json: {at} is to be idmapped, and neither it nor linux has uidMappings and gidMappings"
             )
@@ -299,16 +306,17 @@ def check_lines(lines: list[dict[str, Any]], name: str) -> None:
 
 
 def check_maps(linux: dict[str, Any]) -> None:
-    """Raise what is wrong with linux.uidMappings, gidMappings: they are for a new user namespace, and map its root."""
-    spaces = [entry for entry in linux["namespaces"] if entry["type"] == "user"]
-    if any(entry.get("path") for entry in spaces):
-        raise errors.Unsupported("config.json asks for a namespace 'user' by its path: a new one is supported")
+    """Raise what is wrong with linux.uidMappings, gidMappings: they are for a new user namespace, and map its root.
+
+    Of one that is joined they say nothing: it has maps already, for which launch.py asks it.
+    """
+    spaces = linux["namespaces"]
     for name in ("uidMappings", "gidMappings"):
         lines = linux.get(name) or []
-        if lines and not spaces:
+        if lines and not namespaces.has(spaces, "user"):
             raise errors.InvalidArgument(f"config.json has linux.{name}, and no namespace 'user' to use it in")
         check_lines(lines, f"linux.{name}")
-        if spaces and not any(line["containerID"] == 0 and line["size"] for line in lines):
+        if namespaces.new(spaces, "user") and not any(line["containerID"] == 0 and line["size"] for line in lines):
             raise errors.InvalidArgument(
                 f"config.json: linux.{name} does not map 0, which makes the container's mounts"
             )
