@@ -304,11 +304,17 @@ def mount_of(path: str) -> tuple[str, str, str]:
     return found
 
 
-def store_facts() -> list[Fact]:
-    """Where the store is, or will be: whether layers can live there, and how much room they have."""
+def store_place() -> str:
+    """The store's directory; where it is yet to be made, the one above that is there."""
     directory = root()
     while not os.path.isdir(directory):
         directory = os.path.dirname(directory)
+    return directory
+
+
+def store_facts() -> list[Fact]:
+    """Where the store is, or will be: whether layers can live there, and how much room they have."""
+    directory = store_place()
     point, kind, options = mount_of(directory)
     elsewhere = "export MINICONTAINER_ROOT=/a/folder/on/ext4"
     if kind in NOT_FOR_LAYERS or kind.startswith("fuse"):

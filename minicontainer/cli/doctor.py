@@ -16,8 +16,9 @@ import sys
 from collections.abc import Callable, Iterator
 
 from .. import errors, host, netlink, syscalls
+from ..engine import userns
 from ..host import Fact
-from ..kernel import cgroups, idmap
+from ..kernel import cgroups, idmap, overlay
 from ..network import foreign, nat, spoofing
 from .flags import Flag, parse
 
@@ -307,6 +308,41 @@ def extras() -> Iterator[Fact]:
         yield Fact("tini", "warn", "not installed: no `run --init`", "sudo apt-get install tini")
     yield host.user_namespaces_fact()
     yield host.subordinate_ids_fact()
+    yield from own_ids()
+
+
+def own_ids() -> Iterator[Fact]:
+    """`run --userns auto`: whether mounts of the store can translate ids, and which ids there are to give."""
+    if not host.is_root():
+        yield Fact("idmapped mounts", "ok", "root of the machine may try them: sudo minicontainer doctor")
+        return
+    problem = userns.obstacle(host.store_place())
+    if problem:
+        old = problem == overlay.TOO_OLD or not idmap.translates()
+        mend = "boot Linux 5.19 or newer" if old else "export MINICONTAINER_ROOT=/a/folder/on/ext4"
+        yield Fact("idmapped mounts", "warn", f"no `run --userns auto`: {problem}", mend)
+    else:
+        yield Fact("idmapped mounts", "ok", "the store's ids can be translated: `run --userns auto` works")
+    yield ids_to_lease()
+
+
+def ids_to_lease() -> Fact:
+    """How many containers `--userns auto` has ids for: those of `containers` in subuid(5) and subgid(5), or our own."""
+    kept = userns.kept()
+    room = sum(count // userns.COUNT for _, count in kept)
+    if not room:
+        first, count = userns.OWN
+        return Fact(
+            "ids to lease", "warn",
+            f"/etc/subuid and /etc/subgid have no {userns.COUNT} ids in common for `{userns.NAME}`: no --userns auto",
+            f"echo {userns.NAME}:{first}:{count} | sudo tee -a /etc/subuid /etc/subgid",
+        )  # fmt: skip
+    said = f"for {room} containers, from {' and '.join(str(first) for first, _ in kept)} on"
+    if any(idmap.ranges(idmap.text_of(path), userns.NAME, -1) for path in ("/etc/subuid", "/etc/subgid")):
+        return Fact("ids to lease", "ok", f"{said}, as /etc/subuid and /etc/subgid say")
+    return Fact(
+        "ids to lease", "ok", f"{said}; others by a line {userns.NAME}:FIRST:COUNT in /etc/subuid and /etc/subgid"
+    )
 
 
 def notebooks() -> Iterator[Fact]:

@@ -78,6 +78,15 @@ def kept() -> list[tuple[int, int]]:
     return sorted(found)
 
 
+def obstacle(directory: str) -> str:
+    """Why a container with its layers in `directory` cannot have ids of its own here; empty if it can. Tried."""
+    if not host.is_root():
+        return "--userns auto is for root of the machine"
+    from ..kernel import overlay
+
+    return overlay.translated_obstacle(directory, translation(OWN[0], COUNT))
+
+
 def take(root: str, identifier: str, count: int, dry: bool = False) -> int:
     """Lease `count` ids that no other container of the store has; `dry`: only say which. Returns the first.
 

@@ -118,12 +118,34 @@ def mount_translated(store: str, data: str, container: str, maps: idmap.Maps) ->
         mount_at(place, data, f"{container}/rootfs")
     except errors.KernelError as error:
         if error.errno == errno.EINVAL:
-            raise errors.Unsupported(
-                "this kernel's overlayfs takes no layers whose ids are translated (--userns auto): Linux 5.19 does"
-            ) from error
+            raise errors.Unsupported(TOO_OLD) from error
         raise
     finally:
         syscalls.umount(place, syscalls.MNT_DETACH)
+
+
+TOO_OLD = "this kernel's overlayfs takes no layers whose ids are translated (--userns auto): Linux 5.19 does"
+
+
+def translated_obstacle(store: str, maps: idmap.Maps) -> str:
+    """Why layers below `store` cannot be mounted with their ids translated; empty if they can.
+
+    Tried where nobody sees it: a lower layer alone, so nothing is written there.
+    """
+    from . import idmap
+
+    def attempt() -> None:
+        tree = idmap.tree(store, False, idmap.namespace(maps))
+        syscalls.mount("tmpfs", "/tmp", "tmpfs")
+        for name in ("layers", "more", "rootfs"):
+            os.mkdir(f"/tmp/{name}")
+        syscalls.move_mount(tree, "/tmp/layers")
+        try:
+            syscalls.mount("overlay", "/tmp/rootfs", "overlay", syscalls.MS_RDONLY, "lowerdir=/tmp/layers:/tmp/more")
+        except errors.KernelError as error:
+            raise errors.Unsupported(TOO_OLD) if error.errno == errno.EINVAL else error from None
+
+    return host.probe(attempt, syscalls.CLONE_NEWNS)
 
 
 def umount(container: str, translated: bool = False) -> Iterator[steps.Step]:

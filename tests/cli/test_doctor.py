@@ -13,7 +13,9 @@ import pytest
 
 from minicontainer import host, syscalls
 from minicontainer.cli import doctor
+from minicontainer.engine import userns
 from minicontainer.host import Fact
+from minicontainer.kernel import idmap, overlay
 from minicontainer.teach import lab
 from tests.conftest import minicontainer, missing
 
@@ -43,7 +45,7 @@ def test_every_fact_is_one_line_and_every_missing_one_has_a_mend() -> None:
 @pytest.mark.parametrize(
     ("fact", "feature"),
     [("overlay", "overlay"), ("nf_tables", "nftables"), ("macvlan", "macvlan"), ("ipvlan", "ipvlan"),
-     ("libseccomp", "libseccomp")],
+     ("libseccomp", "libseccomp"), ("idmapped mounts", "idmapped-overlay")],
 )  # fmt: skip
 @pytest.mark.root
 def test_it_agrees_with_what_unshare_and_mount_say(fact: str, feature: str) -> None:
@@ -67,6 +69,22 @@ def test_it_changes_nothing(tmp_path: Path) -> None:
     assert not store.parent.exists()
 
 
+@pytest.mark.root
+def test_a_file_system_in_whose_mounts_no_ids_are_translated(tmp_path: Path) -> None:
+    """ramfs, as good as any without FS_ALLOW_IDMAP: a file system for the store is missing, and nothing else."""
+    script = f"mount -t ramfs r {tmp_path} && exec {sys.executable} -m minicontainer doctor --json"
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script],
+        capture_output=True, text=True, env={**os.environ, "MINICONTAINER_ROOT": f"{tmp_path}/deep/store"},
+    )  # fmt: skip
+    [fact] = [fact for fact in json.loads(done.stdout)["facts"] if fact["name"] == "idmapped mounts"]
+    assert fact["state"] == "warn" and f"a mount of {tmp_path}:" in fact["said"]
+    assert fact["mend"] == (
+        "export MINICONTAINER_ROOT=/a/folder/on/ext4" if idmap.translates() else "boot Linux 5.19 or newer"
+    )
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.userns
 @pytest.mark.needs("user-namespace")
 def test_an_ordinary_user_is_told_what_to_type(tmp_path: Path) -> None:
@@ -74,6 +92,7 @@ def test_an_ordinary_user_is_told_what_to_type(tmp_path: Path) -> None:
     assert code == 1
     assert found["privilege"]["state"] == "missing"
     assert "unshare -Ur" in found["privilege"]["mend"]
+    assert "root of the machine" in found["idmapped mounts"]["said"] and "ids to lease" not in found
     done = subprocess.run(
         ["unshare", "-Ur", sys.executable, "-m", "minicontainer", "doctor", "--json"],
         capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)},
@@ -110,6 +129,45 @@ def test_the_kernels_age(release: str, state: str, monkeypatch: pytest.MonkeyPat
     real = os.uname()
     monkeypatch.setattr(os, "uname", lambda: os.uname_result((real[0], real[1], release, *real[3:])))
     assert host.kernel_fact().state == state
+
+
+@pytest.mark.parametrize(
+    ("subuid", "subgid", "state", "said"),
+    [
+        ("", "", "ok", "4096 containers, from 1879048192 on; others by a line containers:"),
+        ("anna:100000:65536\n", "anna:100000:65536\n", "ok", "from 1879048192 on; others"),
+        (
+            "containers:500000:200000\n",
+            "containers:500000:140000\n",
+            "ok",
+            "2 containers, from 500000 on, as /etc/subuid",
+        ),
+        ("containers:500000:65536\n", "", "warn", "no 65536 ids in common for `containers`"),
+        ("containers:500000:65535\n", "containers:500000:65536\n", "warn", "no 65536 ids in common"),
+    ],
+)
+def test_the_ids_that_userns_auto_has_to_give(
+    subuid: str, subgid: str, state: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is to be typed where there are too few is what mends it."""
+    texts = {"/etc/subuid": subuid, "/etc/subgid": subgid}
+    monkeypatch.setattr(idmap, "text_of", texts.get)
+    fact = doctor.ids_to_lease()
+    assert fact.state == state and said in fact.said
+    assert bool(fact.mend) == (state == "warn")
+    if fact.mend:
+        line = re.fullmatch(r"echo (\S+) \| sudo tee -a /etc/subuid /etc/subgid", fact.mend)
+        assert line
+        for path in texts:
+            texts[path] += f"{line[1]}\n"
+        assert doctor.ids_to_lease().state == "ok"
+
+
+def test_a_kernel_too_old_for_idmapped_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "is_root", lambda: True)
+    monkeypatch.setattr(userns, "obstacle", lambda directory: overlay.TOO_OLD)
+    fact = next(iter(doctor.own_ids()))
+    assert (fact.state, fact.mend) == ("warn", "boot Linux 5.19 or newer") and "--userns auto" in fact.said
 
 
 @pytest.mark.parametrize(
