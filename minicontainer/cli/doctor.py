@@ -358,7 +358,7 @@ def notebooks() -> Iterator[Fact]:
         said, _, mend = forbidden.partition(". Allow it:  ")
         yield Fact("notebooks", "warn", f"none runs as this user: {said}", mend)
         return
-    obstacles = {word: in_the_sandbox(word) for word in ("overlay", "network", "cgroups", "idmap")}
+    obstacles = {word: in_the_sandbox(word) for word in lesson.WORDS}
     whole = [f"{number:02}" for number, topic in lesson.TOPICS.items() if not any(obstacles[w][0] for w in topic.wants)]
     who = "root of the machine, without a user namespace" if host.is_root() else "in a sandbox of your own"
     if whole:
@@ -399,7 +399,7 @@ def in_the_sandbox(word: str) -> tuple[str, str]:
 
     The kernel has a network and mounts of its own; cgroups come from systemd, ids from /etc/subuid.
     """
-    from ..teach import sandbox
+    from ..teach import lesson, sandbox
 
     if word == "overlay":
         fact = host.overlay_fact()
@@ -409,4 +409,6 @@ def in_the_sandbox(word: str) -> tuple[str, str]:
         return said, "sudo ./dev notebooks" if said else ""
     if word == "idmap" and not host.is_root() and not idmap.here().helped:
         return "one user id only", idmap.mend()
+    if word == "userns" or (word == "translation" and not in_the_sandbox("idmap")[0]):
+        return lesson.obstacle(word)
     return "", ""

@@ -16,7 +16,7 @@ seen of them the outside. Nothing is copied, and on disk nothing changes.
 
 Offers: `choose` (which map this user can have), `of_spec` (which one a config asks for), `plan` (the steps that give it
 to a process), `join` (the steps that find out about one that is there), `of_process`, `mapped`, `mend`; `tree` (a mount
-that translates, or none), `namespace`.
+that translates, or none), `namespace`, `obstacle` (why there can be none).
 """
 
 from __future__ import annotations
@@ -286,6 +286,23 @@ def namespace(maps: Maps) -> int:
 def let_go(space: int) -> None:
     """The namespace's descriptor is closed: what was mounted with it keeps it."""
     os.close(space)
+
+
+def obstacle(path: str) -> str:
+    """Why ids cannot be translated in a mount of what lies at `path`, by whoever we are; empty if they can.
+
+    An empty path: in a tmpfs of our own. Tried where nobody sees it.
+    """
+
+    def attempt() -> None:
+        if not path:
+            syscalls.mount("tmpfs", "/tmp", "tmpfs")
+        os.close(tree(path or "/tmp", False, namespace(ITSELF)))
+
+    return host.probe(attempt, syscalls.CLONE_NEWNS)
+
+
+ITSELF = Maps((Range(0, 0, 1),), (Range(0, 0, 1),), False)  # everybody has an id 0 to give, if it is only his own
 
 
 def translates() -> bool:

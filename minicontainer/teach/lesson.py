@@ -4,6 +4,7 @@ from minicontainer.teach import lesson
 
 here = lesson.begin(6)          what this host can do for it; here.store, here.scratch, here.can("cgroups")
 lesson.busybox()                a root directory to rebuild containers on
+lesson.disk()                   a directory in mounts of which ids can be translated
 lesson.run("busybox", "ps")     the package's own container, in this notebook's store
 lesson.question(1, "…")         then `answer_1 = ...` in the learner's cell
 lesson.check(1, answer_1, f)    f runs something and returns what is true
@@ -21,7 +22,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .. import errors, files, host
+from .. import errors, files, host, syscalls
 from ..kernel import cgroups, idmap
 
 
@@ -46,7 +47,7 @@ TOPICS = {
     9: Topic("cgroups: how much a process may use", "09_cgroups", 45, ("cgroups",)),
     10: Topic("Volumes and bind mounts", "10_mounts", 40, ("overlay",)),
     11: Topic("Capabilities and seccomp: what root may do", "11_security", 45, ("overlay",)),
-    12: Topic("User namespaces: root that is nobody", "12_idmap", 45, ("overlay", "idmap")),
+    12: Topic("User namespaces: root that is nobody", "12_idmap", 65, ("overlay", "idmap", "translation", "userns")),
     13: Topic("Registries: an image, one blob at a time", "13_registry", 45, ("overlay",)),
     14: Topic("Builds: a cache, and what it goes by", "14_build", 50, ("overlay",)),
     15: Topic("The OCI runtime: a bundle in, a process out", "15_oci", 50, ("network",)),
@@ -74,6 +75,17 @@ def obstacle(word: str) -> tuple[str, str]:
         if idmap.mapped() > 1:
             return "", ""
         return "only one user id is mapped here, so nothing can belong to a second one", idmap.mend()
+    if word == "translation" and idmap.mapped() == 1:
+        return "with one user id there is nothing to translate", idmap.mend()
+    if word in ("translation", "userns") and not host.is_root():
+        said = idmap.obstacle("") if word == "translation" else "it is for root of the machine"
+        return said, "sudo ./dev notebooks" if said else ""
+    if word in ("translation", "userns"):
+        from ..engine import userns
+
+        directory = here.directory if here else host.store_place()
+        said = idmap.obstacle(directory) if word == "translation" else userns.obstacle(directory)
+        return said, "export MINICONTAINER_COURSE=/a/folder/on/ext4" if said else ""
     raise errors.InvalidArgument(f"nobody can say whether this host can {word!r}: ask for one of {', '.join(WORDS)}")
 
 
@@ -82,6 +94,8 @@ WORDS = {
     "network": "network: devices, addresses, rules",
     "overlay": "overlay: layers can be mounted",
     "idmap": "several user ids",
+    "translation": "mounts in which ids are translated",
+    "userns": "run --userns auto: ids of its own for a container",
 }
 
 
@@ -96,7 +110,7 @@ class Here:
         self.scratch = f"{directory}/scratch"
 
     def can(self, word: str) -> bool:
-        """Whether "cgroups", "network", "overlay" or "idmap" can be had here."""
+        """Whether what a word of `WORDS` names can be had here."""
         return not obstacle(word)[0]
 
 
@@ -163,6 +177,20 @@ def busybox() -> str:
     return root
 
 
+def disk() -> str:
+    """A directory of this lesson's, in mounts of which ids can be translated. `end` takes it away.
+
+    Who is not root of the machine rules over no file system but those mounted in the own user namespace
+    (mount_setattr(2), EPERM): then it is a tmpfs.
+    """
+    path = f"{current().directory}/disk"
+    if not os.path.isdir(path):
+        os.mkdir(path, 0o755)
+        if not host.is_root():
+            syscalls.mount("tmpfs", path, "tmpfs", 0, "mode=755")
+    return path
+
+
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     """`minicontainer run WORDS` in this notebook's store, its output shown. What it said stands in .stdout and
     .stderr, its exit code in .returncode."""
@@ -223,6 +251,7 @@ def end() -> None:
     from ..engine import system
 
     system.System(lesson.store).reset()
+    syscalls.umount_all(f"{lesson.directory}/disk")
     for _ in range(200):  # the kernel removes a dead namespace's devices in its own time: seconds on a busy machine
         left = {said for number, said in traces().items() if number not in before}
         if not left:
