@@ -254,7 +254,7 @@ class Work:
         for future, position in sorted(coming.items(), key=lambda item: item[1]):
             directory, unpacked = future.result()
             chain = self.chains[: position + 1]
-            layers.inherit(directory, unpacked.implied, making.below(self.job, chain))
+            layers.inherit(directory, unpacked, making.below(self.job, chain))
             making.keep(self.job, directory, chain[-1], unpacked)
             self.tell(position, "Pull complete")
         for layer in self.descriptors:

@@ -57,7 +57,7 @@ def _below(upper: int, lower: int, path: bytes, opaque: bool, ours: frozenset[by
         if above is None:
             yield Change(DELETED, whole, True, 0)
             continue
-        if stat.S_ISCHR(above.st_mode) and above.st_rdev == 0:
+        if is_whiteout(above):
             if below is not None:
                 yield Change(DELETED, whole, opaque, above.st_mtime_ns)
             continue
@@ -150,6 +150,11 @@ def differ(above: os.stat_result, below: os.stat_result) -> bool:
     if stat.S_ISDIR(above.st_mode):
         return False
     return (above.st_size, above.st_mtime_ns) != (below.st_size, below.st_mtime_ns)
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether it is overlayfs's mark for what is gone: character device 0/0."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def is_opaque(directory: int) -> bool:

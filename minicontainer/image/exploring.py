@@ -77,7 +77,7 @@ class _Walk:
         for name in sorted(os.listdir(directory), key=os.fsencode):
             key, status = os.fsencode(name), os.stat(name, dir_fd=directory, follow_symlinks=False)
             whole = path + b"/" + key
-            if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            if changes.is_whiteout(status):
                 self.hide(into, key, whole, layer)
             elif stat.S_ISDIR(status.st_mode):
                 self.directory(directory, name, status, layer, into, whole)

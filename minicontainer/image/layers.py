@@ -3,6 +3,9 @@
 Offers: `unpack`, which writes a layer into an empty directory, translates whiteouts, and hashes blob and content in the
 same single pass; `inherit`, which a layer needs that was unpacked before those below it; `Owners`; `clean`.
 
+Entries are made as they come, the later over the earlier. Whiteouts wait for the end: they are about the layers below,
+wherever in the archive they stand, and what this layer itself has there by then tells how overlayfs must hear of them.
+
 An archive comes from a stranger. What holds, whatever it says:
 - nothing is made, changed or read outside the target: no `..`, no path through a symbolic link, no hard link out of it;
 - no name is opened that was there before: every file is made with O_EXCL, so a device or FIFO is never written to;
@@ -18,6 +21,7 @@ Sources: OCI image specification, layer.md (whiteouts); Linux Documentation/file
 opaque directories).
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -28,7 +32,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .. import errors, files, host
-from . import compression, tar
+from . import changes, compression, tar
 from .compression import Limits, Read
 
 IN_FLIGHT = 16  # chunks between the two threads
@@ -74,19 +78,26 @@ def _mapped(path: str) -> list[range]:
     return ranges
 
 
+INHERITS = ("emptied", "implied", "whited")  # what of an Unpacked nobody needs after `inherit`
+
+
 class Unpacked:
     """What `unpack` saw: digest and size of the blob as it came, the diffID and size of the tar inside, its compression
     ("", "gzip" or "zstd"), the bytes of files and links, how many entries, and warnings: what could not be kept.
 
-    `implied` are the directories that the layer passes through and does not mention: `inherit` is for them.
+    For `inherit`: `implied` are the directories that the layer passes through and does not mention, `whited` those with
+    a whiteout in them, `emptied` whether the root is opaque.
     """
 
     __slots__ = (
-        "blob_size", "compression", "count", "diff_id", "digest", "file_bytes", "implied", "tar_size", "warnings",
+        "blob_size", "compression", "count", "diff_id", "digest", "emptied", "file_bytes", "implied", "tar_size",
+        "warnings", "whited",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.implied: list[bytes] = []
+        self.whited: list[bytes] = []
+        self.emptied = False
         self.digest = ""
         self.blob_size = 0
         self.diff_id = ""
@@ -126,33 +137,81 @@ def unpack(
     result.file_bytes = tree.file_bytes
     result.warnings = tree.told()
     result.implied = sorted(path for path, meant in tree.directories.items() if meant.implied)
-    if lower:
-        inherit(target, result.implied, lower)
+    result.whited = sorted(tree.whited)
+    result.emptied = tree.directories[b""].opaque
+    if lower is not None:
+        inherit(target, result, lower)
     return result
 
 
-def inherit(target: str, implied: list[bytes], lower: list[str]) -> None:
-    """Give the directories that a layer does not mention the mode, owner and time that the layers below have for them,
-    for ours will hide those. `lower` are these layers' directories, top first, themselves finished."""
+def inherit(target: str, unpacked: Unpacked, lower: list[str]) -> None:
+    """What a layer takes from those below it; `lower` are their directories, top first, themselves finished.
+
+    The directories that it does not mention get the mode, owner and time that they have there, for ours will hide
+    those. Whiteouts in a directory that nothing is below go: overlayfs would list them there, and find none of them.
+    An opaque root becomes a whiteout for each name below: overlayfs reads no such attribute of a layer's root.
+    """
     root = os.open(target, _ENTER)
     try:
-        for path in reversed(implied):
-            looked = (_look(layer, path) for layer in lower)
-            found = next((status for status in looked if status is not None), None)
-            if found is None or not stat.S_ISDIR(found.st_mode):
-                continue
+        for path in sorted({*unpacked.implied, *unpacked.whited}, reverse=True):
             try:
-                descriptor = os.open(path, _FINISH, dir_fd=root)  # made by us, where nobody else comes in
-                try:
-                    os.fchown(descriptor, found.st_uid, found.st_gid)
-                    os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
-                    os.utime(descriptor, ns=(found.st_mtime_ns, found.st_mtime_ns))
-                finally:
-                    os.close(descriptor)
+                found = _below(lower, path)
+                if found is None or not stat.S_ISDIR(found.st_mode):
+                    _uncover(root, path, found is None and path in unpacked.implied)
+                elif path in unpacked.implied:
+                    _take_after(root, path, found)
             except OSError as error:
                 raise _refusal(error, path) from None
+        if unpacked.emptied:
+            try:
+                _empty(root, {name for layer in lower for name in os.listdir(layer)})
+            except OSError as error:
+                raise _refusal(error, b"") from None
     finally:
         os.close(root)
+
+
+def _empty(root: int, names: set[str]) -> None:
+    """A whiteout for each of these; directories of ours are opaque by now, and files hide by themselves."""
+    with _keeping_time(root, b""):
+        for name in names:
+            with contextlib.suppress(FileExistsError):
+                os.mknod(name, stat.S_IFCHR, 0, dir_fd=root)
+
+
+def _take_after(root: int, path: bytes, found: os.stat_result) -> None:
+    """Mode, owner and time of the same directory below."""
+    descriptor = os.open(path, _FINISH, dir_fd=root)  # made by us, where nobody else comes in
+    try:
+        os.fchown(descriptor, found.st_uid, found.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
+        os.utime(descriptor, ns=(found.st_mtime_ns, found.st_mtime_ns))
+    finally:
+        os.close(descriptor)
+
+
+def _uncover(root: int, path: bytes, whole: bool) -> None:
+    """Take the whiteouts out of a directory; `whole`: the directory, too, where nothing else is in it."""
+    with _keeping_time(root, path) as descriptor:
+        for name in os.listdir(descriptor):
+            if changes.is_whiteout(os.stat(name, dir_fd=descriptor, follow_symlinks=False)):
+                os.unlink(name, dir_fd=descriptor)
+        empty = whole and not os.listdir(descriptor)
+    if empty:
+        with _keeping_time(root, path.rpartition(b"/")[0]):
+            os.rmdir(path, dir_fd=root)
+
+
+@contextlib.contextmanager
+def _keeping_time(root: int, path: bytes) -> Iterator[int]:
+    """An open directory of ours, whose time is afterwards what it was."""
+    descriptor = os.open(path or b".", _FINISH, dir_fd=root)
+    try:
+        before = os.fstat(descriptor).st_mtime_ns
+        yield descriptor
+        os.utime(descriptor, ns=(before, before))
+    finally:
+        os.close(descriptor)
 
 
 class _Supply:
@@ -259,7 +318,8 @@ class _Tree:
         self.root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.owners = owners
         self.directories: dict[bytes, _Directory] = {b"": _Directory()}
-        self.hidden: set[bytes] = set()  # paths with a whiteout
+        self.hidden: set[bytes] = set()  # paths of which nothing below this layer is to be seen
+        self.whited: set[bytes] = set()  # directories that we have put a whiteout into
         self.here = b""  # the directory that is open …
         self.descriptor = self.root  # … and its descriptor
         self.uid, self.gid = os.geteuid(), os.getegid()  # what a new file has without being given away
@@ -299,11 +359,12 @@ class _Tree:
                     self.enter(parent)
                     self.directories[parent].opaque = True
                 return
+            if name.startswith(WHITEOUT):
+                self.hide(parent, name[len(WHITEOUT) :])
+                return
             if parent != self.here:
                 self.enter(parent)
-            if name.startswith(WHITEOUT):
-                self.whiteout(parent, name[len(WHITEOUT) :])
-            elif kind == tar.REGULAR:
+            if kind == tar.REGULAR:
                 self.file(entry, path, name)
             elif kind == tar.DIRECTORY:
                 self.directory(entry, path, name)
@@ -351,13 +412,9 @@ class _Tree:
         try:
             os.mkdir(name, 0o700, dir_fd=self.descriptor)
         except FileExistsError:
-            if not (path in self.hidden and stat.S_ISCHR(os.lstat(name, dir_fd=self.descriptor).st_mode)):
-                return  # no directory: entering it will say so
-            os.unlink(name, dir_fd=self.descriptor)  # our own whiteout; the directory will be opaque instead
-            os.mkdir(name, 0o700, dir_fd=self.descriptor)
+            return  # no directory: entering it will say so
         meant = _Directory()
         meant.implied = True
-        meant.opaque = path in self.hidden
         self.remember(path)
         self.directories[path] = meant
 
@@ -369,7 +426,7 @@ class _Tree:
         meant = _Directory(mode, uid, gid)
         meant.mtime = entry.mtime
         meant.xattrs = entry.xattrs
-        meant.opaque = path in self.hidden or (known is not None and known.opaque)
+        meant.opaque = known is not None and known.opaque
         self.remember(path)
         self.directories[path] = meant
 
@@ -387,6 +444,8 @@ class _Tree:
             return call(*arguments, **options)
 
     def displace(self, path: bytes) -> None:
+        """Remove what an earlier entry made; of what is below that, nothing comes back."""
+        self.conceal(path)
         name = path.rpartition(b"/")[2]
         if path not in self.directories:
             os.unlink(name, dir_fd=self.descriptor)
@@ -430,11 +489,9 @@ class _Tree:
 
     def hard_link(self, entry: tar.Entry, path: bytes, name: bytes) -> None:
         target = clean(entry.link)
-        directory, _, source = target.rpartition(b"/")
+        directory = target.rpartition(b"/")[0]
         if target == path:
             raise errors.InvalidImage(f"{_shown(path)} is a hard link to itself")
-        if source.startswith(WHITEOUT) or target in self.hidden:
-            raise errors.InvalidImage(f"{_shown(path)} is a hard link to a whiteout")
         if target in self.directories:
             raise errors.InvalidImage(f"{_shown(path)} is a hard link to a directory, {_shown(target)}")
         nothing = f"{_shown(path)} is a hard link to {_shown(target)}, which this layer does not have"
@@ -460,24 +517,54 @@ class _Tree:
         self.make(path, os.mknod, name, kind | 0o600, number, dir_fd=self.descriptor)
         self.dress(entry, path, name)
 
-    def whiteout(self, parent: bytes, name: bytes) -> None:
+    # Whiteouts
+
+    def hide(self, parent: bytes, name: bytes) -> None:
         """`.wh.NAME`: what the layers below have under NAME is gone; what this layer has, before or after, stays."""
         if name in (b"", b".", b".."):
             raise errors.InvalidImage(
                 f"a whiteout of {name!r} in {_shown(parent)} would reach outside of its directory"
             )
-        path = parent + b"/" + name if parent else name
-        self.remember(path)
-        self.hidden.add(path)
+        for above in _way(parent):
+            if above not in self.directories and self.has(above):
+                raise errors.InvalidImage(f"{_shown(parent)} leads through {_shown(above)}, which is no directory")
+        self.conceal(parent + b"/" + name if parent else name)
+
+    def conceal(self, path: bytes) -> None:
+        if path not in self.hidden:
+            self.remember(path)
+            self.hidden.add(path)
+
+    def has(self, path: bytes) -> bool:
+        """Whether this layer has made something there, in directories of its own."""
+        try:
+            os.stat(path, dir_fd=self.root, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def whiteout(self, path: bytes) -> None:
+        """Tell overlayfs that of `path` in the layers below nothing is to be seen: at the end, the shortest first."""
         if path in self.directories:
             self.directories[path].opaque = True
             return
+        parent, _, name = path.rpartition(b"/")
+        if any(self.covers(above) for above in _way(parent)):
+            return
+        self.enter(parent)
         try:
             os.mknod(name, stat.S_IFCHR, 0, dir_fd=self.descriptor)
         except FileExistsError:
-            pass  # a file hides what is below it by itself
+            return  # a file hides what is below it by itself
         except PermissionError as error:
             raise kernel_error(error, "mknod", path, "whiteouts in a user namespace need Linux 5.8 or later") from None
+        self.whited.add(parent)
+
+    def covers(self, path: bytes) -> bool:
+        """Whether nothing that the layers below have in `path` is seen anyway."""
+        if path in self.directories:
+            return self.directories[path].opaque
+        return path in self.hidden or self.has(path)
 
     # Owner, mode, attributes, times
 
@@ -520,9 +607,18 @@ class _Tree:
                 self.warn(f"attribute {name} is refused here ({error.strerror}), left out", path)
 
     def finish(self) -> None:
-        """Give the directories what they were meant to have, the deepest first: a parent may become unsearchable."""
+        """Make the whiteouts, and give the directories what they were meant to have, the deepest first: a parent may
+        become unsearchable."""
+        for path in sorted(self.hidden):
+            try:
+                self.whiteout(path)
+            except OSError as error:
+                raise _refusal(error, path) from None
+        emptied = self.directories[b""].opaque
         for path in sorted(self.directories, reverse=True):
             meant = self.directories[path]
+            if emptied and b"/" not in path:
+                meant.opaque = True
             try:
                 descriptor = os.open(path or b".", _FINISH, dir_fd=self.root)
                 try:
@@ -560,20 +656,44 @@ def clean(name: bytes) -> bytes:
     return path
 
 
-def _look(layer: str, path: bytes) -> os.stat_result | None:
-    """What a layer below has under `path`, without following any link. None where it says nothing."""
-    descriptor = os.open(layer, _ENTER)
+def _way(path: bytes) -> Iterator[bytes]:
+    """A path and the directories on the way there, the shortest first: `a/b` → the root, `a`, `a/b`."""
+    yield b""
+    for place, letter in enumerate(path):
+        if letter == ord("/"):
+            yield path[:place]
+    if path:
+        yield path
+
+
+def _below(lower: list[str], path: bytes) -> os.stat_result | None:
+    """What overlayfs shows under `path` of these layers, top first; None where that is nothing."""
+    for layer in lower:
+        status, last = _look(layer, path)
+        if status is not None or last:
+            return status
+    return None
+
+
+def _look(layer: str, path: bytes) -> tuple[os.stat_result | None, bool]:
+    """What one layer has under `path`, without following any link, and whether it hides what the next ones have."""
+    descriptor = os.open(layer, _FINISH)
+    hides = False
     try:
-        *parents, name = path.split(b"/")
-        for part in parents:
-            deeper = os.open(part, _ENTER, dir_fd=descriptor)
+        parent, _, name = path.rpartition(b"/")
+        for part in parent.split(b"/") if parent else ():
+            deeper = os.open(part, _FINISH, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = deeper
-        return os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+            hides = hides or changes.is_opaque(descriptor)
+        status = os.stat(name or b".", dir_fd=descriptor, follow_symlinks=False)
+    except FileNotFoundError:
+        return None, hides
+    except NotADirectoryError:
+        return None, True
     finally:
         os.close(descriptor)
+    return (None, True) if changes.is_whiteout(status) else (status, hides)
 
 
 def _shown(path: bytes) -> str:

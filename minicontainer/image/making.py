@@ -155,7 +155,7 @@ def below(job: store.Job, chain: list[str]) -> list[str]:
 
 def keep(job: store.Job, directory: str, chain: str, unpacked: layers.Unpacked) -> dict[str, Any]:
     """Hand an unpacked layer to the job under its chainID. Returns the record that lies beside it."""
-    record = {name: getattr(unpacked, name) for name in layers.Unpacked.__slots__ if name != "implied"}
+    record = {name: getattr(unpacked, name) for name in layers.Unpacked.__slots__ if name not in layers.INHERITS}
     job.keep_layer(directory, chain, record)
     return record
 

@@ -7,8 +7,10 @@ import contextlib
 import gzip
 import hashlib
 import io
+import json
 import os
 import stat
+import subprocess
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ import zstandard
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from minicontainer import errors, host
+from minicontainer import errors, host, oci, syscalls
 from minicontainer.image import compression, layers
 from minicontainer.image.tar import Entry
 
@@ -490,6 +492,93 @@ def test_whiteouts_whatever_the_order(tmp_path: Path, order: int) -> None:
     assert sorted(os.listdir(tmp_path)) == ["both", "gone", "opaque", "top"]
 
 
+BELOW = [
+    member("a/b/c", data=b"low"), member("a/x", data=b"low"), member("f", data=b"low"), member("z", data=b"low"),
+]  # fmt: skip
+D, L, R, S = tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.REGTYPE, tarfile.SYMTYPE
+ODD = {  # on top of that: a layer, and what is seen then
+    "a file between two directories": ([("a/", D), ("a", R), ("a/", D)], "a f z"),
+    "a link between two directories": ([("a/", D), ("a", S), ("a/", D), ("a/new", R)], "a a/new f z"),
+    "a directory after a file": ([("a", R), ("a/", D)], "a f z"),
+    "a directory after a file, deeper": ([("a/b", R), ("a/b/", D)], "a a/b a/x f z"),
+    "a whiteout in a directory that becomes a file": ([("a/.wh.x", R), ("a", R)], "a f z"),
+    "… and a directory again": ([("a/.wh.x", R), ("a", R), ("a/", D)], "a f z"),
+    "opaque, then a file, then a directory": ([("a/.wh..wh..opq", R), ("a", R), ("a/", D)], "a f z"),
+    "a whiteout of what is there again": ([(".wh.a", R), ("a/y", R)], "a a/y f z"),
+    "a whiteout of what is there already": ([("a/y", R), (".wh.a", R)], "a a/y f z"),
+    "whiteouts of a directory and in it": ([(".wh.a", R), ("a/.wh.x", R)], "f z"),
+    "whiteouts in a directory and of it": ([("a/b/.wh.c", R), ("a/.wh.b", R)], "a a/x f z"),
+    "whiteouts in a directory that nobody has": ([("d/e/.wh.x", R)], "a a/b a/b/c a/x f z"),
+    "whiteouts in a new directory": ([("d/", D), ("d/.wh.x", R)], "a a/b a/b/c a/x d f z"),
+    "whiteouts in an opaque directory": ([("a/.wh..wh..opq", R), ("a/.wh.x", R), ("a/n", R)], "a a/n f z"),
+    "opaque, after its children": ([("a/b/n", R), ("a/.wh..wh..opq", R)], "a a/b a/b/n f z"),
+    "an opaque directory that nobody has": ([("d/.wh..wh..opq", R)], "a a/b a/b/c a/x f z"),
+    "an opaque root": ([("a/", D), (".wh..wh..opq", R), ("n", R), (".wh.f", R), ("a/.wh.x", R)], "a n"),
+    "a hard link to what replaced a whiteout": ([("a/.wh.x", R), ("a/x", R), ("h", L, "a/x")], "a a/b a/b/c a/x f h z"),
+    "a hard link to a file that goes": ([("n", R), ("f", L, "n"), ("n/", D)], "a a/b a/b/c a/x f n z"),
+}  # fmt: skip
+
+
+def odd(entries: list[tuple[str, ...]]) -> bytes:
+    return pack(*(member(name, kind, linkname=(*to, "nowhere")[0]) for name, kind, *to in entries))  # type: ignore[misc]
+
+
+@pytest.mark.root
+@pytest.mark.needs("overlay")
+@pytest.mark.parametrize("name", ODD)
+def test_odd_layers_show_what_the_specification_says(tmp_path: Path, name: str) -> None:
+    """What a layer replaces of its own, and whiteouts around it: as the entries mean it one after another."""
+    entries, seen = ODD[name]
+    low, high, point = tmp_path / "low", tmp_path / "high", tmp_path / "point"
+    unpack(pack(*BELOW), low)
+    unpack(odd(entries), high, lower=[str(low)])
+    point.mkdir()
+    syscalls.mount("none", str(point), "overlay", syscalls.MS_RDONLY, f"lowerdir={high}:{low}")
+    try:
+        there = {str(path.relative_to(point)): path.lstat().st_mtime for path in point.rglob("*")}
+    finally:
+        syscalls.umount(str(point))
+    assert " ".join(sorted(there)) == seen
+    explicit = {name.strip("/") for name, *_ in entries} & there.keys()
+    assert {name: there[name] for name in explicit} == dict.fromkeys(explicit, 1_000_000_000)
+
+
+@pytest.mark.slow
+@pytest.mark.root
+@pytest.mark.needs("umoci")
+@pytest.mark.parametrize("name", ODD)
+def test_umoci_shows_the_same_of_odd_layers(tmp_path: Path, name: str) -> None:
+    entries, seen = ODD[name]
+    packed = [pack(*BELOW), odd(entries)]
+    diff_ids = [oci.digest(layer) for layer in packed]
+    document = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
+    config = json.dumps(document).encode()
+    types = [oci.CONFIG, oci.LAYER, oci.LAYER]
+    described = [
+        {"mediaType": media, "digest": oci.digest(content), "size": len(content)}
+        for media, content in zip(types, [config, *packed], strict=True)
+    ]
+    document = {"schemaVersion": 2, "mediaType": oci.MANIFEST, "config": described[0], "layers": described[1:]}
+    manifest = json.dumps(document).encode()
+    layout = tmp_path / "layout"
+    (layout / "blobs/sha256").mkdir(parents=True)
+    for content in (config, *packed, manifest):
+        (layout / "blobs/sha256" / oci.digest(content)[7:]).write_bytes(content)
+    named = {"mediaType": oci.MANIFEST, "digest": oci.digest(manifest), "size": len(manifest),
+             "annotations": {"org.opencontainers.image.ref.name": "odd"}}  # fmt: skip
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [named]}))
+    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    command = ["umoci", "unpack", "--image", f"{layout}:odd", tmp_path / "bundle"]
+    subprocess.run(command, check=True, capture_output=True)
+    root = tmp_path / "bundle/rootfs"
+    assert " ".join(sorted(str(path.relative_to(root)) for path in root.rglob("*"))) == seen
+
+
 # ------------------------------------------------------------ strangers
 
 
@@ -514,9 +603,6 @@ def negative_size() -> bytes:
     header[124:136] = b"\xff" * 12
     return summed(header) + bytes(1024)
 
-
-L, S, D = tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE
-R = tarfile.REGTYPE
 
 HOSTILE = {
     "dot-dot": chain(("../outside/made", R, "")),
