@@ -21,6 +21,7 @@ Import cost: `_prctl` is the C half of python-prctl, 0.3 ms. Its Python half bui
 from __future__ import annotations
 
 import errno
+import os
 
 import _prctl  # type: ignore[import-not-found]
 
@@ -158,6 +159,24 @@ def apply(capabilities: dict[str, Any], uid: int) -> steps.Plan:
 
 
 # What the steps call.
+
+
+def set_groups(groups: Sequence[int], gid: int) -> None:
+    """setgroups(2). Where a user namespace forbids it (user_namespaces(7)), what is there may stay, and no more be had.
+
+    Nothing is read for it: who has made /proc what it is, in a container that runs, may be against us. Raises Unsupported
+    for groups that cannot be had, PermissionError where groups of the caller's would stay that have a number in here.
+    """
+    try:
+        os.setgroups(groups)
+    except PermissionError:
+        if set(groups) - {gid}:
+            raise errors.Unsupported("this user namespace forbids setgroups(2): run without --group-add") from None
+        if set(os.getgroups()) - {gid, NOGROUP}:
+            raise
+
+
+NOGROUP = 65534  # whoever has no number in a user namespace (/proc/sys/kernel/overflowgid)
 
 
 def set_no_new_privileges() -> None:

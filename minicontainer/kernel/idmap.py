@@ -27,7 +27,7 @@ import stat
 
 from .. import errors, files, host, steps, syscalls
 from ..records import namedtuple
-from . import namespaces
+from . import capabilities, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -337,9 +337,7 @@ def give_pipes(maps: Maps, uid: int, gid: int) -> None:
 
 def become_root() -> None:
     """Root of our user namespace, whose ids have been mapped; so far we are nobody in here."""
-    with open("/proc/self/setgroups") as file:
-        if file.read().strip() == "allow":
-            os.setgroups([])
+    capabilities.set_groups([], 0)
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
 

@@ -61,6 +61,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         *trees.values(),
         why="a session of its own, with nothing open but what it is given; if the parent dies, so does it",
     )
+    yield from expose(process)
     if mapped:
         yield steps.call(channel.wait, CHANNEL, "mapped", {}, why="until our ids mean something outside")
     if linux.get("scope"):
@@ -155,13 +156,17 @@ def live_with_parent() -> None:
     _prctl.prctl(_prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-RANKED = {"oomScoreAdj": None, "scheduler": None, "ioPriority": None}  # a process that `rank` has seen to
+RANKED = {"scheduler": None, "ioPriority": None}  # a process that `rank` has seen to
+
+
+def expose(process: dict[str, Any]) -> Iterator[steps.Step]:
+    """The spec's process.oomScoreAdj. While /proc is still ours: that of a container may lead a write elsewhere."""
+    if process.get("oomScoreAdj") is not None:
+        yield steps.put("/proc/self/oom_score_adj", str(process["oomScoreAdj"]), why="whom the kernel kills first")
 
 
 def rank(process: dict[str, Any]) -> Iterator[steps.Step]:
-    """The spec's process.oomScoreAdj, scheduler and ioPriority: where it stands among the machine's processes."""
-    if process.get("oomScoreAdj") is not None:
-        yield steps.put("/proc/self/oom_score_adj", str(process["oomScoreAdj"]), why="whom the kernel kills first")
+    """The spec's process.scheduler and ioPriority: where it stands among the machine's processes."""
     if process.get("scheduler") or process.get("ioPriority"):
         from ..kernel import priorities
 
@@ -350,12 +355,7 @@ def become(uid: int, gid: int, groups: list[int], umask: int = 0o022) -> None:
     """setgroups(2), setresgid(2), setresuid(2), in this order: afterwards none of them would be allowed."""
     os.umask(umask)
     try:
-        with open("/proc/self/setgroups") as file:
-            allowed = file.read().strip() == "allow"
-        if allowed:
-            os.setgroups(groups)
-        elif set(groups) - {gid}:
-            raise errors.Unsupported("this user namespace forbids setgroups(2): run without --group-add")
+        capabilities.set_groups(groups, gid)
         for descriptor in (0, 1, 2):  # /dev/stdout can be opened by who owns the pipe behind it, as with runc
             found = os.fstat(descriptor)
             if stat.S_ISFIFO(found.st_mode) and found.st_uid != uid:

@@ -74,9 +74,8 @@ def open_fifo(path: str) -> int:
 
 
 def outlive() -> None:
-    """Whoever made us may end without us; who shares our pid namespace may not look into us meanwhile (/proc/1/exe)."""
+    """Whoever made us may end without us."""
     _prctl.prctl(_prctl.PR_SET_PDEATHSIG, 0)
-    _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)
 
 
 def execute(
@@ -98,7 +97,7 @@ def execute(
     check(path)
     channel.tell(end, "created")
     os.read(fifo, 1)
-    hooks.run(first, {**state, "status": "created"})
+    hooks.run(first, {**state, "status": "created"}, hooks.Inside(sealed, kept))
     threshold.cross(sealed, end.fileno(), path, arguments, variables, kept)
 
 

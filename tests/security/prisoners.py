@@ -18,12 +18,15 @@ PROBE = Path(__file__).with_name("probe.py")
 PYTHON = os.path.realpath(sys.executable)
 
 
+def trees() -> list[str]:
+    """Directories with our Python and what it is linked to."""
+    found = ["/usr", "/lib"] + (["/lib64"] if os.path.exists("/lib64") else [])
+    return found if PYTHON.startswith("/usr/") else [*found, os.path.realpath(sys.base_prefix)]
+
+
 def python() -> list[str]:
     """Flags of `run` that bring our Python, and what it is linked to, into an image that has none."""
-    trees = ["/usr", "/lib"] + (["/lib64"] if os.path.exists("/lib64") else [])
-    if not PYTHON.startswith("/usr/"):
-        trees.append(os.path.realpath(sys.base_prefix))
-    return [word for tree in trees for word in ("-v", f"{tree}:{tree}:ro")]
+    return [word for tree in trees() for word in ("-v", f"{tree}:{tree}:ro")]
 
 
 def disk() -> int:
