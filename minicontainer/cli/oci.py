@@ -69,7 +69,10 @@ def main(arguments: list[str]) -> int:
         if values.get("log"):
             note(values["log"], values.get("log_format", "text"), "error", said(error))
         print(f"minicontainer-runtime: {said(error)}", file=sys.stderr)
-        return 1
+        return NOT_EXECUTED if words[0] == "exec" else 1
+
+
+NOT_EXECUTED = 255  # runc's: 1 may be what the process has ended with
 
 
 def console() -> None:
@@ -167,7 +170,9 @@ def execute(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
     if bool(command) == ("process" in given):
         raise UsageError("oci exec ID COMMAND …, or --process FILE: one of them says what to run")
     if command:
-        process = {**runtime.config(identifier)["process"], "args": command, "terminal": given["tty"]}
+        process = another(runtime.config(identifier)["process"], command, given)
+    elif beside := [flag for flag in ONE_MORE if given.get(flag.name)]:
+        raise UsageError(f"{beside[0].spellings.split()[-1]}: the process of --process says it itself")
     else:
         process = json.loads(files.read(given["process"]))
     pid_file, console = given.get("pid_file", ""), given.get("console_socket", "")
@@ -181,6 +186,36 @@ def execute(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
     return monitor.exit_code(os.waitpid(pid, 0)[1])
 
 
+def another(own: dict[str, Any], command: list[str], given: dict[str, Any]) -> dict[str, Any]:
+    """The container's own process, with another command, and what the flags of ONE_MORE say.
+
+    Capabilities are added to three sets: an inheritable one would go to whatever file asks for it (CVE-2022-29162).
+    """
+    process = {**own, "args": command, "terminal": given["tty"], "cwd": given.get("cwd", own["cwd"])}
+    process["env"] = [*own["env"], *given["env"]]
+    if "user" in given:
+        uid, separator, gid = given["user"].partition(":")
+        if not uid.isdecimal() or bool(separator) != gid.isdecimal():
+            raise UsageError(f"--user {given['user']}: UID or UID:GID, as numbers")
+        process["user"] = {**own["user"], "uid": int(uid), **({"gid": int(gid)} if gid else {})}
+    if given["groups"]:
+        if not all(group.isdecimal() for group in given["groups"]):
+            raise UsageError(f"--additional-gids {' '.join(given['groups'])}: numbers")
+        groups = [*(process["user"].get("additionalGids") or []), *map(int, given["groups"])]
+        process["user"] = {**process["user"], "additionalGids": groups}
+    if given["caps"]:
+        sets = own["capabilities"]
+        more = {kind: [*(sets.get(kind) or []), *given["caps"]] for kind in ("bounding", "effective", "permitted")}
+        process["capabilities"] = {**sets, **more}
+    if given["no_new_privs"]:
+        process["noNewPrivileges"] = True
+    if "apparmor" in given:
+        process["apparmorProfile"] = given["apparmor"]
+    if "label" in given:
+        process["selinuxLabel"] = given["label"]
+    return process
+
+
 def attend(runtime: lifecycle.Runtime, pid: int) -> None:
     """Where its terminal is ours to hold, stay beside it until it has ended."""
     if runtime.terminal >= 0:
@@ -190,9 +225,20 @@ def attend(runtime: lifecycle.Runtime, pid: int) -> None:
 
 
 def ps(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
-    """The pids of its processes."""
-    pids = cgroups.processes(runtime.cgroup(words[0]))
-    print(json.dumps(pids) if given.get("format") == "json" else "\n".join(map(str, pids)))
+    """Its processes: their pids, or ps's table of them."""
+    identifier, *options = words
+    form = given.get("format", "table")
+    if form not in ("table", "json"):
+        raise UsageError(f"--format {form}: table or json")
+    pids = cgroups.processes(runtime.cgroup(identifier))
+    if form == "json":
+        print(json.dumps(pids))
+        return 0
+    from ..engine import processes
+    from . import table
+
+    titles, rows = processes.table(pids, " ".join(options))
+    print(table.wide([titles, *rows]))
     return 0
 
 
@@ -209,12 +255,33 @@ def resume(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) 
 
 
 def update(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
-    """Other limits."""
-    if "resources" not in given:
-        raise UsageError("oci update --resources FILE ID: a file, or - for standard input")
-    text = sys.stdin.read() if given["resources"] == "-" else files.read(given["resources"]).decode()
-    runtime.update(words[0], json.loads(text))
+    """Other limits: the file's, or, where there is none, the flags'."""
+    if "resources" in given:
+        text = sys.stdin.read() if given["resources"] == "-" else files.read(given["resources"]).decode()
+        try:
+            resources = json.loads(text)
+        except ValueError as error:
+            raise errors.InvalidArgument(f"--resources {given['resources']} is no JSON: {error}") from None
+    else:
+        resources = {}
+        for flag in LIMITS:
+            if flag.name in given:
+                part, name = flag.name.split(".")
+                resources.setdefault(part, {})[name] = limit(flag, given[flag.name])
+    if not resources:
+        raise UsageError(f"oci update ID: --resources FILE, or - for standard input; or one of {usage('', LIMITS)}")
+    runtime.update(words[0], resources)
     return 0
+
+
+def limit(flag: Flag, text: str) -> int | str:
+    """A limit as it was typed. Raises UsageError."""
+    if flag.name in ("cpu.cpus", "cpu.mems"):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{flag.spellings} {text}: {flag.help}") from None
 
 
 def start(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
@@ -266,8 +333,9 @@ def example(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
     from ..runtime import spec
 
     path = os.path.join(given.get("bundle", "."), "config.json")
+    config = spec.rootless(os.geteuid(), os.getegid()) if given["rootless"] else spec.default()
     with open(path, "x") as file:
-        file.write(json.dumps(spec.default(), indent=2))
+        file.write(json.dumps(config, indent=2))
     return 0
 
 
@@ -305,6 +373,35 @@ def warn(failed: list[str]) -> None:
         print(f"minicontainer-runtime: warning: {text}", file=sys.stderr)
 
 
+# What `exec` may say of its process where no --process says it.
+ONE_MORE = [
+    Flag("--cwd", "cwd", "text", "its working directory"),
+    Flag("-e --env", "env", "list", "NAME=VALUE, one more"),
+    Flag("-u --user", "user", "text", "UID or UID:GID, as numbers"),
+    Flag("-g --additional-gids", "groups", "list", "one more group, as a number"),
+    Flag("-c --cap", "caps", "list", "one more capability"),
+    Flag("--no-new-privs", "no_new_privs", "bool", "no set-id program gives it more"),
+    Flag("--apparmor", "apparmor", "text", "the AppArmor profile that it is under"),
+    Flag("--process-label", "label", "text", "refused: SELinux's"),
+]
+# What `update` may say one by one: the names are linux.resources' own.
+LIMITS = [
+    Flag("--blkio-weight", "blockIO.weight", "text", "10 to 1000"),
+    Flag("--cpu-period", "cpu.period", "text", "microseconds"),
+    Flag("--cpu-quota", "cpu.quota", "text", "microseconds of each period; -1 is no limit"),
+    Flag("--cpu-burst", "cpu.burst", "text", "microseconds"),
+    Flag("--cpu-share", "cpu.shares", "text", "a number, beside 1024"),
+    Flag("--cpu-rt-period", "cpu.realtimePeriod", "text", "microseconds"),
+    Flag("--cpu-rt-runtime", "cpu.realtimeRuntime", "text", "microseconds"),
+    Flag("--cpu-idle", "cpu.idle", "text", "0 or 1"),
+    Flag("--cpuset-cpus", "cpu.cpus", "text", "0-2,7"),
+    Flag("--cpuset-mems", "cpu.mems", "text", "0-1"),
+    Flag("--memory", "memory.limit", "text", "bytes; -1 is no limit"),
+    Flag("--memory-reservation", "memory.reservation", "text", "bytes"),
+    Flag("--memory-swap", "memory.swap", "text", "bytes, of memory and swap together"),
+    Flag("--pids-limit", "pids.limit", "text", "how many; -1 is no limit"),
+]
+
 VERBS: dict[str, Verb] = {
     "create": (create, "ID", BUNDLE),
     "start": (start, "ID", []),
@@ -322,13 +419,16 @@ VERBS: dict[str, Verb] = {
             Flag("-p --process", "process", "text", "what to run: the spec's process, as JSON in this file"),
             Flag("-d --detach", "detach", "bool", "leave it alone once it runs"),
             Flag("-t --tty", "tty", "bool", "a terminal of its own"),
+            *ONE_MORE,
             *BUNDLE[1:4],
         ],
     ),
-    "ps": (ps, "ID", [Flag("-f --format", "format", "text", "json, or a line each")]),
+    "ps": (ps, "ID [OPTIONS …]", [Flag("-f --format", "format", "text", "table, by ps's OPTIONS, or json")]),
     "pause": (pause, "ID", []),
     "resume": (resume, "ID", []),
-    "update": (update, "ID", [Flag("-r --resources", "resources", "text", "the spec's linux.resources: FILE or -")]),
+    "update": (
+        update, "ID", [Flag("-r --resources", "resources", "text", "the spec's linux.resources: FILE or -"), *LIMITS],
+    ),
     "events": (
         events, "ID", [
             Flag("--stats", "stats", "bool", "what it uses, once"),
@@ -336,5 +436,10 @@ VERBS: dict[str, Verb] = {
         ],
     ),
     "features": (features, "", []),
-    "spec": (example, "", [Flag("-b --bundle", "bundle", "text", "the directory to write config.json into")]),
+    "spec": (
+        example, "", [
+            Flag("-b --bundle", "bundle", "text", "the directory to write config.json into"),
+            Flag("--rootless", "rootless", "bool", "for a container of this very user, in a user namespace"),
+        ],
+    ),
 }  # fmt: skip

@@ -124,12 +124,17 @@ OURS = "user pid pcpu pmem vsz rss .tty stat start .time command"
 
 def listed(engine: containers.Containers, record: containers.Record, options: str) -> tuple[list[str], list[list[str]]]:
     """The titles, and a row for each process, the oldest pid first. Raises Conflict, InvalidArgument."""
-    columns = [COLUMNS[name] for name in columns_of(options)]
     running = engine.running(record["id"])
     if running is None:
         raise errors.Conflict(f"Container {record['id']} is not running")
+    return table(cgroups.processes(record["cgroup"]) or [running["pid"]], options)
+
+
+def table(pids: list[int], options: str) -> tuple[list[str], list[list[str]]]:
+    """The same for these pids. Raises InvalidArgument."""
+    columns = [COLUMNS[name] for name in columns_of(options)]
     rows = []
-    for pid in sorted(cgroups.processes(record["cgroup"]) or [running["pid"]]):
+    for pid in sorted(pids):
         try:
             process = Process(pid)
         except (FileNotFoundError, ProcessLookupError):

@@ -164,8 +164,9 @@ def apply(capabilities: dict[str, Any], uid: int) -> steps.Plan:
 def set_groups(groups: Sequence[int], gid: int) -> None:
     """setgroups(2). Where a user namespace forbids it (user_namespaces(7)), what is there may stay, and no more be had.
 
-    Nothing is read for it: who has made /proc what it is, in a container that runs, may be against us. Raises Unsupported
-    for groups that cannot be had, PermissionError where groups of the caller's would stay that have a number in here.
+    Nothing is read for it: who has made /proc what it is, in a container that runs, may be against us. Raises
+    Unsupported for groups that cannot be had, PermissionError where groups of the caller's would stay that have a
+    number in here.
     """
     try:
         os.setgroups(groups)

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from .. import errors, files, steps, syscalls
+from .. import errors, files, host, steps, syscalls
 from ..records import namedtuple
 from . import cgroups, namespaces
 
@@ -132,9 +132,9 @@ def taken(mounts: list[dict[str, Any]], linux: dict[str, Any]) -> dict[int, step
     """The mounts that are made before the fork, by their places in the list: the symbols of their descriptors.
 
     Translating ids is for root of the machine, whom a child in a user namespace is not; and that one need not be let
-    through to what it is to bind.
+    through to what it is to bind. An ordinary user's child binds what the user may, once it is root in there.
     """
-    mapped = namespaces.has(linux["namespaces"], "user")
+    mapped = namespaces.has(linux["namespaces"], "user") and host.privileged()
     return {
         index: steps.Symbol(f"tree{index}")
         for index, mount in enumerate(mounts)

@@ -36,7 +36,7 @@ def numbered(state: dict[str, Any]) -> dict[str, Any]:
 
 
 class Inside(namedtuple("Inside", "sealed kept")):
-    """Hooks whose programs are the container's: threshold.py's program, and for how many descriptors it was prepared."""
+    """Hooks inside: threshold.py's program, and for how many descriptors it was prepared."""
 
     sealed: int
     kept: int
@@ -88,7 +88,7 @@ def call(hook: Hook, said: bytes, inside: Inside | None = None) -> int:
 
 
 def spawn(path: str, words: list[str], variables: dict[str, str], state: int, inside: Inside) -> int:
-    """A child that becomes the container's own program, which may be `#!/proc/self/exe`: never from ours (threshold.py).
+    """A child that becomes a program of the container's, which may be `#!/proc/self/exe`: not from ours (threshold.py).
 
     Its pid. Raises what keeps it from being executed.
     """

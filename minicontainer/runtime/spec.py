@@ -69,6 +69,24 @@ def default() -> dict[str, Any]:
     }
 
 
+def rootless(uid: int, gid: int) -> dict[str, Any]:
+    """The same for a container of this ordinary user's: root in a user namespace, in the host's network.
+
+    Without a network namespace of its own it may not mount sysfs, but bind the host's, and the cgroups with it.
+    """
+    config = default()
+    linux = config["linux"]
+    linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] not in ("network", "cgroup")]
+    linux["namespaces"].append({"type": "user"})
+    linux["uidMappings"] = [{"containerID": 0, "hostID": uid, "size": 1}]
+    linux["gidMappings"] = [{"containerID": 0, "hostID": gid, "size": 1}]
+    config["mounts"] = [entry for entry in config["mounts"] if entry["type"] not in ("cgroup", "sysfs")]
+    config["mounts"].append(mount("/sys", "none", "/sys", ["rbind", "nosuid", "noexec", "nodev", "ro"]))
+    for entry in config["mounts"]:
+        entry["options"] = [word for word in entry["options"] if word != "gid=5"]
+    return config
+
+
 def mount(destination: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:
     """One entry of `mounts`."""
     return {"destination": destination, "type": kind, "source": source, "options": options}

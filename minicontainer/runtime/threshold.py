@@ -11,8 +11,8 @@ program, whose file is nobody's: it exists in memory alone, and is sealed, so th
     cross      become the sealed program; it becomes the container's
     refusal    what its errno means
 
-From `prepare` on nobody may look into the process, or take /proc/PID/exe of it, who has not all rights of the machine's
-root: what it is about to lose is all that kept others out who share its pid namespace (ptrace(2), access mode checking).
+From `prepare` on nobody may look into the process, or take /proc/PID/exe of it, but the machine's root: the rights that
+it is about to lose are what has kept others out who share its pid namespace (ptrace(2), access mode checking).
 
 Callers owe it the channel's end, which the program finds as descriptor 3 and closes by becoming the container's. Where
 descriptors are kept for the container, those from 3 on are its own, and the channel's is the one behind them.
@@ -25,8 +25,6 @@ import fcntl
 import os
 import stat
 import time
-
-import _prctl  # type: ignore[import-not-found]  # the C half of python-prctl: 0.3 ms, not 3
 
 from .. import errors, files, syscalls
 
@@ -131,7 +129,7 @@ def program(machine: str = syscalls.MACHINE, channel: int = CHANNEL) -> bytes:
 
 def prepare(kept: int = 0) -> int:
     """The program in memory, sealed. Returns a descriptor that closes on exec, as all above 2 do from here on."""
-    _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)
+    syscalls.hide()
     content = program(channel=CHANNEL + kept)
     flags = MFD_CLOEXEC | MFD_ALLOW_SEALING
     try:
@@ -157,8 +155,9 @@ def cross(
 ) -> NoReturn:
     """execve(2) `path` by way of the program in `threshold`, which was prepared for so many descriptors that are kept.
 
-    It keeps `channel`, and those descriptors where it `hands_on` what the container's command is to have. Raises KernelError where the program itself cannot be executed; an error of the second execve is told through the
-    channel, as one byte.
+    It keeps `channel`, and those descriptors where it `hands_on` what the container's command is to have. Raises
+    KernelError where the program itself cannot be executed; an error of the second execve is told through the channel,
+    as one byte.
     """
     place = CHANNEL + kept
     if threshold == place:

@@ -742,7 +742,69 @@ def test_exec_goes_inside_and_one_that_is_left_alone_outlives_us(engine: Engine,
     assert os.stat(f"/proc/{other}").st_uid == 7
     assert os.readlink(f"/proc/{other}/ns/pid") == os.readlink(f"/proc/{pid}/ns/pid")
     assert set(json.loads(engine("ps", "--format", "json", "c").stdout)) == {pid, other}
-    assert engine("exec", "c", "nosuch").returncode == 1
+    assert engine("exec", "c", "nosuch").returncode == 255
+
+
+def test_execs_flags_say_what_process_would(engine: Engine) -> None:
+    """CVE-2022-29162 among them: a capability that is added is not inheritable."""
+    (engine.bundle / "rootfs/dir").mkdir()
+    (engine.bundle / "rootfs/bin/env").symlink_to("busybox")
+    (engine.bundle / "rootfs/bin/pwd").symlink_to("busybox")
+    sets = {kind: ["CAP_KILL"] for kind in ("bounding", "effective", "permitted")}
+    engine.command("sleep", "1000", capabilities=sets)
+    engine.create()
+    engine("start", "c", check=True)
+    flags = ["--cwd", "/dir", "--env", "A=1", "-e", "B=2", "--user", "7:8", "-g", "9", "--no-new-privs"]
+    done = engine("exec", *flags, "c", "sh", "-c", "pwd; env; cat /proc/self/status", check=True).stdout
+    lines = done.splitlines()
+    assert lines[0] == "/dir" and {"A=1", "B=2"} <= set(lines)
+    found = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    assert (found["Uid"].split()[0], found["Gid"].split()[0], found["Groups"].split()) == ("7", "8", ["9"])
+    assert found["NoNewPrivs"] == "1" and found["CapBnd"] == f"{1 << 5:016x}"
+    status = engine("exec", "--cap", "CAP_CHOWN", "c", "cat", "/proc/self/status", check=True).stdout
+    found = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert [int(found[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")] == [33, 33, 33, 0, 0]
+    assert found["NoNewPrivs"] == "0"
+    for words, said in {
+        ("--user", "root"): "UID or UID:GID", ("--user", "7:"): "UID or UID:GID", ("-g", "wheel"): "numbers",
+        ("--cap", "CAP_X"): "CAP_X", ("--process-label", "x"): "selinuxLabel", ("--cwd", "dir"): "absolute",
+        ("--process", "p", "--cwd", "/"): "one of them says", ("--cgroup", "x"): "--cgroup",
+    }.items():  # fmt: skip
+        done = engine("exec", *words, "c", "sh", "-c", ":")
+        assert done.returncode != 0 and said in done.stderr, words
+
+
+def test_ps_by_pids_or_as_a_table(engine: Engine) -> None:
+    engine.create()
+    engine("start", "c", check=True)
+    pid = engine.status()["pid"]
+    assert json.loads(engine("ps", "-f", "json", "c").stdout) == [pid]
+    first, second = engine("ps", "c").stdout.splitlines()
+    assert first.split()[:3] == ["UID", "PID", "PPID"] and second.split()[1] == str(pid)
+    assert engine("ps", "c", "-o", "pid,comm").stdout.split() == ["PID", "COMMAND", str(pid), "sleep"]
+    assert "table or json" in engine("ps", "-f", "yaml", "c").stderr
+    assert engine("list", "-q").stdout == "c\n"
+    [listed] = json.loads(engine("list", "-f", "json").stdout)
+    assert (listed["id"], listed["pid"], listed["status"]) == ("c", pid, "running")
+
+
+def test_limits_change_by_flags_alone(engine: Engine) -> None:
+    engine.create()
+    engine("update", "--pids-limit", "12", "--memory", str(64 << 20), "--cpu-share", "512", "c", check=True)
+    names = ("pids.max", "memory.limit_in_bytes", "memory.max", "cpu.shares", "cpu.weight")
+    paths = [Path(directory, name) for directory in engine.cgroups() for name in names]
+    found = {path.name: path.read_text().strip() for path in paths if path.exists()}
+    assert found.pop("pids.max") == "12"
+    assert found in (
+        {"memory.limit_in_bytes": str(64 << 20), "cpu.shares": "512"},
+        {"memory.max": str(64 << 20), "cpu.weight": "59"},
+    )
+    for words, said in {
+        (): "--resources", ("--memory", "lots"): "bytes", ("--l3-cache-schema", "x"): "--l3-cache-schema",
+        ("--cpu-rt-runtime", "1"): "cpu.realtimeRuntime", ("-r", "/dev/null"): "is no JSON",
+    }.items():  # fmt: skip
+        done = engine("update", *words, "c")
+        assert done.returncode != 0 and said in done.stderr, (words, done.stderr)
 
 
 def test_limits_change_and_it_is_held_still(engine: Engine) -> None:

@@ -60,8 +60,8 @@ sleep 1000
 
 @pytest.mark.needs("idmapped-overlay")
 def test_exec_writes_nothing_where_a_hostile_proc_leads(shop: Shop, tmp_path: Path) -> None:  # noqa: F811
-    """Root of a container with a user namespace mounts a /proc of its own. Who goes in is the machine's root until it is
-    somebody there: a file that only that one may write must not be written, and no pipe must hold it up."""
+    """Root of a container with a user namespace mounts a /proc of its own. Who goes in is the machine's root until it
+    is somebody there: a file that only that one may write must not be written, and no pipe must hold it up."""
     secret = tmp_path / "secret"
     secret.mkdir(0o700)
     (secret / "file").write_text("secret")
