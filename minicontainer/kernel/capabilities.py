@@ -98,6 +98,11 @@ def bounding_set() -> int:
     return 0
 
 
+def known() -> int:
+    """All that this kernel has."""
+    return (2 << int(files.read("/proc/sys/kernel/cap_last_cap"))) - 1
+
+
 def resolve(add: Sequence[str] = (), drop: Sequence[str] = (), privileged: bool = False) -> list[str]:
     """What a container has after `--cap-add` and `--cap-drop`, as names in the order of their numbers.
 

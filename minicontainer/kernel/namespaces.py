@@ -50,11 +50,11 @@ USER = steps.Symbol("user_namespace")
 
 
 def of_kinds(
-    namespaces: list[dict[str, Any]], kinds: tuple[str, ...], new_ones: bool = True, old_ones: bool = True
+    namespaces: list[dict[str, Any]], kinds: tuple[str, ...], new_ones: bool = True, inside: tuple[str, ...] = ()
 ) -> Iterator[steps.Step]:
     """Enter or make those namespaces of the list that are of these kinds, all the new ones by a single unshare(2).
 
-    Without `new_ones`, none is made; without `old_ones`, none is entered.
+    Without `new_ones`, none is made. Of the kinds that we are `inside` of already, none is entered.
 
     Raises InvalidArgument for a type that the specification (config-linux.md, Namespaces) does not have.
     """
@@ -66,7 +66,7 @@ def of_kinds(
         if kind not in kinds:
             continue
         if namespace.get("path"):
-            if not old_ones:
+            if kind in inside:
                 continue
             yield steps.setns(namespace["path"], FLAGS[kind], why=f"share the {kind} namespace of another process")
         else:
@@ -102,12 +102,15 @@ def joined(namespaces: list[dict[str, Any]], kind: str) -> str:
     return next((entry["path"] for entry in namespaces if entry["type"] == kind and entry.get("path")), "")
 
 
-def go_between(namespaces: list[dict[str, Any]]) -> bool:
-    """Whether a process before the child has to join some: a child in a user namespace may enter those of that alone.
+# Those that a process before the child joins, where that has a user namespace: it could enter those of that one alone.
+# Not a mount namespace, in which the paths of the others mean nothing, and not a cgroup namespace, out of which no
+# other cgroup can be entered (cgroup_namespaces(7), nsdelegate): to the child, these are open or not.
+BEFORE = ("network", "ipc", "uts", "time", "pid")
 
-    Not a mount namespace, which the child itself can enter or nobody: there, it belongs to the user namespace or not.
-    """
-    return has(namespaces, "user") and any(entry.get("path") for entry in namespaces if entry["type"] != "mount")
+
+def go_between(namespaces: list[dict[str, Any]]) -> bool:
+    """Whether a process before the child has to join some."""
+    return has(namespaces, "user") and any(joined(namespaces, kind) for kind in ("user", *BEFORE))
 
 
 def born_into(namespaces: list[dict[str, Any]]) -> int:

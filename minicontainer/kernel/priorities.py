@@ -1,7 +1,8 @@
 """Who gets the processor and the disk first, and which machine a process takes itself to run on.
 
 sched(7), ioprio_set(2), personality(2), by the OCI spec's process.scheduler, process.ioPriority, linux.personality.
-What may be had is the kernel's to say: a real-time policy needs CAP_SYS_NICE outside of any user namespace.
+What may be had is the kernel's to say: a real-time policy needs CAP_SYS_NICE outside of any user namespace, so one who
+goes into such a namespace is given it from outside.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ def check(process: dict[str, Any], linux: dict[str, Any]) -> None:
             raise errors.InvalidArgument(f"config.json: process.scheduler.{name} is no number")
 
 
-def plan(process: dict[str, Any]) -> Iterator[steps.Step]:
-    """What a checked process asks for, of this very process."""
+def plan(process: dict[str, Any], pid: int | steps.Symbol = 0) -> Iterator[steps.Step]:
+    """What a checked process asks for, of the one with that pid, or of this very process."""
     if process.get("scheduler"):
-        yield steps.call(schedule, process["scheduler"], why="when it gets a processor")
+        yield steps.call(schedule, process["scheduler"], pid, why="when it gets a processor")
     if process.get("ioPriority"):
-        yield steps.call(queue, process["ioPriority"], why="when it gets the disk")
+        yield steps.call(queue, process["ioPriority"], pid, why="when it gets the disk")
 
 
-def schedule(asked: dict[str, Any]) -> None:
+def schedule(asked: dict[str, Any], pid: int = 0) -> None:
     """sched_setattr(2) with the spec's process.scheduler; runtime, deadline and period in nanoseconds."""
     flags = sum(FLAGS[name] for name in set(asked.get("flags") or []))
     # struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period
@@ -65,17 +66,17 @@ def schedule(asked: dict[str, Any]) -> None:
     except OverflowError:
         raise errors.InvalidArgument(f"config.json: process.scheduler: a number is too large in {asked}") from None
     try:
-        syscalls.syscall("sched_setattr", 0, attributes, 0)
+        syscalls.syscall("sched_setattr", pid, attributes, 0)
     except errors.KernelError as error:
         error.hint = f"process.scheduler asks for {asked}; real time needs CAP_SYS_NICE, on cgroup v1 cpu.rt_runtime_us"
         raise
 
 
-def queue(asked: dict[str, Any]) -> None:
+def queue(asked: dict[str, Any], pid: int = 0) -> None:
     """ioprio_set(2) with the spec's process.ioPriority."""
     value = CLASSES[asked["class"]] << IOPRIO_CLASS_SHIFT | asked.get("priority", 0)
     try:
-        syscalls.syscall("ioprio_set", IOPRIO_WHO_PROCESS, 0, value)
+        syscalls.syscall("ioprio_set", IOPRIO_WHO_PROCESS, pid, value)
     except errors.KernelError as error:
         error.hint = f"process.ioPriority asks for {asked}; IOPRIO_CLASS_RT needs CAP_SYS_NICE"
         raise

@@ -10,7 +10,7 @@ reap the go-between
 
 What is made after that belongs to the user namespace: the child's pid namespace by its birth, the others by its own
 unshare(2). What has a path was made by somebody else, of whose user namespace this one may know nothing: it is joined
-before, by root of the machine, as runc has it. Not a mount namespace: in there the other paths mean nothing.
+before, by root of the machine, as runc has it.
 
 Until their execve neither can be traced or looked into: who is root in there may see them, and what they hold is ours.
 """
@@ -31,8 +31,6 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
 
     Given = tuple[tuple[str, Any], ...]
 
-KINDS = ("network", "ipc", "uts", "cgroup", "time", "pid")
-
 
 def send(
     child: list[steps.Step], spaces: list[dict[str, Any]], ours: steps.Symbol, theirs: steps.Symbol, report: bool,
@@ -51,7 +49,7 @@ def send(
 def plan(child: list[steps.Step], spaces: list[dict[str, Any]], report: bool, given: Given) -> Iterator[steps.Step]:
     """The go-between's steps, which end in the birth of the process that performs the steps of `child`."""
     yield steps.call(syscalls.hide, why="who is root in there must not look into us")
-    yield from namespaces.of_kinds(spaces, KINDS, new_ones=False)
+    yield from namespaces.of_kinds(spaces, namespaces.BEFORE, new_ones=False)
     if namespaces.joined(spaces, "user"):
         own = steps.Text(("/proc/self/fd/", namespaces.USER))
         yield steps.setns(own, namespaces.FLAGS["user"], why="what is made from here on belongs to it")

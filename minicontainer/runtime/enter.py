@@ -66,6 +66,8 @@ def plan(
     yield steps.call(
         adopt, launch.OURS, steps.PID, why="its child, which is inside, is ours from here on", result="pid"
     )
+    if namespaces.has(config["linux"]["namespaces"], "user"):
+        yield from init.rank(process, steps.PID)
     yield steps.call(channel.tell, launch.OURS, "go", why="whose child it is has been settled")
     yield steps.call(
         channel.wait,
@@ -104,7 +106,7 @@ def born(config: dict[str, Any], process: dict[str, Any], outlives: bool, own: r
     yield steps.call(channel.wait, init.CHANNEL, "go", {}, why="until its parent is the one that stays")
     yield steps.call(init.begin, init.CHANNEL, True, *own, why="a session of its own; if the keeper dies, so does it")
     if namespaces.has(config["linux"]["namespaces"], "user"):
-        yield from init.become_root(process)
+        yield from init.become_root()
         process = {**process, **init.RANKED}
     if process.get("terminal"):
         size = process.get("consoleSize") or {}

@@ -46,7 +46,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     hooked = config.get("hooks") or {}
 
     mapped = namespaces.has(spaces, "user")
-    alone = not namespaces.go_between(spaces)  # else who came before it has joined what has a path
+    before = namespaces.BEFORE if namespaces.go_between(spaces) else ()
     propagation = linux.get("rootfsPropagation") or "private"
     own = range(threshold.CHANNEL, threshold.CHANNEL + held.kept) if held else ()
     trees = mounts.taken(config["mounts"], linux)
@@ -61,17 +61,18 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         *trees.values(),
         why="a session of its own, with nothing open but what it is given; if the parent dies, so does it",
     )
-    yield from expose(process)
     if mapped:
         yield steps.call(channel.wait, CHANNEL, "mapped", {}, why="until our ids mean something outside")
+    else:
+        yield from expose(process)
     if linux.get("scope"):
         yield steps.call(channel.wait, CHANNEL, "cgroup", {}, why="until systemd has put us into our cgroup")
     else:
         yield from steps.about("cgroups", cgroups.enter(linux["cgroupsPath"], linux.get("resources", {})))
     theirs = ("mount",) if not namespaces.new(spaces, "mount") else ()  # where /proc is may not be the same in there
     kinds = tuple(kind for kind in ("mount", "uts", "ipc", "network", "cgroup") if kind not in theirs)
-    yield from steps.about("namespaces", namespaces.of_kinds(spaces, kinds, old_ones=alone))
-    yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("time",), new_ones=False, old_ones=alone))
+    yield from steps.about("namespaces", namespaces.of_kinds(spaces, kinds, inside=before))
+    yield from steps.about("namespaces", namespaces.of_kinds(spaces, ("time",), new_ones=False, inside=before))
     yield from steps.about("namespaces", namespaces.clocks(spaces, linux.get("timeOffsets") or {}))
     yield from steps.about("namespaces", namespaces.of_kinds(spaces, theirs))
     if namespaces.new(spaces, "network"):
@@ -86,7 +87,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     if mapped:
         yield steps.chdir(root, why="hold on to it: who we become may not be allowed to walk there")
         root = "."
-        yield from become_root(process)
+        yield from become_root()
         process = {**process, **RANKED}
     yield from steps.about("mounts", mounts.all_of(root, config["mounts"], trees))
     if not any(os.path.normpath(m["destination"]) == "/dev" and m["type"] == "bind" for m in config["mounts"]):
@@ -132,11 +133,10 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
     yield from command(process, linux.get("seccomp"), architecture, last, len(own))
 
 
-def become_root(process: dict[str, Any]) -> Iterator[steps.Step]:
+def become_root() -> Iterator[steps.Step]:
     """In a user namespace: from the machine's root, who is nobody in there, to its own."""
     from ..kernel import idmap
 
-    yield from rank(process)
     yield steps.call(idmap.become_root, why="whose files its files are")._replace(concept="namespaces")
     yield steps.call(live_with_parent, why="a change of user takes that back (prctl(2))")
 
@@ -156,21 +156,26 @@ def live_with_parent() -> None:
     _prctl.prctl(_prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-RANKED = {"scheduler": None, "ioPriority": None}  # a process that `rank` has seen to
+RANKED = {"scheduler": None, "ioPriority": None}  # of a process that was ranked from outside
 
 
-def expose(process: dict[str, Any]) -> Iterator[steps.Step]:
-    """The spec's process.oomScoreAdj. While /proc is still ours: that of a container may lead a write elsewhere."""
+def expose(process: dict[str, Any], pid: int | steps.Symbol = 0) -> Iterator[steps.Step]:
+    """The spec's process.oomScoreAdj, of this process or the one with that `pid`.
+
+    While /proc is still ours: that of a container may lead a write elsewhere. And from outside of a user namespace:
+    in there, nobody may be spared more than others.
+    """
     if process.get("oomScoreAdj") is not None:
-        yield steps.put("/proc/self/oom_score_adj", str(process["oomScoreAdj"]), why="whom the kernel kills first")
+        path = steps.Text(("/proc/", pid, "/oom_score_adj")) if pid else "/proc/self/oom_score_adj"
+        yield steps.put(path, str(process["oomScoreAdj"]), why="whom the kernel kills first")
 
 
-def rank(process: dict[str, Any]) -> Iterator[steps.Step]:
-    """The spec's process.scheduler and ioPriority: where it stands among the machine's processes."""
+def rank(process: dict[str, Any], pid: int | steps.Symbol = 0) -> Iterator[steps.Step]:
+    """The spec's process.scheduler and ioPriority, of this process or the one with that `pid`: as with `expose`."""
     if process.get("scheduler") or process.get("ioPriority"):
         from ..kernel import priorities
 
-        yield from steps.about("cgroups", priorities.plan(process))
+        yield from steps.about("cgroups", priorities.plan(process, pid))
 
 
 def pose(linux: dict[str, Any]) -> Iterator[steps.Step]:

@@ -79,6 +79,8 @@ def plan(
     if mapped:
         if not joined:
             yield from steps.about("namespaces", idmap.plan(idmap.of_spec(linux)))
+        yield from init.expose(config["process"], steps.PID)
+        yield from init.rank(config["process"], steps.PID)
         yield steps.call(channel.tell, OURS, "mapped", why="it is somebody in there from here on")
     if scope:
         from ..kernel.cgroups import scope as scopes

@@ -23,7 +23,7 @@ import select
 from .. import errors, files, steps, syscalls
 from .. import quickjson as json
 from .. import signals as signal
-from ..kernel import cgroups
+from ..kernel import cgroups, namespaces
 from . import hooks, state, threshold
 
 TYPE_CHECKING = False
@@ -82,7 +82,7 @@ class Runtime:
         config = bundles.read(bundle)
         bundles.check_console(config["process"], console_socket, not outlives)
         self.warnings += spec.without_effect(config)
-        self.grant(config["process"])
+        self.grant(config["process"], config["linux"]["namespaces"])
         linux = config["linux"]
         path, linux["scope"], linux["lent"] = linux.get("cgroupsPath") or "", None, None
         if self.systemd:
@@ -179,7 +179,7 @@ class Runtime:
         process = spec.complete_process(process)
         bundles.check_console(process, console_socket, not outlives)
         spec.check({**config, "process": process})
-        self.grant(process)
+        self.grant(process, config["linux"]["namespaces"])
         values = launch.values()
         values[launch.VALUES.name] = values
         steps.execute(enter.plan(config, process, known["pid"], started, outlives, kept), values)
@@ -195,13 +195,16 @@ class Runtime:
         elif "master" in values:
             self.terminal = values["master"]
 
-    def grant(self, process: Config) -> None:
+    def grant(self, process: Config, spaces: list[dict[str, Any]]) -> None:
         """Leave out the capabilities that cannot be had, and warn (config.md of 1.1): those that we have not got to
         give, and ambient ones that are not inheritable (capabilities(7)), which `runc spec` asks for.
+
+        Who enters a user namespace has all of them in there (user_namespaces(7)).
         """
         from ..kernel import capabilities
 
-        held, lacking = capabilities.bounding_set(), set()
+        mapped = namespaces.has(spaces, "user")
+        held, lacking = capabilities.known() if mapped else capabilities.bounding_set(), set()
         for kind, wanted in process["capabilities"].items():
             missing = [name for name in wanted or () if not capabilities.mask([name]) & held]
             process["capabilities"][kind] = [name for name in wanted or () if name not in missing]

@@ -15,7 +15,7 @@ from minicontainer import steps
 from minicontainer.kernel import idmap, namespaces
 from minicontainer.runtime import between, channel, init, launch, spec
 from tests.conftest import CHECKOUT
-from tests.runtime.test_oci import READ_BACK, Engine, engine, opened  # noqa: F401
+from tests.runtime.test_oci import BETTER, READ_BACK, Engine, engine, opened  # noqa: F401
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("busybox")]
 
@@ -73,7 +73,7 @@ def test_its_namespaces_belong_to_the_one_that_it_joins(joined: Engine, user: st
     tree = tmp_path / "tree"
     tree.mkdir()
     joined.config["mounts"].append(spec.mount("/tree", "bind", str(tree), ["bind"]))
-    joined.command("sh", "-c", "touch /here; echo hello > /dev/stdout; exec sleep 1000", oomScoreAdj=500)
+    joined.command("sh", "-c", "touch /here; echo hello > /dev/stdout; exec sleep 1000", oomScoreAdj=BETTER)
     reader, writer = os.pipe()
     joined.create(stdout=writer)
     os.close(writer)
@@ -87,7 +87,7 @@ def test_its_namespaces_belong_to_the_one_that_it_joins(joined: Engine, user: st
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     assert (status["Uid"], status["Gid"]) == ("\t".join([f"{FIRST}"] * 4), "\t".join([f"{FIRST}"] * 4))
     assert status["NSpid"].split() == [str(pid), "1"]
-    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "500\n"
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == f"{BETTER}\n"
     assert (joined.bundle / "rootfs/here").stat().st_uid == FIRST
     points = {line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()}
     assert {"/dev/null", "/dev/tty", "/tree"} <= points, "nodes are bound: nobody in there may make one"

@@ -23,12 +23,15 @@ from typing import Any
 import pytest
 
 from minicontainer import host, syscalls
-from minicontainer.kernel import cgroups
+from minicontainer.kernel import capabilities, cgroups
 from minicontainer.runtime import init, spec, state
 from tests.conftest import CHECKOUT, is_systemd
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("busybox")]
 
+
+# oom_score_adj: better than ours, which only CAP_SYS_RESOURCE of the machine may give; where we lack that, worse.
+BETTER = -500 if capabilities.bounding_set() & capabilities.mask(["CAP_SYS_RESOURCE"]) else 500
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -844,7 +847,7 @@ def test_a_user_namespace_whose_root_is_nobody_outside(engine: Engine, tmp_path:
     engine.config["linux"]["namespaces"].append({"type": "user"})
     for path in (engine.bundle / "rootfs", *(engine.bundle / "rootfs").rglob("*")):
         os.lchown(path, 100000, 100000)
-    engine.command("sh", "-c", "touch /here; echo hello > /dev/stdout; exec sleep 1000", oomScoreAdj=500)
+    engine.command("sh", "-c", "touch /here; echo hello > /dev/stdout; exec sleep 1000", oomScoreAdj=BETTER)
     reader, writer = os.pipe()
     engine.create(stdout=writer)
     os.close(writer)
@@ -856,16 +859,37 @@ def test_a_user_namespace_whose_root_is_nobody_outside(engine: Engine, tmp_path:
     assert Path(f"/proc/{pid}/gid_map").read_text().split() == ["0", "100000", "1000"]
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     assert (status["Uid"], status["Gid"]) == ("\t".join(["100000"] * 4), "\t".join(["100000"] * 4))
-    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "500\n"
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == f"{BETTER}\n"
     assert (engine.bundle / "rootfs/here").stat().st_uid == 100000
     kinds = ("user", "pid", "mnt", "uts", "ipc", "net")
     assert [
         kind for kind in kinds if os.readlink(f"/proc/self/ns/{kind}") == os.readlink(f"/proc/{pid}/ns/{kind}")
     ] == []
-    process = {**engine.config["process"], "user": {"uid": 7, "gid": 8}, "args": ["sh", "-c", READ_BACK]}
+    read_back = f"{READ_BACK}cat /proc/self/oom_score_adj"
+    process = {**engine.config["process"], "user": {"uid": 7, "gid": 8}, "args": ["sh", "-c", read_back]}
     (tmp_path / "process").write_text(json.dumps(process))
     done = engine("exec", "--process", str(tmp_path / "process"), "c")
-    assert (done.stdout.splitlines(), done.returncode) == (["0 100000 1000", "Uid: 7 7 7 7"], 0), done.stderr
+    lines = ["0 100000 1000", "Uid: 7 7 7 7", str(BETTER)]
+    assert (done.stdout.splitlines(), done.returncode) == (lines, 0), done.stderr
+
+
+def test_root_of_a_user_namespace_has_all_capabilities(engine: Engine) -> None:
+    """In there, also those that were taken from us; its set-up keeps what is asked for."""
+    maps = [{"containerID": 0, "hostID": 100000, "size": 1000}]
+    engine.config["linux"] |= {"uidMappings": maps, "gidMappings": maps}
+    engine.config["linux"]["namespaces"].append({"type": "user"})
+    for path in (engine.bundle / "rootfs", *(engine.bundle / "rootfs").rglob("*")):
+        os.lchown(path, 100000, 100000)
+    every = list(capabilities.NAMES[: int(Path("/proc/sys/kernel/cap_last_cap").read_text()) + 1])
+    engine.command("cat", "/proc/self/status", capabilities={"bounding": every, "effective": every, "permitted": every})
+    words = [sys.executable, "-c", DROPPED, *engine.words("run", "--bundle", str(engine.bundle), "c")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=CHECKOUT, stdin=subprocess.DEVNULL)
+    status = dict(line.split(":\t", 1) for line in done.stdout.splitlines())
+    assert int(status["CapEff"], 16) == (1 << len(every)) - 1, done.stderr
+    assert done.stderr == ""
+
+
+DROPPED = "import os, sys, prctl; prctl.capbset.drop(prctl.CAP_SYS_BOOT); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 READ_BACK = """exec > /dev/stdout
