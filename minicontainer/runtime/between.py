@@ -1,7 +1,7 @@
 """Who goes between: into a user namespace that is there, out of which there is no way back (user_namespaces(7)).
 
 parent (stays outside)                go-between                        the child itself (init.py)
-fork ───────────────────────────────▶ join all that has a path,
+fork ───────────────────────────────▶ join what has a path,
                                       the user namespace last
                                       clone ──────────────────────────▶ born inside, of the same parent (CLONE_PARENT)
      ◀──────────────────── "born" ──  end
@@ -10,7 +10,7 @@ reap the go-between
 
 What is made after that belongs to the user namespace: the child's pid namespace by its birth, the others by its own
 unshare(2). What has a path was made by somebody else, of whose user namespace this one may know nothing: it is joined
-before, by root of the machine, as runc has it.
+before (namespaces.BEFORE), by root of the machine, as runc has it.
 
 Until their execve neither can be traced or looked into: who is root in there may see them, and what they hold is ours.
 """
