@@ -1,12 +1,14 @@
 """`container prune`: remove all containers that do not run. Other words after `container` are commands of their own."""
 
-import sys
-
-from ..engine import client
-from . import UsageError, pruning, table
+from . import UsageError, pruning
 from .flags import Flag, parse
 
-FLAGS = {"prune": [Flag("-f --force", "force", "bool", "do not ask")]}
+FLAGS = {
+    "prune": [
+        Flag("-f --force", "force", "bool", "do not ask"),
+        Flag("--filter", "filters", "list", "until=24h, label=NAME[=VALUE], label!=NAME[=VALUE]"),
+    ]
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -17,11 +19,4 @@ def main(arguments: list[str]) -> int:
     values, rest = parse("container prune", FLAGS[verb], arguments[1:])
     if rest:
         raise UsageError(f"container prune takes no {rest[0]!r}")
-    if not values["force"]:
-        print("WARNING! This will remove all stopped containers.")
-        if not sys.stdin.isatty() or input("Are you sure you want to continue? [y/N] ").lower() not in ("y", "yes"):
-            return 0
-    removed, space = client.Client().containers.prune()
-    pruning.told("Deleted Containers", removed)
-    print(f"Total reclaimed space: {table.size(space)}")
-    return 0
+    return pruning.container(values)

@@ -40,7 +40,7 @@ FLAGS = {
     "reload": [],
     "prune": [
         Flag("-f --force", "force", "bool", "do not ask"),
-        Flag("--filter", "filters", "list", "NAME=VALUE: label, label!"),
+        Flag("--filter", "filters", "list", "until=24h, label=NAME[=VALUE], label!=NAME[=VALUE]"),
     ],
 }
 
@@ -117,12 +117,9 @@ def rm(found: networks.Networks, names: list[str], values: dict[str, Any]) -> in
 
 def prune(found: networks.Networks, names: list[str], values: dict[str, Any]) -> int:
     """docker-network-prune(1)."""
-    from ..engine import filters
-
-    wanted = filters.of_networks(found.root, flags.filters(values["filters"]), ("label", "label!"))
     warning = "WARNING! This will remove all custom networks not used by at least one container."
     if pruning.sure(warning, values["force"], values["filters"]):
-        pruning.told("Deleted Networks", found.prune(wanted))
+        pruning.told("Deleted Networks", found.prune(flags.filters(values["filters"]))["NetworksDeleted"])
     return 0
 
 

@@ -1,12 +1,12 @@
-"""What the prunes share: asking first, and docker's lists of what went. `image`, `builder` and `system prune`."""
+"""The prunes of all kinds: asking first, and docker's lists of what went."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-from .. import host
-from ..engine import buildcache, client, disk
+from .. import errors, host
+from ..engine import buildcache, client
 from . import flags, table
 
 
@@ -27,6 +27,29 @@ def told(title: str, names: list[str]) -> None:
         print(f"{title}:", *names, "", sep="\n")
 
 
+def container(values: dict[str, Any]) -> int:
+    """docker-container-prune(1)."""
+    if not sure("WARNING! This will remove all stopped containers.", values["force"], values["filters"]):
+        return 0
+    went = client.Client().containers.prune(flags.filters(values["filters"]))
+    told("Deleted Containers", went["ContainersDeleted"])
+    print(f"Total reclaimed space: {table.exact_size(went['SpaceReclaimed'])}")
+    return 0
+
+
+def volume(values: dict[str, Any]) -> int:
+    """docker-volume-prune(1), as docker 23 and later do it: without -a, those that have no name of their own."""
+    what = "all" if values["all"] else "anonymous"
+    warning = f"WARNING! This will remove {what} local volumes not used by at least one container."
+    if not sure(warning, values["force"], values["filters"]):
+        return 0
+    asked = flags.filters(values["filters"])
+    went = client.Client().volumes.prune({**asked, "all": ["true"]} if values["all"] else asked)
+    told("Deleted Volumes", went["VolumesDeleted"])
+    print(f"Total reclaimed space: {table.exact_size(went['SpaceReclaimed'])}")
+    return 0
+
+
 def image(values: dict[str, Any]) -> int:
     """docker-image-prune(1)."""
     what = "all images without at least one container associated to them" if values["all"] else "all dangling images"
@@ -35,10 +58,15 @@ def image(values: dict[str, Any]) -> int:
         return 0
     if values["all"]:
         asked = {"dangling": ["false"], **asked}
-    said, space = client.Client().images.prune(asked)
-    told("Deleted Images", said)
-    print(f"Total reclaimed space: {table.exact_size(space)}")
+    went = client.Client().images.prune(asked)
+    told("Deleted Images", images_told(went["ImagesDeleted"]))
+    print(f"Total reclaimed space: {table.exact_size(went['SpaceReclaimed'])}")
     return 0
+
+
+def images_told(went: list[dict[str, str]]) -> list[str]:
+    """docker's lines: `untagged: NAME`, `deleted: ID`."""
+    return [f"{what.lower()}: {which}" for line in went for what, which in line.items()]
 
 
 def builder(values: dict[str, Any]) -> int:
@@ -55,7 +83,7 @@ def builder(values: dict[str, Any]) -> int:
 
 
 def system(values: dict[str, Any]) -> int:
-    """docker-system-prune(1). There is one network, and it stays."""
+    """docker-system-prune(1)."""
     every = bool(values["all"])
     lines = [
         "all stopped containers",
@@ -65,21 +93,25 @@ def system(values: dict[str, Any]) -> int:
         "all build cache" if every else "unused build cache",
     ]
     asked = flags.filters(values["filters"])
+    if values["volumes"] and "until" in asked:
+        raise errors.InvalidArgument('The "until" filter is not supported with "--volumes"')
     warning = "\n".join(["WARNING! This will remove:", *(f"  - {line}" for line in lines), ""])
     if not sure(warning, values["force"], values["filters"]):
         return 0
-    root = host.root()
-    names, space = disk.prune_containers(root, asked)
-    told("Deleted Containers", names)
+    engine = client.Client()
+    went: dict[str, Any] = engine.containers.prune(asked)
+    told("Deleted Containers", went["ContainersDeleted"])
+    space = went["SpaceReclaimed"]
+    told("Deleted Networks", engine.networks.prune(asked)["NetworksDeleted"])
     if values["volumes"]:
-        names, more = disk.prune_volumes(root, False, asked)
-        told("Deleted Volumes", names)
-        space += more
-    names, more = client.Client().images.prune({**asked, **({"dangling": ["false"]} if every else {})})
-    told("Deleted Images", names)
-    space += more
+        went = engine.volumes.prune(asked)
+        told("Deleted Volumes", went["VolumesDeleted"])
+        space += went["SpaceReclaimed"]
+    went = engine.images.prune({**asked, **({"dangling": ["false"]} if every else {})})
+    told("Deleted Images", images_told(went["ImagesDeleted"]))
+    space += went["SpaceReclaimed"]
     if not {"label", "label!"} & asked.keys():  # what is in the build cache has no labels
-        names, more = buildcache.prune(root, asked, every)
+        names, more = buildcache.prune(engine.root, asked, every)
         told("Deleted build cache objects", names)
         space += more
     print(f"Total reclaimed space: {table.exact_size(space)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..engine import client
-from . import UsageError, flags, table
+from . import UsageError, flags, pruning, table
 from .each import one_by_one
 from .flags import Flag, parse, verb_of
 
@@ -20,9 +20,14 @@ FLAGS = {
         Flag("--format", "format", "text", "json, table TEMPLATE or TEMPLATE: '{{.Name}} {{.Mountpoint}}'"),
     ],
     "rm": [],
+    "prune": [
+        Flag("-a --all", "all", "bool", "also those that have a name"),
+        Flag("-f --force", "force", "bool", "do not ask"),
+        Flag("--filter", "filters", "list", "label=NAME[=VALUE], label!=NAME[=VALUE]"),
+    ],
 }
 
-USAGE = "volume create | ls | inspect | rm"
+USAGE = "volume create | ls | inspect | rm | prune"
 
 
 def main(arguments: list[str]) -> int:
@@ -40,6 +45,10 @@ def main(arguments: list[str]) -> int:
     if verb == "ls":
         print(listing(engine, values), end="")
         return 0
+    if verb == "prune":
+        if names:
+            raise UsageError(f"volume prune takes no {names[0]!r}")
+        return pruning.volume(values)
     if not names:
         raise UsageError(f"volume {verb} needs a name; `minicontainer volume ls` lists them")
 

@@ -188,7 +188,7 @@ def prune(root: str, asked: filters.Filters, every: bool = False, keep: int = 0)
         if not removal.jobs(engine.images)[1]:
             strays(root, every and not asked and not keep)
         space += removal.weighed(engine.images, bin, users)[1]
-    events.note(root, "builder", "prune", "", {"reclaimed": str(space)})
+    events.note_prune(root, "builder", space)
     return said, space
 
 

@@ -34,7 +34,7 @@ from . import configure, events, keeper, names, networks, volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any, Literal, Unpack, overload
 
     from ..image import removal
@@ -683,8 +683,14 @@ class Containers:
             found = filtering.of_containers(self, found, filters)
         return [container.Container(self, record) for record in found]
 
-    def prune(self, chosen: Callable[[Record], bool] = bool) -> tuple[Names, int]:
-        """Remove the chosen ones of the containers that do not run. Their ids, and the bytes of their files."""
+    def prune(self, filters: dict[str, Names] | None = None) -> dict[str, Any]:
+        """Remove the containers that do not run; `filters`: until, label, label!.
+
+        Returns ContainersDeleted, their ids, and SpaceReclaimed, the bytes of their own files.
+        """
+        from . import filters as filtering
+
+        chosen = filtering.of_prunable_containers(filters or {})
         removed, space = [], 0
         for record in self.records():
             if record["status"] not in (*LIVE, "starting") and chosen(record) and not self.is_step(record["id"]):
@@ -694,7 +700,8 @@ class Containers:
                     space += size
                 except (errors.Conflict, errors.ContainerNotFound):
                     pass  # somebody has started or removed it meanwhile
-        return removed, space
+        events.note_prune(self.root, "container", space)
+        return {"ContainersDeleted": removed, "SpaceReclaimed": space}
 
     def is_step(self, identifier: str) -> bool:
         """Whether a container is a step of a build that is under way: building.Workshop makes a layer of it."""

@@ -30,11 +30,17 @@ def write(root: str, action: str, record: dict[str, Any], **attributes: str) -> 
     note(root, "container", action, record["id"], told, record["image"])
 
 
+def note_prune(root: str, kind: str, space: int) -> None:
+    """Note that what nobody uses of that kind was removed, and how many bytes that gave back."""
+    if os.path.isdir(root):  # else nobody has made a store yet, and a prune need not
+        note(root, kind, "prune", "", {"reclaimed": str(space)})
+
+
 def note(root: str, kind: str, action: str, identifier: str, attributes: dict[str, str], image: str = "") -> None:
     """Note what was done to a thing of that kind, or with no identifier, to all of them; `image`: a container's."""
     now = time.time_ns()
     event = {
-        "status": action,
+        **({"status": action} if kind in ("container", "image") else {}),  # docker keeps old names for old kinds
         **({"id": identifier} if identifier else {}),
         **({"from": image} if image else {}),
         "Type": kind,

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import errors
 from ..network import Network, ipam
-from . import containers, health, networks
+from . import containers, health, networks, volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -253,6 +253,27 @@ def of_prunable_images(filters: Filters) -> Callable[[store.Image], bool]:
         and old(image.created)
         and marked((image.config.get("config") or {}).get("Labels") or {})
     )
+
+
+def of_prunable_containers(filters: Filters) -> Test:
+    """Which of the containers that do not run: until=, label=, label!= ."""
+    check(filters, ("until", "label", "label!"))
+    old, marked = until(filters), with_labels(filters)
+    return lambda record: old(record["created"]) and marked(record["config"]["Labels"])
+
+
+def of_prunable_volumes(filters: Filters) -> Test:
+    """Which unused volumes: those without a name of their own, unless all=true; label=, label!= ."""
+    check(filters, ("all", "label", "label!"))
+    every, marked = truth("all", filters), with_labels(filters)
+    return lambda volume: (every or volumes.anonymous(volume["Name"])) and marked(volume["Labels"] or {})
+
+
+def of_prunable_networks(filters: Filters) -> Callable[[Network], bool]:
+    """Which unused networks: until=, label=, label!= ."""
+    check(filters, ("until", "label", "label!"))
+    old, marked = until(filters), with_labels(filters)
+    return lambda network: old(network.created) and marked(network.labels)
 
 
 def with_labels(filters: Filters) -> Callable[[dict[str, str]], bool]:

@@ -101,10 +101,11 @@ class Images:
         """
         return history_of(self.store.get(name))
 
-    def prune(self, filters: "dict[str, Names] | None" = None) -> "tuple[Names, int]":
+    def prune(self, filters: "dict[str, Names] | None" = None) -> "dict[str, Any]":
         """Remove the images that have no name and no container; {"dangling": ["false"]}: also those with a name.
 
-        Returns what went, in docker's words, and the bytes of the layers that went.
+        Also known: until, label, label!. Returns ImagesDeleted, a list of {"Untagged": name} and {"Deleted": id or
+        layer}, and SpaceReclaimed, the bytes of the layers that went.
         """
         from ..image import removal
         from . import containers, filters as filtering  # isort: skip
@@ -123,9 +124,10 @@ class Images:
         for image, labels in going:
             for _ in image.names:
                 self.note("untag", image.id, labels)
-            self.note("delete", image.id, {})
-        events.note(self.store.root, "image", "prune", "", {"reclaimed": str(space)})
-        return said, space
+            if f"Deleted: {image.id}" in said:
+                self.note("delete", image.id, {})
+        events.note_prune(self.store.root, "image", space)
+        return {"ImagesDeleted": [dict([line.split(": ", 1)]) for line in said], "SpaceReclaimed": space}
 
     def from_tar(
         self, source: "BinaryIO", name: str = "", comment: str = "", changes: "Names | None" = None, platform: str = ""

@@ -37,11 +37,11 @@ from ..network import (
     spoofing,
 )
 from ..records import namedtuple
-from . import names
+from . import events, names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from . import network as nouns
@@ -338,8 +338,14 @@ class Networks:
             steps.execute(drivers.of(network.driver).remove(network), {})
         return str(network.name)
 
-    def prune(self, chosen: Callable[[Network], bool] = bool) -> Names:
-        """Remove the chosen ones of the networks that no container, running or not, is in. Their names."""
+    def prune(self, filters: dict[str, Names] | None = None) -> dict[str, Names]:
+        """Remove the networks that no container, running or not, is in; `filters`: until, label, label!.
+
+        Returns NetworksDeleted, their names.
+        """
+        from . import filters as filtering
+
+        chosen = filtering.of_prunable_networks(filters or {})
         used = {name for record in self.containers.records() for name in asked(record)}
         gone = []
         for network in self.known():
@@ -348,7 +354,8 @@ class Networks:
                     gone.append(self.remove(network.name))
                 except (errors.Conflict, errors.NetworkNotFound):
                     pass  # a container has come, or somebody else has removed it
-        return gone
+        events.note_prune(self.root, "network", 0)
+        return {"NetworksDeleted": gone}
 
     # Plugging in and out
 

@@ -13,7 +13,7 @@ import time
 from .. import errors, files, steps
 from .. import quickjson as json
 from ..records import namedtuple
-from . import names
+from . import events, names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -121,6 +121,7 @@ class Volumes:
     """The volumes of a store."""
 
     def __init__(self, root: str) -> None:
+        self.root = root
         self.directory = f"{root}/volumes"
 
     def data(self, name: str) -> str:
@@ -167,6 +168,29 @@ class Volumes:
         if users:
             raise errors.Conflict(f"volume {name} is in use by container {users[0][:12]}: remove that one first")
         files.remove_tree(f"{self.directory}/{name}")
+
+    def prune(self, filters: dict[str, Names] | None = None) -> dict[str, Any]:
+        """Remove the volumes that no container mounts and that have no name of their own; {"all": ["true"]}: also those
+        that have one. Also known: label, label!.
+
+        Returns VolumesDeleted, their names, and SpaceReclaimed, the bytes of their files.
+        """
+        from ..image import removal
+        from . import containers, filters as filtering  # isort: skip
+
+        engine, chosen = containers.Containers(self.root), filtering.of_prunable_volumes(filters or {})
+        removed, space = [], 0
+        with removal.Bin(engine.images) as bin, engine.images.lock():  # a new container shares it: its mounts are noted
+            mounted = engine.volumes_in_use()
+            for name in self.list():
+                path = f"{self.directory}/{name}"
+                if name in mounted or not chosen(self.inspect(name)) or os.path.ismount(path):
+                    continue
+                space += files.disk_usage(self.data(name))
+                removed.append(name)
+                bin.take(path)
+        events.note_prune(self.root, "volume", space)
+        return {"VolumesDeleted": removed, "SpaceReclaimed": space}
 
 
 def anonymous(name: str) -> bool:

@@ -53,7 +53,8 @@ def remove(here: store.Store, name: str, users: Callable[[], list[User]] = nobod
         running = [user for user in using if user.running]
         parsed = None if image.id[7:].startswith(name.removeprefix("sha256:")) else reference.parse(name)
         index = here.index()
-        others = [entry for entry in index if entry["digest"] != image.digest]
+        going = [image] if parsed is not None else manifests(here, image.id, index)
+        others = without(index, going)
         if parsed is not None and not parsed.digest:
             kept = [entry for entry in index if entry["digest"] == image.digest and store.full_name(entry)]
             kept = [entry for entry in kept if store.full_name(entry) != parsed.full()]
@@ -69,32 +70,41 @@ def remove(here: store.Store, name: str, users: Callable[[], list[User]] = nobod
                 return said
             said += [f"Untagged: {told}" for told in image.repo_digests]
         else:
-            refuse(image, using, running, force)
-            said = [f"Untagged: {told}" for told in sorted([*image.names, *image.repo_digests])]
+            names = [told for one in going for told in one.names]
+            refuse(image, names, using, running, force)
+            said = [f"Untagged: {told}" for told in sorted([*names, *(t for one in going for t in one.repo_digests)])]
         here.write_index(others)
         gone = collect(here, bin, containers)
-        return said if is_there(here, image.id, others) else [*said, *deleted(image, gone)]
+        return said if manifests(here, image.id, others) else [*said, *deleted(image, gone)]
 
 
-def is_there(here: store.Store, identifier: str, index: list[dict[str, Any]]) -> bool:
-    """Whether an image of that id is in the index: one that was loaded and pulled has two manifests, and one id."""
-    for entry in index:
+def manifests(here: store.Store, identifier: str, index: list[dict[str, Any]]) -> list[store.Image]:
+    """What the index has of an id: of an image that was loaded and pulled, two manifests, each with its names."""
+    found = []
+    for digest in dict.fromkeys(str(entry["digest"]) for entry in index):
         try:
-            if store.Image(here, str(entry["digest"]), []).id == identifier:
-                return True
+            image = here.image_of(index, digest)
         except errors.InvalidImage:
             continue  # another one's damage is no reason not to remove this one
-    return False
+        if image.id == identifier:
+            found.append(image)
+    return found
+
+
+def without(index: list[dict[str, Any]], going: list[store.Image]) -> list[dict[str, Any]]:
+    """The index without these manifests."""
+    digests = {image.digest for image in going}
+    return [entry for entry in index if entry["digest"] not in digests]
 
 
 BARE = ("mediaType", "digest", "size")  # a descriptor of what has no name
 
 
-def refuse(image: store.Image, using: list[User], running: list[User], force: bool) -> None:
+def refuse(image: store.Image, names: list[str], using: list[User], running: list[User], force: bool) -> None:
     """Raise Conflict, in docker's words, where an image must not be removed by its id."""
     if running:
         why, how = f"image is being used by running container {running[0].id[:12]}", "cannot be forced"
-    elif len(image.names) > 1:
+    elif len(names) > 1:
         why, how = "image is referenced in multiple repositories", "must be forced"
     elif using:
         why, how = f"image is being used by stopped container {using[0].id[:12]}", "must be forced"
@@ -114,20 +124,22 @@ def prune(
 ) -> tuple[list[str], int]:
     """Remove the chosen ones among the images that no container uses, with all their names, and what nobody needs.
 
-    Returns what went, in the words of `docker image prune`, and the bytes of the layers that went.
+    Returns what went, in the words of `docker rmi`, and the bytes of the layers that went.
     """
-    said, space = [], 0
+    said: list[str] = []
     with Bin(here) as bin, here.lock():
         containers = users()
         used = {user.image_id for user in containers}
         going = [image for image in here.look_at_all() if image.id not in used and chosen(image)]
+        index = here.index()
         if going:
-            digests = {image.digest for image in going}
-            here.write_index([entry for entry in here.index() if entry["digest"] not in digests])
+            index = without(index, going)
+            here.write_index(index)
         gone, space = weighed(here, bin, containers)
         for image in going:
-            said += [f"untagged: {told}" for told in sorted([*image.names, *image.repo_digests])]
-            said += [line.replace("Deleted", "deleted", 1) for line in deleted(image, gone)]
+            said += [f"Untagged: {told}" for told in sorted([*image.names, *image.repo_digests])]
+            if f"Deleted: {image.id}" not in said and not manifests(here, image.id, index):
+                said += deleted(image, gone)
             gone.difference_update(image.chain_ids)
     return said, space
 

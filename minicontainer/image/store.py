@@ -182,13 +182,13 @@ class Store:
         index = self.index()
         digest = _by_name(index, name)
         if digest:
-            return self._image(index, digest)
+            return self.image_of(index, digest)
         matches = {}
         prefix = name.removeprefix("sha256:")
         if prefix and frozenset("0123456789abcdef").issuperset(prefix):
             for digest in {str(entry["digest"]) for entry in index}:
                 try:
-                    image = self._image(index, digest)
+                    image = self.image_of(index, digest)
                 except errors.InvalidImage:
                     continue  # a damaged neighbour is `check`'s business
                 if image.id[7:].startswith(prefix):
@@ -210,11 +210,12 @@ class Store:
         """The same for who holds the lock."""
         self.open(create=False)
         index = self.index()
-        found = [self._image(index, digest) for digest in dict.fromkeys(str(entry["digest"]) for entry in index)]
+        found = [self.image_of(index, digest) for digest in dict.fromkeys(str(entry["digest"]) for entry in index)]
         found.sort(key=lambda image: image.created, reverse=True)
         return found
 
-    def _image(self, index: "list[dict[str, Any]]", digest: str) -> Image:
+    def image_of(self, index: "list[dict[str, Any]]", digest: str) -> Image:
+        """The image of that manifest, with the names that it has in the index."""
         entries = [entry for entry in index if entry["digest"] == digest]
         names = [familiar(entry) for entry in entries if full_name(entry)]
         return Image(
@@ -323,7 +324,7 @@ class Store:
                     raise errors.InvalidImage(f"the manifest speaks of {digest}, which is not in the store")
             digest = blobs.put(self.root, manifest, f"{self.root}/blobs/sha256/.tmp-{os.getpid()}")
             self._name(digest, len(manifest), parsed, full, reference.parse(repo_digest).full() if repo_digest else "")
-            return self._image(self.index(), digest)
+            return self.image_of(self.index(), digest)
 
     def _name(self, digest: str, size: int, manifest: "dict[str, Any]", full: list[str], told: str = "") -> None:
         """Write the index anew; the lock is held."""

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from minicontainer.cli import table
+from minicontainer.engine.client import Client
 from minicontainer.image import saving, store
 from tests import engine_fixtures
 from tests.conftest import minicontainer
@@ -390,6 +391,67 @@ def test_system_prune_takes_volumes_that_have_no_name_of_their_own(shop: Shop) -
     )
     minicontainer("system", "prune", "--volumes", "-f")
     assert os.listdir(shop.root / "volumes") == ["mine"]
+
+
+def test_system_prune_takes_networks_and_refuses_until_for_volumes(shop: Shop) -> None:
+    for name in ("idle", "used"):
+        minicontainer("network", "create", name)
+    minicontainer("create", "--name", "still", "--network", "used", "--label", "keep", "demo")
+    minicontainer("create", "--name", "other", "demo")
+    done = minicontainer("system", "prune", "-f", "--volumes", "--filter", "until=1s", check=False)
+    assert done.returncode == 1 and '"until" filter is not supported with "--volumes"' in done.stderr
+    assert len(minicontainer("ps", "-aq").stdout.split()) == 2
+    said = minicontainer("system", "prune", "-f", "--filter", "label!=keep").stdout
+    assert said.count("\n\nDeleted Networks:\nidle\n\n") == 1
+    assert minicontainer("ps", "-a", "--format", "{{.Names}}").stdout == "still\n"
+    assert {path.stem for path in shop.root.glob("networks/*.json")} == {"used"}
+
+
+def test_a_prune_makes_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINICONTAINER_ROOT", str(tmp_path / "none"))
+    for kind in ("container", "network"):
+        minicontainer(kind, "prune", "-f")
+    assert not (tmp_path / "none").exists()
+
+
+def test_volume_prune_spares_names_and_what_containers_mount(shop: Shop) -> None:
+    for name in ("mine", "used"):
+        minicontainer("volume", "create", name)
+    minicontainer("create", "--name", "still", "-v", "used:/data", "demo")
+    nameless = minicontainer("volume", "create").stdout.strip()
+    assert minicontainer("volume", "prune", stdin="n\n").stdout.startswith("WARNING! This will remove anonymous")
+    assert minicontainer("volume", "prune", "-f").stdout == (
+        f"Deleted Volumes:\n{nameless}\n\nTotal reclaimed space: 0B\n"
+    )
+    assert minicontainer("volume", "prune", "-f", "--filter", "label=x", "-a").stdout == "Total reclaimed space: 0B\n"
+    minicontainer("volume", "prune", "-a", "-f")
+    assert os.listdir(shop.root / "volumes") == ["used"]
+
+
+def test_prunes_of_the_library_are_docker_py_s_and_are_told(shop: Shop) -> None:
+    (shop.root / "events.jsonl").unlink(missing_ok=True)
+    client = Client(str(shop.root))
+    made = client.containers.create("plain", ["true"], labels={"tier": "web"})
+    client.networks.create("idle")
+    client.volumes.create("mine")
+    Path(client.volumes.data("mine"), "file").write_bytes(bytes(5000))
+    assert client.containers.prune(filters={"label": ["tier=data"]}) == {"ContainersDeleted": [], "SpaceReclaimed": 0}
+    assert client.containers.prune() == {"ContainersDeleted": [made.id], "SpaceReclaimed": 0}
+    assert client.networks.prune() == {"NetworksDeleted": ["idle"]}
+    assert client.volumes.prune() == {"VolumesDeleted": [], "SpaceReclaimed": 0}
+    went = client.volumes.prune(filters={"all": ["true"]})
+    assert went["VolumesDeleted"] == ["mine"] and went["SpaceReclaimed"] >= 5000
+    demo = client.images.get("demo")
+    client.images.tag("foreign", "demo")
+    went = client.images.prune()
+    assert went["ImagesDeleted"][0] == {"Deleted": demo.id} and went["SpaceReclaimed"] > 0
+    told = [json.loads(line) for line in (shop.root / "events.jsonl").read_text().splitlines()]
+    assert [event["Action"] for event in told if event["Actor"]["ID"] == made.id] == ["create", "destroy"]
+    pruned = [event for event in told if event["Action"] == "prune"]
+    assert [event["Type"] for event in pruned] == ["container", "container", "network", "volume", "volume", "image"]
+    assert "status" in pruned[0] and "status" not in pruned[2]
+    assert pruned[2]["Actor"] == {"ID": "", "Attributes": {"reclaimed": "0"}}
+    assert int(pruned[4]["Actor"]["Attributes"]["reclaimed"]) >= 5000
 
 
 def test_df_counts_a_layer_once_and_a_file_s_bytes(shop: Shop) -> None:

@@ -232,11 +232,17 @@ rmi -f DEMO
 run -d --name web --network none plain sleep 100
 rmi -f plain
 rm -f web
+create --name web demo true
+container prune -f
+volume create kept
+volume prune -f
+network create idle
+network prune -f
 """.strip().splitlines()
 
 
 def test_events_of_images_are_the_same(sides: tuple[list[str], Path]) -> None:
-    """Those of push and pull, too, to a registry where both meet; ours does not say what happens to networks."""
+    """Those of push and pull, too, to a registry where both meet; of networks and volumes ours tells prunes alone."""
     docker, archive = sides
     paths = {"ARCHIVE": str(archive), "OUT": f"{archive}.out", "TREE": f"{archive}.tree"}
     told = []
@@ -254,6 +260,7 @@ def test_events_of_images_are_the_same(sides: tuple[list[str], Path]) -> None:
                 shown(typed(engine, [*asked, "-f", "type=image", "-f", "type=container"])[1]),
                 shown(typed(engine, [*asked, "-f", "image=demo"])[1]),
                 shown(typed(engine, [*asked, "-f", "image=mine:latest"])[1]),
+                shown(typed(engine, [*asked, "-f", "event=prune"])[1]),
                 shown(typed(engine, [*asked, "-f", "label=made", "-f", "event=tag"])[1]),
             ])  # fmt: skip
     assert "\n".join(told[1][0]) == "\n".join(told[0][0])

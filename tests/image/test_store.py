@@ -111,6 +111,44 @@ def test_tagging_and_removing(here: store.Store) -> None:
     assert os.listdir(f"{here.root}/blobs/sha256") == [] and here.check() == []
 
 
+def twins(here: store.Store) -> store.Image:
+    """An image with two manifests, as one that was loaded and pulled; the second one's name is `b`."""
+    made = make(here, "a", layer(a="1"))
+    here.add(json.dumps({**made.manifest, "annotations": {"from": "elsewhere"}}).encode(), "b")
+    assert here.get("b").id == made.id and here.get("b").digest != made.digest
+    return made
+
+
+def test_an_image_goes_with_the_last_of_its_manifests(here: store.Store) -> None:
+    made = twins(here)
+    assert removal.remove(here, "a") == ["Untagged: a:latest"]
+    last = here.get("b")
+    make(here, "b", layer(a="2"))  # takes the name away
+    gone = [f"Deleted: {made.id}", f"Deleted: {made.chain_ids[0]}"]
+    assert removal.prune(here, removal.nobody, lambda image: image.digest == last.digest)[0] == gone
+
+
+def test_a_prune_does_not_call_deleted_what_is_still_there(here: store.Store) -> None:
+    made = twins(here)
+    only = made.digest
+    assert removal.prune(here, removal.nobody, lambda image: image.digest == only)[0] == ["Untagged: a:latest"]
+    assert here.get(made.id).names == ["b:latest"]
+    here.add(json.dumps(made.manifest).encode())
+    assert removal.prune(here, removal.nobody, bool)[0] == [
+        "Untagged: b:latest", f"Deleted: {made.id}", f"Deleted: {made.chain_ids[0]}",
+    ]  # fmt: skip
+
+
+def test_an_id_means_all_manifests_of_the_image(here: store.Store) -> None:
+    made = twins(here)
+    with pytest.raises(errors.Conflict, match=r"must be forced.* referenced in multiple repositories"):
+        removal.remove(here, made.id)
+    assert removal.remove(here, made.id, force=True) == [
+        "Untagged: a:latest", "Untagged: b:latest", f"Deleted: {made.id}", f"Deleted: {made.chain_ids[0]}",
+    ]  # fmt: skip
+    assert here.images() == []
+
+
 def test_layers_in_use_outlive_their_image(here: store.Store) -> None:
     made = make(here, "a", layer(a="1"))
     removal.remove(here, "a", lambda: [removal.User("1", made.id, made.chain_ids, False)], force=True)
