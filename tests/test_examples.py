@@ -14,7 +14,7 @@ PAGE = CHECKOUT / "minicontainer" / "EXAMPLES.md"
 
 
 @pytest.mark.root
-@pytest.mark.needs("overlay", "bridge", "veth", "nftables", "libseccomp")
+@pytest.mark.needs("overlay", "bridge", "veth", "nftables", "libseccomp", "idmapped-overlay")
 def test_every_example_does_what_it_says(shop: Shop, tmp_path: Path) -> None:
     blocks = re.findall(r"^```pycon\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert len(blocks) > 10
