@@ -157,38 +157,85 @@ def remove_tree(path: str) -> None:
     except FileNotFoundError:
         return
     try:
-        remove_below(parent, os.path.basename(path))
+        remove_inside(parent, os.path.basename(path))
     finally:
         os.close(parent)
 
 
-def remove_below(parent: int, name: str) -> None:
+def remove_inside(parent: int, name: str) -> None:
     """The same for a directory `name` in an open one."""
-    directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    top = enter(parent, name)
     try:
-        if os.fstat(directory).st_dev != os.fstat(parent).st_dev:
-            raise OSError(errno.EBUSY, "a file system is mounted here", name)
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    remove_below(directory, entry.name)
-                else:
-                    os.unlink(entry.name, dir_fd=directory)
+        while remove_below(top, top, DEEPEST):
+            pass
     finally:
-        os.close(directory)
+        os.close(top)
     os.rmdir(name, dir_fd=parent)
 
 
+# How many directories in one another are entered: each takes two descriptors, and a container may make thousands.
+DEEPEST = 100
+
+
+def enter(parent: int, name: str) -> int:
+    """A directory in an open one, open. Raises OSError: EBUSY, where a file system is mounted."""
+    directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    if os.fstat(directory).st_dev != os.fstat(parent).st_dev:
+        os.close(directory)
+        raise OSError(errno.EBUSY, "a file system is mounted here", name)
+    return directory
+
+
+def remove_below(directory: int, top: int, deepest: int) -> bool:
+    """Remove all that is in an open directory. What lies deeper than so many directories is moved to the open directory
+    at the `top` of all; whether there was such, for which another round is needed."""
+    moved = False
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.name, dir_fd=directory)
+            elif deepest:
+                below = enter(directory, entry.name)
+                try:
+                    moved = remove_below(below, top, deepest - 1) or moved
+                finally:
+                    os.close(below)
+                os.rmdir(entry.name, dir_fd=directory)
+            else:
+                os.rename(entry.name, f".{os.urandom(16).hex()}", src_dir_fd=directory, dst_dir_fd=top)
+                moved = True
+    return moved
+
+
 def disk_usage(path: str) -> int:
-    """The bytes of all files below a directory, links not followed; 0 if it is not there."""
-    total = 0
+    """The bytes of all files below a directory, links not followed; 0 if it is not there. What lies deeper than DEEPEST
+    directories, where no image and no person puts anything, is not counted."""
     try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                below = entry.is_dir(follow_symlinks=False)
-                total += disk_usage(entry.path) if below else entry.stat(follow_symlinks=False).st_size
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
-        pass
+        return 0
+    try:
+        return usage_below(directory, DEEPEST)
+    finally:
+        os.close(directory)
+
+
+def usage_below(directory: int, deepest: int) -> int:
+    """The same for an open directory, and so many below one another."""
+    total = 0
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                if not entry.is_dir(follow_symlinks=False):
+                    total += entry.stat(follow_symlinks=False).st_size
+                elif deepest:
+                    below = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+                    try:
+                        total += usage_below(below, deepest - 1)
+                    finally:
+                        os.close(below)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # whose files they are may be at work
     return total
 
 

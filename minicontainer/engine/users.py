@@ -72,6 +72,9 @@ def group_id(name: str, group: list[list[str]]) -> int:
     raise errors.NotFound(f"the image has no group {name!r}: give a number, or a name from its /etc/group")
 
 
+MOST = 10 << 20  # bytes of a list of users: a container may make one of terabytes, which cost it nothing
+
+
 def read_lines(layers: list[str], path: str) -> list[str]:
     """The lines of a file as the stacked layers show it; none if it is not there, or a whiteout hides it."""
     for layer in reversed(layers):
@@ -85,8 +88,11 @@ def read_lines(layers: list[str], path: str) -> list[str]:
         finally:
             os.close(root)
         try:
-            if not stat.S_ISREG(os.fstat(found).st_mode):
+            status = os.fstat(found)
+            if not stat.S_ISREG(status.st_mode):
                 return []  # a whiteout, a device, a directory: nobody's list of users
+            if status.st_size > MOST:
+                raise errors.InvalidArgument(f"the image's {path} is too large: {status.st_size} bytes")
             return files.read(f"/proc/self/fd/{found}").decode(errors="surrogateescape").splitlines()
         finally:
             os.close(found)

@@ -73,6 +73,7 @@ def _directory(
     upper: int, lower: int, name: str, whole: bytes, above: os.stat_result, below: os.stat_result | None,
     ours: frozenset[bytes],
 ) -> Iterator[Change]:  # fmt: skip
+    packing.refuse_deep(whole)
     try:
         inside = os.open(name, packing.ENTER, dir_fd=upper)
     except OSError as error:

@@ -78,7 +78,7 @@ class Extractor:
             directory = stat.S_ISDIR(there.st_mode)
             if directory != (entry.kind == tar.DIRECTORY) and self.replace:
                 if directory:
-                    files.remove_below(parent, os.fsdecode(name))
+                    files.remove_inside(parent, os.fsdecode(name))
                 there = None
             elif directory != (entry.kind == tar.DIRECTORY):
                 kinds = ("directory", "non-directory") if directory else ("non-directory", "directory")

@@ -17,6 +17,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
+from .. import errors
 from . import tar
 
 CHUNK = 1 << 20
@@ -63,6 +64,7 @@ class Packer:
 
     def below(self, directory: int, path: bytes) -> Iterator[bytes]:
         """All that is in the open directory, which the archive calls `path`; empty for its root."""
+        refuse_deep(b"/" + path)
         if self.leave(os.fstat(directory)):
             return
         for name in sorted(os.listdir(directory), key=os.fsencode):
@@ -136,6 +138,18 @@ class Packer:
         """An empty regular file of root's: what a whiteout is. `mtime` in nanoseconds."""
         mtime = mtime if self.epoch is None else min(mtime, self.epoch * 1_000_000_000)
         return tar.header(tar.Member(path, tar.REGULAR, 0o600, 0, 0, 0, mtime, b"", 0, 0, {}, None))
+
+
+DEEPEST = 256  # directories in one another, as layers.py takes them
+
+
+def refuse_deep(path: bytes) -> None:
+    """Raise Unsupported for a directory, by its path from the root, that no image may hold: each that is entered takes
+    a descriptor, and a container may make thousands."""
+    if path.count(b"/") > DEEPEST:
+        raise errors.Unsupported(
+            f"more than {DEEPEST} directories lie in one another, which no image holds: {os.fsdecode(path[:40])!r}…"
+        )
 
 
 def attributes(file: int | str) -> dict[str, bytes]:

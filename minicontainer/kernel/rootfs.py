@@ -109,14 +109,17 @@ def make_device(root: str, device: dict[str, Any]) -> None:
     directory, name = os.path.split(device["path"])
     with mounts.Target(root, directory, directory=True) as parent:
         path = f"{parent}/{name}"
+        before = os.umask(0)  # no chmod(2) afterwards: that would follow a link put in the node's place meanwhile
         try:
-            os.mknod(path, kind | 0o600, os.makedev(device.get("major", 0), device.get("minor", 0)))
+            mode = kind | device.get("fileMode", 0o666)
+            os.mknod(path, mode, os.makedev(device.get("major", 0), device.get("minor", 0)))
         except FileExistsError:
             return  # the spec names a default device once more
         except OSError as error:
             raise errors.KernelError(error.errno or 0, "mknod", (device["path"],)) from None
+        finally:
+            os.umask(before)
         os.chown(path, device.get("uid", 0), device.get("gid", 0), follow_symlinks=False)
-        os.chmod(path, device.get("fileMode", 0o666))  # after mknod, whose mode the umask cuts
 
 
 def bind_device(root: str, device: dict[str, Any]) -> None:
