@@ -124,9 +124,6 @@ def main(arguments: list[str]) -> int:
     if plot is not None and explain not in ("", "text"):
         raise UsageError("--plot draws the steps that --explain tells of: give both")
     labs = values.pop("labs")
-    for stream in values["attach"]:
-        if stream.lower() not in STREAMS:
-            raise UsageError(f"invalid argument {stream!r} for --attach: valid streams are STDIN, STDOUT and STDERR")
     if values["attach"] and values["detach"]:
         raise UsageError("conflicting options: cannot specify both --attach and --detach")
     policy = values.pop("pull", "never" if explain in ("json", "sh") else "")
@@ -229,9 +226,11 @@ def begin(containers: Any, planned: Any, values: dict[str, Any], explain: bool, 
 def engine_options(values: dict[str, Any]) -> dict[str, Any]:
     """The flags' texts as the engine's options."""
     options = dict(values)
+    attach = streams(values)
     endpoints(options)
     for name in ("volumes", "tmpfs", "env", "env_file", "cidfile", *OURS):
         options.pop(name, None)
+    options["attach"] = attach
     options["healthcheck"] = healthcheck(options)
     options["mounts"] = (
         [volumes.parse_volume(text) for text in values["volumes"]]
@@ -262,6 +261,17 @@ def engine_options(values: dict[str, Any]) -> dict[str, Any]:
     if not -1000 <= options.get("oom_score_adj", 0) <= 1000:
         raise UsageError(f"--oom-score-adj {options['oom_score_adj']}: the range is -1000 to 1000")
     return options
+
+
+def streams(values: dict[str, Any]) -> list[int]:
+    """What the command is attached to, as `inspect` tells it: what -a names, or output; and input with -i."""
+    for stream in values["attach"]:
+        if stream.lower() not in STREAMS:
+            raise UsageError(f"invalid argument {stream!r} for --attach: valid streams are STDIN, STDOUT and STDERR")
+    if values.get("detach"):
+        return []
+    named = {STREAMS[stream.lower()] for stream in values["attach"]} or {1, 2}
+    return sorted(named | ({0} if values["stdin_open"] else set()))
 
 
 def endpoints(options: dict[str, Any]) -> None:

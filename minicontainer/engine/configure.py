@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
 
 # Every option of `containers.run`, and what holds where it is not given.
 DEFAULTS: dict[str, Any] = {
-    "cap_add": [], "cap_drop": [], "command": [], "cpu_period": 0, "cpu_quota": 0, "cpu_shares": 0, "cpus": 0.0,
-    "cpuset_cpus": "", "cpuset_mems": "", "devices": [], "dns": [], "dns_opt": [], "dns_search": [],
+    "attach": None, "cap_add": [], "cap_drop": [], "command": [], "cpu_period": 0, "cpu_quota": 0, "cpu_shares": 0,
+    "cpus": 0.0, "cpuset_cpus": "", "cpuset_mems": "", "devices": [], "dns": [], "dns_opt": [], "dns_search": [],
     "entrypoint": None, "environment": {}, "extra_hosts": [],
     "group_add": [], "hostname": "", "init": False, "ipc_mode": "", "labels": {}, "mem_limit": 0,
     "mem_reservation": 0, "memswap_limit": 0, "mounts": [], "name": "", "network_mode": "bridge", "networks": {},

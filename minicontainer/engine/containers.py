@@ -146,6 +146,7 @@ class Containers:
             "remove": options["remove"],
             "volatile": options["remove"] or isinstance(found, Ground),  # a power cut may take what it writes
             "hostname": options["hostname"],
+            "attach": [0, 1, 2][not options["stdin_open"] :] if options["attach"] is None else options["attach"],
             "stdin": options["stdin_open"],
             "tty": options["tty"],
             "network": options["network_mode"],
@@ -632,8 +633,8 @@ class Containers:
         InvalidArgument, ImageNotFound, RegistryError, CommandNotFound, CommandNotExecutable, Conflict: then there is
         no container.
         """
-        if detach and remove:
-            given = {**given, "auto_remove": True}
+        if detach:
+            given = {**given, "attach": [], **({"auto_remove": True} if remove else {})}
         try:
             made = self.create(image, command, **given)
         except errors.ImageNotFound:
@@ -902,7 +903,8 @@ LOG = {"driver": "json-file", "max_size": 10 * 10**6, "max_file": 3}
 
 # What holds of a container whose record has no such field: it was made when containers had no monitor, log or restart.
 EARLIER: Record = {
-    "volatile": False, "monitor": (0, 0), "config": configure.PLAIN, "hostname": "", "stdin": False, "tty": False,
+    "volatile": False, "monitor": (0, 0), "config": configure.PLAIN, "hostname": "", "attach": [],
+    "stdin": False, "tty": False,
     "modes": dict.fromkeys(SHARED, ""), "dns": {name: [] for name in DNS}, "log": {**LOG, "driver": "none"},
     "restart": {"name": "no", "maximum": 0}, "restart_count": 0, "stop_signal": 15,
     "stop_timeout": None, "publish_all": None, "firewall": "", "userns": "", "ids": None,

@@ -207,6 +207,9 @@ def mounted(engine: containers.Containers, mount: Document) -> Document:
     return {**kind, "Source": mount["source"], **place, **mode, "Propagation": "rprivate"}
 
 
+STREAMS = ("Stdin", "Stdout", "Stderr")
+
+
 def wished(record: containers.Record, config: Document) -> Document:
     """The container as an image's config would describe it, and how it talks to its client."""
     own = record["config"]
@@ -215,13 +218,11 @@ def wished(record: containers.Record, config: Document) -> Document:
         "Hostname": config.get("hostname", ""),
         "Domainname": "",
         "User": own["User"],
-        "AttachStdin": False,
-        "AttachStdout": False,
-        "AttachStderr": False,
+        **{f"Attach{stream}": number in record["attach"] for number, stream in enumerate(STREAMS)},
         **exposed,
         "Tty": record["tty"],
         "OpenStdin": record["stdin"],
-        "StdinOnce": False,
+        "StdinOnce": record["stdin"] and 0 in record["attach"],
         "Env": own["Env"] or None,
         "Cmd": own["Cmd"],
         "Image": record["image"],

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         group_add: list[str]
         working_dir: str
         stdin_open: bool
+        attach: list[int]  # of 0, 1, 2: what `inspect` shows its creator to be attached to; detach=True: none
         tty: bool
         init: bool
         auto_remove: bool  # remove it when it has ended: `run -d --rm`

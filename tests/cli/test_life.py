@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from minicontainer.engine import system
+from minicontainer.engine.client import Client
 from tests import leftovers
 from tests.cli.test_terminal import Screen
 from tests.conftest import minicontainer
@@ -414,6 +415,23 @@ def test_attach_to_what_does_not_run(shop: Shop) -> None:
     minicontainer("wait", "web")
     done = minicontainer("attach", "web", check=False)
     assert done.returncode == 1 and "stopped container" in done.stderr
+
+
+def test_inspect_tells_what_a_command_is_attached_to(shop: Shop) -> None:
+    """As docker tells it; test_looking_peers.py compares more of them."""
+    client = Client()
+    made = [
+        client.containers.create("demo", ["true"]),
+        client.containers.create("demo", ["true"], stdin_open=True),
+        client.containers.run("demo", ["true"], detach=True, stdin_open=True),
+    ]
+    config = [one.attrs["Config"] for one in made]
+    names = ("AttachStdin", "AttachStdout", "AttachStderr", "OpenStdin", "StdinOnce")
+    assert [[one[name] for name in names] for one in config] == [
+        [False, True, True, False, False],
+        [True, True, True, True, True],
+        [False, False, False, True, False],
+    ]
 
 
 def test_container_prune_spares_what_runs(shop: Shop) -> None:

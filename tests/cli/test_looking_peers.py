@@ -30,6 +30,13 @@ CONTAINERS = [
 ]  # fmt: skip
 
 
+ATTACHED = [
+    ["run"], ["run", "-i"], ["run", "-d"], ["run", "-d", "-i"], ["run", "-d", "-t"], ["run", "-d", "-it"],
+    ["run", "-a", "stdout"], ["run", "-a", "stdin"], ["run", "-i", "-a", "stderr"], ["create"], ["create", "-i"],
+    ["create", "-it"], ["create", "-a", "stdout"],
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def sides(shared_store: Path, docker: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """docker's words; the containers are there on both sides."""
@@ -250,6 +257,21 @@ def test_what_both_say_of_a_container(sides: list[str], name: str) -> None:
         if path == "Config.Env" and ours:  # docker has what -e says first; no name is there twice
             theirs, ours = sorted(theirs), sorted(ours)
         assert ours == theirs, path
+
+
+@pytest.mark.parametrize("words", ATTACHED, ids=" ".join)
+def test_both_say_alike_what_a_command_is_attached_to(sides: list[str], words: list[str]) -> None:
+    said = []
+    for engine in (sides, OURS):
+        try:
+            subprocess.run([*engine, *words, "--name", "it", "--network", "none", "plain", "true"],
+                           check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)  # fmt: skip
+            config = document(engine, "it")["Config"]
+            names = [f"Attach{name}" for name in ("Stdin", "Stdout", "Stderr")]
+            said.append({name: config[name] for name in [*names, "OpenStdin", "StdinOnce", "Tty"]})
+        finally:
+            subprocess.run([*engine, "rm", "-f", "it"], capture_output=True)
+    assert said[1] == said[0]
 
 
 # Lists
