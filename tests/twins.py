@@ -5,6 +5,7 @@ that no buildx is needed. Docker 20.10's BuildKit is 0.8: it knows no heredocs, 
 same steps spelled out, and its history is not compared.
 """
 
+import ast
 import hashlib
 import http.client
 import io
@@ -214,10 +215,24 @@ def differences(ours: Result, theirs: Result, case: Case) -> list[str]:
 
 
 def as_before(entry: tuple[str, bool]) -> tuple[str, bool]:
-    """An entry of the history as BuildKit 0.8 writes it, where a newer one, which is followed here, writes another:
-    COPY's flags, and HEALTHCHECK's --start-interval, are not in it; an ARG is as its author wrote it."""
+    """An entry of the history as BuildKit 0.8 and a newer one, which is followed here, would both tell it.
+
+    The flags of COPY and HEALTHCHECK's --start-interval are not in the earlier one's; an ARG is as its author wrote it,
+    ports come in any order, and a check's fields are without their names.
+    """
     words, empty = entry
     words = re.sub(r"^(COPY|ADD)(?: --(?:chown|chmod|parents)\S*)+", r"\1", words)
     words = re.sub(r"^(ARG [^=]*)=.*", r"\1", words)
-    words = re.sub(r"^(HEALTHCHECK &{\[.*\](?: \"[^\" ]+\"){3}) \"[^\" ]+\" '", r"\1 '", words)
-    return words, empty
+    if words.startswith("EXPOSE "):
+        words = " ".join(["EXPOSE", *sorted(set(re.findall(r"\d+/\w+", words)))])
+    checked = re.fullmatch(r"HEALTHCHECK &{\[(.*)\] \"(\S+)\" \"(\S+)\" \"(\S+)\" ('.*')}", words)
+    if checked:
+        quoted, *times, retries = checked.groups()
+        test = " ".join(json.loads(f"[{','.join(re.findall(QUOTED, quoted))}]"))
+        known = zip(("Interval", "Timeout", "StartPeriod"), times, strict=True)
+        shown = " ".join(f"{name}:{value}" for name, value in known)
+        words = f"HEALTHCHECK {{Test:[{test}] {shown} Retries:{ord(ast.literal_eval(retries))}}}"
+    return re.sub(r"^(HEALTHCHECK .*) StartInterval:\S+", r"\1", words), empty
+
+
+QUOTED = r'"(?:[^"\\]|\\.)*"'

@@ -112,15 +112,15 @@ def entrypoint(image: Image, words: list[str], created: str) -> Image:
 
 
 def expose(image: Image, ports: list[str], created: str) -> Image:
-    """EXPOSE: `80`, `80/udp`, `80-90/tcp`, each one named with its protocol."""
-    found: dict[str, Any] = {}
+    """EXPOSE: `80`, `80/udp`, `80-90/tcp`, each one named with its protocol, in the order of the instruction."""
+    found = []
     for port in ports:
         numbers, _, protocol = port.rpartition(":")[2].partition("/")
         first, _, last = numbers.partition("-")
         for number in range(int(first), int(last or first) + 1):
-            found[f"{number}/{protocol.lower() or 'tcp'}"] = {}
-    image = image.with_config(ExposedPorts={**(image.config.get("ExposedPorts") or {}), **found})
-    return image.noted(f"EXPOSE map[{' '.join(f'{port}:{{}}' for port in sorted(found))}]", created)
+            found.append(f"{number}/{protocol.lower() or 'tcp'}")
+    exposed = {**(image.config.get("ExposedPorts") or {}), **{port: {} for port in found}}
+    return image.with_config(ExposedPorts=exposed).noted(f"EXPOSE [{' '.join(found)}]", created)
 
 
 def volume(image: Image, paths: list[str], created: str) -> Image:
@@ -163,10 +163,9 @@ def maintainer(image: Image, name: str, created: str, author: str = "") -> Image
 def healthcheck(image: Image, test: list[str], times: dict[str, int], created: str) -> Image:
     """HEALTHCHECK: `test` begins with NONE, CMD or CMD-SHELL; `times` in nanoseconds, and Retries; 0 is the default."""
     check: dict[str, Any] = {"Test": test, **{name: value for name, value in times.items() if value}}
-    shown = " ".join(
-        [go_strings(test), *(go_duration(times.get(name, 0)) for name in TIMES), go_character(times["Retries"])]
-    )
-    return image.with_config(Healthcheck=check).noted(f"HEALTHCHECK &{{{shown}}}", created)
+    shown = [f"Test:[{' '.join(test)}]", *(f"{name}:{go_duration(times.get(name, 0))}" for name in TIMES)]
+    words = " ".join([*shown, f"Retries:{times['Retries']}"])
+    return image.with_config(Healthcheck=check).noted(f"HEALTHCHECK {{{words}}}", created)
 
 
 TIMES = ("Interval", "Timeout", "StartPeriod", "StartInterval")
@@ -188,41 +187,16 @@ def go_strings(words: list[str]) -> str:
     return f"[{' '.join(json.dumps(word, ensure_ascii=False) for word in words)}]"
 
 
-def go_character(number: int) -> str:
-    """As Go's %q prints a number: the character of that number, `'\\x03'`."""
-    if number > 0x10FFFF or 0xD800 <= number < 0xE000:
-        return "'\ufffd'"
-    character = chr(number)
-    if character in ESCAPED:
-        return f"'{ESCAPED[character]}'"
-    if character.isprintable():
-        return f"'{character}'"
-    return f"'\\x{number:02x}'" if number < 0x80 else f"'\\u{number:04x}'" if number < 0x10000 else f"'\\U{number:08x}'"
-
-
-ESCAPED = {
-    "\a": "\\a",
-    "\b": "\\b",
-    "\f": "\\f",
-    "\n": "\\n",
-    "\r": "\\r",
-    "\t": "\\t",
-    "\v": "\\v",
-    "'": "\\'",
-    "\\": "\\\\",
-}
-
-
 def go_duration(nanoseconds: int) -> str:
-    """As Go's %q prints a duration: `"1m30s"`."""
+    """As Go prints a duration: `1m30s`."""
     if not nanoseconds:
-        return '"0s"'
+        return "0s"
     seconds, rest = divmod(nanoseconds, 10**9)
     if not seconds:
-        return f'"{rest / 10**6:g}ms"'
+        return f"{rest / 10**6:g}ms"
     hours, minutes = divmod(seconds // 60, 60)[0], seconds // 60 % 60
     text = f"{seconds % 60 + rest / 10**9:g}s"
-    return f'"{hours}h{minutes}m{text}"' if hours else f'"{minutes}m{text}"' if minutes else f'"{text}"'
+    return f"{hours}h{minutes}m{text}" if hours else f"{minutes}m{text}" if minutes else text
 
 
 def created(epoch: int | None) -> str:
