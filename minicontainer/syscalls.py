@@ -300,6 +300,12 @@ def sethostname(name: str) -> None:
     _check(libc.sethostname(encoded, ctypes.c_size_t(len(encoded))), "sethostname", name)
 
 
+def setdomainname(name: str) -> None:
+    """setdomainname(2)."""
+    encoded = os.fsencode(name)
+    _check(libc.setdomainname(encoded, ctypes.c_size_t(len(encoded))), "setdomainname", name)
+
+
 def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
     """openat2(2): open `path` under the directory descriptor, as strictly as the RESOLVE_* bits say."""
     how = b"".join(value.to_bytes(8, "little") for value in (flags | os.O_CLOEXEC, mode, resolve))

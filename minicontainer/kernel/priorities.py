@@ -7,6 +7,8 @@ goes into such a namespace is given it from outside.
 
 from __future__ import annotations
 
+import os
+
 from .. import errors, steps, syscalls
 
 TYPE_CHECKING = False
@@ -52,6 +54,46 @@ def plan(process: dict[str, Any], pid: int | steps.Symbol = 0) -> Iterator[steps
         yield steps.call(schedule, process["scheduler"], pid, why="when it gets a processor")
     if process.get("ioPriority"):
         yield steps.call(queue, process["ioPriority"], pid, why="when it gets the disk")
+
+
+def check_affinity(affinity: dict[str, str]) -> None:
+    """Raise InvalidArgument for a process.execCPUAffinity that is none."""
+    for name, text in affinity.items():
+        if name not in ("initial", "final"):
+            raise errors.InvalidArgument(f"config.json: process.execCPUAffinity.{name}: it has initial and final")
+        try:
+            processors(text)
+        except ValueError:
+            raise errors.InvalidArgument(
+                f"config.json: process.execCPUAffinity.{name} {text!r}: a list like 0-2,7 is meant"
+            ) from None
+
+
+def processors(text: str) -> set[int]:
+    """The numbers in a list like `0-2,7` (cpuset(7), List format). Raises ValueError."""
+    found: set[int] = set()
+    for part in text.split(",") if text else ():
+        first, _, last = part.partition("-")
+        if not first.strip().isdecimal() or int(last or first) > 1 << 16:
+            raise ValueError(part)
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
+
+
+def affinity(process: dict[str, Any], moment: str) -> Iterator[steps.Step]:
+    """The spec's process.execCPUAffinity, at its "initial" or "final" moment."""
+    wanted = processors((process.get("execCPUAffinity") or {}).get(moment) or "")
+    if wanted:
+        yield steps.call(run_on, tuple(sorted(wanted)), why="on which processors it is executed")
+
+
+def run_on(numbers: tuple[int, ...]) -> None:
+    """sched_setaffinity(2)."""
+    try:
+        os.sched_setaffinity(0, numbers)
+    except OSError as error:
+        hint = "process.execCPUAffinity: are these among the container's own processors (cpuset)?"
+        raise errors.KernelError(error.errno or 0, "sched_setaffinity", (0, *numbers), hint) from None
 
 
 def schedule(asked: dict[str, Any], pid: int = 0) -> None:

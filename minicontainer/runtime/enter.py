@@ -87,7 +87,9 @@ def join(
     yield steps.call(
         hide, init.CHANNEL, PROCESS, *own, why="who is inside must not look into us, nor find anything open"
     )
+    yield from affinity(process, "initial")
     yield from steps.about("cgroups", cgroups.enter(linux["cgroupsPath"], linux.get("resources", {})))
+    yield from affinity(process, "final")
     if kinds:
         yield steps.call(
             namespaces.join, PROCESS, kinds, why="all at once, so that none of the container's own rules holds half-way"
@@ -96,6 +98,14 @@ def join(
         root, _ = linux["lent"]
         yield from steps.about("rootfs", rootfs.enter(root))
     yield steps.call(fork, inside, init.CHANNEL, why="the pid namespace takes in only children")
+
+
+def affinity(process: dict[str, Any], moment: str) -> Iterator[steps.Step]:
+    """The spec's process.execCPUAffinity: before it is in the container's cgroup, and after."""
+    if process.get("execCPUAffinity"):
+        from ..kernel import priorities
+
+        yield from steps.about("cgroups", priorities.affinity(process, moment))
 
 
 def born(config: dict[str, Any], process: dict[str, Any], outlives: bool, own: range) -> Iterator[steps.Step]:

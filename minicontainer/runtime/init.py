@@ -97,6 +97,10 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
 
     if config.get("hostname"):
         yield steps.sethostname(config["hostname"], why="the name that its prompt shows")._replace(concept="namespaces")
+    if config.get("domainname"):
+        yield steps.call(
+            syscalls.setdomainname, config["domainname"], why="what uname(2) calls its domain (NIS, not DNS)"
+        )._replace(concept="namespaces")
 
     networked = steps.call(channel.wait, CHANNEL, "network", {}, why="its interface is up before its command runs")
     if hooked.get("createContainer"):  # after those that the parent runs, and with the host's files still in sight

@@ -275,7 +275,10 @@ class Runtime:
         path, config = self.cgroup(identifier), self.config(identifier)
         before = config["linux"]["resources"]
         wanted = {name: value for name, value in spec.meant(resources).items() if name != "devices"}
-        after = {name: {**before.get(name, {}), **value} for name, value in wanted.items()}
+        after = {
+            name: {**before.get(name, {}), **value} if isinstance(value, dict) else value
+            for name, value in wanted.items()
+        }
         if config["linux"].get("scope"):
             from ..kernel.cgroups import scope
 

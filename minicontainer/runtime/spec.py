@@ -131,18 +131,21 @@ def complete_process(process: dict[str, Any]) -> dict[str, Any]:
 
 
 def meant(resources: dict[str, Any]) -> dict[str, Any]:
-    """The resources without what means "no limit": nothing, 0 and objects of such; docker says it of each it has."""
+    """The resources without what means "no limit": nothing, 0 and objects of such; docker says it of each it has.
+
+    To two of them 0 is a value like others.
+    """
     found = {name: meant(value) if isinstance(value, dict) else value for name, value in resources.items()}
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in found.items() if value or (value == 0 and name in ("swappiness", "idle"))}
 
 
 # What is understood, level by level.
 KNOWN: dict[str, set[str]] = {
-    "": {"ociVersion", "root", "process", "mounts", "hostname", "hooks", "linux", "annotations"},
+    "": {"ociVersion", "root", "process", "mounts", "hostname", "domainname", "hooks", "linux", "annotations"},
     "root": {"path", "readonly"},
     "process": {
         "args", "cwd", "env", "user", "capabilities", "rlimits", "noNewPrivileges", "terminal", "oomScoreAdj",
-        "consoleSize", "ioPriority", "scheduler", "apparmorProfile",
+        "consoleSize", "ioPriority", "scheduler", "apparmorProfile", "execCPUAffinity",
     },
     "process.user": {"uid", "gid", "additionalGids", "umask"},
     "hooks": set(hooks.KINDS),
@@ -155,8 +158,8 @@ KNOWN: dict[str, set[str]] = {
 # What the specification has beside it (up to 1.3), and is refused by name. All else it wants ignored (config.md,
 # Extensibility), which `without_effect` says.
 REFUSED: dict[str, set[str]] = {
-    "": {"domainname", "solaris", "windows", "vm", "zos", "freebsd"},
-    "process": {"selinuxLabel", "commandLine", "execCPUAffinity"},
+    "": {"solaris", "windows", "vm", "zos", "freebsd"},
+    "process": {"selinuxLabel", "commandLine"},
     "process.user": {"username"},
     "linux": {"intelRdt", "netDevices", "memoryPolicy"},
 }
@@ -194,6 +197,13 @@ def check(config: dict[str, Any]) -> None:
         from ..kernel import priorities
 
         priorities.check(config["process"], config["linux"])
+    if config["process"].get("execCPUAffinity"):
+        from ..kernel import priorities
+
+        priorities.check_affinity(config["process"]["execCPUAffinity"])
+    for name in ("hostname", "domainname"):
+        if config.get(name) and not own(config["linux"]["namespaces"], "uts"):
+            raise errors.InvalidArgument(f"config.json has a {name}, and no namespace 'uts' of its own to set it in")
     check_sysctls(config["linux"])
     check_clocks(config["linux"])
     propagation = config["linux"].get("rootfsPropagation") or "private"
@@ -263,9 +273,20 @@ def beside(config: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
+def own(spaces: list[dict[str, Any]], kind: str) -> bool:
+    """Whether it has a namespace of this kind that is not ours, be it by a path that leads there."""
+    path = namespaces.joined(spaces, kind)
+    if not path:
+        return namespaces.new(spaces, kind)
+    try:
+        return not os.path.samefile(path, f"/proc/self/ns/{namespaces.FILES.get(kind, kind)}")
+    except OSError:
+        return True  # launch says what is wrong with the path
+
+
 def check_sysctls(linux: dict[str, Any]) -> None:
     """Raise InvalidArgument for a kernel parameter that is not of a namespace of the container's: the machine's."""
-    has = {entry["type"] for entry in linux["namespaces"]}
+    has = {kind for kind in ("network", "ipc", "uts") if own(linux["namespaces"], kind)}
     for name in linux.get("sysctl") or {}:
         word = name.replace("/", ".")
         if word.startswith("net."):

@@ -55,6 +55,41 @@ def test_what_the_kernel_itself_uses_is_memory_with_no_limit_of_its_own() -> Non
             cgroups.create("/a/b", {"memory": memory})
 
 
+OTHERS = {
+    "blockIO": {
+        "weight": 300,
+        "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1}],
+        "throttleWriteIOPSDevice": [{"major": 8, "minor": 16, "rate": 2}],
+    },
+    "hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}],
+    "rdma": {"mlx5_0": {"hcaHandles": 2, "hcaObjects": 0}, "mlx5_1": {"hcaObjects": 3}},
+}
+NETWORK = {"network": {"classID": 0x100001, "priorities": [{"name": "eth0", "priority": 5}]}}
+
+
+def test_disks_huge_pages_adapters_and_packets() -> None:
+    assert v1.writes(OTHERS | NETWORK) == [
+        ("blkio.bfq.weight", "300"),
+        ("blkio.throttle.read_bps_device", "8:0 1"),
+        ("blkio.throttle.write_iops_device", "8:16 2"),
+        ("hugetlb.2MB.limit_in_bytes", "4194304"),
+        ("rdma.max", "mlx5_0 hca_handle=2 hca_object=0"),
+        ("rdma.max", "mlx5_1 hca_object=3"),
+        ("net_cls.classid", "1048577"),
+        ("net_prio.ifpriomap", "eth0 5"),
+    ]
+    assert v2.writes(OTHERS) == [
+        ("io.bfq.weight", "300"),
+        ("io.max", "8:0 rbps=1"),
+        ("io.max", "8:16 wiops=2"),
+        ("hugetlb.2MB.max", "4194304"),
+        ("rdma.max", "mlx5_0 hca_handle=2 hca_object=0"),
+        ("rdma.max", "mlx5_1 hca_object=3"),
+    ]
+    with pytest.raises(errors.Unsupported, match=r"resources\.network"):
+        v2.writes(NETWORK)
+
+
 def test_v2_writes_the_same_in_its_own_words() -> None:
     assert v2.writes(FULL) == [
         ("cpu.weight", "59"),
@@ -150,7 +185,9 @@ def test_without_delegation_nothing_is_planned_and_a_limit_refused(
 
 def test_what_we_cannot_write_is_refused_by_name() -> None:
     with pytest.raises(errors.Unsupported, match="blockIO"):
-        list(cgroups.create("/a/b", {"blockIO": {"weight": 10}}))
+        list(cgroups.create("/a/b", {"blockIO": {"leafWeight": 10}}))
+    with pytest.raises(errors.Unsupported, match="misc"):
+        list(cgroups.create("/a/b", {"misc": {"x": 10}}))
     with pytest.raises(errors.Unsupported, match="realtimeRuntime"):
         list(cgroups.create("/a/b", {"cpu": {"realtimeRuntime": 10}}))
 

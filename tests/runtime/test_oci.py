@@ -303,6 +303,22 @@ def without(*path: str, **more: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+IPV4 = {"net.ipv4.ip_default_ttl": Path("/proc/sys/net/ipv4/ip_default_ttl").read_text().strip()}
+
+
+def shared(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that has no namespace of this kind."""
+    spaces = [entry for entry in config["linux"]["namespaces"] if entry["type"] != kind]
+    return {"linux": {**config["linux"], "namespaces": spaces}}
+
+
+def ours(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The same, with the host's own by its path."""
+    linux = shared(kind, config)["linux"]
+    path = f"/proc/self/ns/{'net' if kind == 'network' else kind}"
+    return {"linux": {**linux, "namespaces": [*linux["namespaces"], {"type": kind, "path": path}]}}
+
+
 def idmapped(destination: str, source: str, options: list[str], first: int = 5000) -> dict[str, Any]:
     """A mount in which the ids of the disk, from 1000 on, are those from `first` on."""
     maps = [{"containerID": 1000, "hostID": first, "size": 10}]
@@ -333,7 +349,17 @@ def idmapped(destination: str, source: str, options: list[str], first: int = 500
         (without("linux", "cgroupsPath", value="/"), "cgroupsPath"),
         (without("linux", "cgroupsPath", value="/a/../.."), "cgroupsPath"),
         (without("linux", "cgroupsPath", value="system.slice:docker:x"), "cgroupsPath"),
-        (without("domainname", value="x"), "domainname"),
+        (lambda config: config.update(domainname="x", **shared("uts", config)), "domainname"),
+        (lambda config: config.update(hostname=os.uname().nodename, **shared("uts", config)), "hostname"),
+        (lambda config: config.update(hostname=os.uname().nodename, **ours("uts", config)), "hostname"),
+        (lambda config: config["linux"].update({**ours("network", config)["linux"], "sysctl": IPV4}), "own to set"),
+        (without("process", "execCPUAffinity", value={"initial": "x"}), "execCPUAffinity.initial"),
+        (without("process", "execCPUAffinity", value={"first": "0"}), "execCPUAffinity.first"),
+        (without("linux", "resources", value={"rdma": {"mlx5_0": {"hcaHandles": 2}}}), "controller `rdma`"),
+        (without("linux", "resources", value={"blockIO": {"leafWeight": 10}}), "blockIO.leafWeight"),
+        (without("linux", "resources", value={"hugepageLimits": [{"pageSize": "2MB"}]}), "not the form"),
+        (without("linux", "resources", value={"blockIO": {"weightDevice": [{}]}}), "blockIO.weightDevice"),
+        (without("linux", "resources", value={"cpu": {"realtimeRuntime": 9}}), "cpu.realtimeRuntime"),
         (without("process", "ioPriority", value={"class": "IDLE"}), "process.ioPriority.class"),
         (without("process", "ioPriority", value={"class": "IOPRIO_CLASS_BE", "priority": 8}), "0 to 7"),
         (without("process", "scheduler", value={"policy": "SCHED_FAST"}), "process.scheduler.policy"),
@@ -519,6 +545,51 @@ def test_clocks_of_its_own(engine: Engine, tmp_path: Path, mapped: bool) -> None
     other.command("readlink", "/proc/self/ns/time")
     done = other("run", "--bundle", str(other.bundle), "c")
     assert done.stdout.strip() == os.readlink(f"/proc/{pid}/ns/time"), done.stderr
+
+
+def test_its_names(engine: Engine) -> None:
+    before = os.uname().nodename, Path("/proc/sys/kernel/domainname").read_text()
+    engine.config |= {"hostname": "inside", "domainname": "example.org"}
+    names = [f"/proc/sys/kernel/{name}" for name in ("hostname", "domainname")]
+    engine.command("cat", *names)
+    assert engine("run", "--bundle", str(engine.bundle), "c", check=True).stdout.split() == ["inside", "example.org"]
+    assert (os.uname().nodename, Path("/proc/sys/kernel/domainname").read_text()) == before
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor leaves no choice")
+def test_on_which_processors_exec_runs(engine: Engine, tmp_path: Path) -> None:
+    engine.create()
+    engine("start", "c", check=True)
+    first, *_, last = sorted(os.sched_getaffinity(0))
+    for affinity, found in (({"initial": str(first)}, first), ({"initial": str(first), "final": str(last)}, last)):
+        process = {**engine.config["process"], "args": ["cat", "/proc/self/status"], "execCPUAffinity": affinity}
+        (tmp_path / "process").write_text(json.dumps(process))
+        said = engine("exec", "--process", str(tmp_path / "process"), "c", check=True).stdout
+        assert f"Cpus_allowed_list:\t{found}\n" in said
+    process["execCPUAffinity"] = {"final": "60000"}
+    (tmp_path / "process").write_text(json.dumps(process))
+    done = engine("exec", "--process", str(tmp_path / "process"), "c")
+    assert done.returncode == 255 and "execCPUAffinity" in done.stderr
+
+
+@pytest.mark.skipif(cgroups.version() == 2, reason="with io.max, tests/kernel/test_cgroups.py")
+def test_how_much_of_the_disk_it_has(engine: Engine) -> None:
+    disk = os.stat(engine.bundle).st_dev
+    [number] = {Path(path).read_text().strip() for path in Path("/sys/dev/block").glob("*/dev")} & {
+        f"{os.major(disk)}:{os.minor(disk)}"
+    } or [None]
+    if number is None:
+        pytest.skip("the tests lie on no disk")
+    one = {"major": os.major(disk), "minor": os.minor(disk), "rate": 1 << 20}
+    engine.config["linux"]["resources"] = {"blockIO": {"throttleReadBpsDevice": [one]}}
+    engine.write()
+    engine.create()
+    [file] = [path for path in (Path(directory, "blkio.throttle.read_bps_device") for directory in engine.cgroups())
+              if path.exists()]  # fmt: skip
+    assert file.read_text() == f"{number} {1 << 20}\n"
+    text = json.dumps({"blockIO": {"throttleReadBpsDevice": [{**one, "rate": 2 << 20}]}})
+    engine("update", "-r", "-", "c", stdin=None, input=text, check=True)
+    assert file.read_text() == f"{number} {2 << 20}\n"
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import platform
+import socket
 import sys
 from collections.abc import Callable
 
@@ -18,8 +19,11 @@ X86 = platform.machine() == "x86_64"
 KEYCTL, HANDLE, PTRACE, BPF, PERF, USERFAULT, READV = (
     (250, 304, 101, 321, 298, 323, 310) if X86 else (219, 265, 117, 280, 241, 282, 270)
 )
-PIDFD_OPEN, PIDFD_GETFD, FSOPEN = 434, 438, 430
-CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
+SETNS, ADD_KEY, PIVOT_ROOT, FANOTIFY = (308, 248, 155, 300) if X86 else (268, 217, 41, 262)
+IO_URING, OPEN_TREE, MOVE_MOUNT, FSOPEN, PIDFD_OPEN, CLONE3, PIDFD_GETFD, MOUNT_SETATTR, OPEN_TREE_ATTR = (
+    425, 428, 429, 430, 434, 435, 438, 442, 467,
+)  # fmt: skip
+CLONE_NEWTIME, CLONE_NEWNS, CLONE_NEWUSER = 0x80, 0x20000, 0x10000000
 disk, stranger = int(sys.argv[1]), int(sys.argv[2])
 
 
@@ -91,6 +95,30 @@ def asked(*arguments: int) -> None:
             raise
 
 
+def door(family: int) -> None:
+    """A socket of a family that leads to the machine's host (vsock(7)), or into the kernel (AF_ALG)."""
+    try:
+        socket.socket(family, socket.SOCK_SEQPACKET if family == 38 else socket.SOCK_STREAM).close()
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            raise
+
+
+def read_memory() -> None:
+    """process_vm_readv(2): one byte of another's, at an address that need not be there."""
+
+    class Vector(ctypes.Structure):
+        _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+    here = ctypes.create_string_buffer(1)
+    mine, theirs, one = Vector(ctypes.addressof(here), 1), Vector(4096, 1), ctypes.c_ulong(1)
+    try:
+        call(READV, stranger, ctypes.byref(mine), one, ctypes.byref(theirs), one, ctypes.c_ulong(0))
+    except OSError as error:
+        if error.errno != errno.EFAULT:
+            raise
+
+
 TECHNIQUES: dict[str, Callable[[], object]] = {
     "core_pattern": lambda: write("/proc/sys/kernel/core_pattern"),
     "modprobe": lambda: write("/proc/sys/kernel/modprobe"),
@@ -105,6 +133,18 @@ TECHNIQUES: dict[str, Callable[[], object]] = {
     "mount_cgroup": lambda: mount(b"cgroup", b"cgroup2"),
     "umount": lambda: libcall("umount2", b"/dev/mqueue", 2),
     "fsopen": lambda: os.close(call(FSOPEN, b"tmpfs", 0)),
+    "open_tree": lambda: os.close(call(OPEN_TREE, -100, b"/", 1)),
+    "open_tree_attr": lambda: asked(OPEN_TREE_ATTR, -1, 0, 0, 0, 0),
+    "move_mount": lambda: asked(MOVE_MOUNT, -1, 0, -1, 0, 0),
+    "mount_setattr": lambda: asked(MOUNT_SETATTR, -1, 0, 0, 0, 0),
+    "pivot_root": lambda: asked(PIVOT_ROOT, 0, 0),
+    "setns": lambda: asked(SETNS, -1, 0),
+    "clone3": lambda: asked(CLONE3, 0, 0),
+    "io_uring": lambda: asked(IO_URING, 0, 0),
+    "fanotify": lambda: asked(FANOTIFY, 0, 0),
+    "vsock": lambda: door(40),
+    "crypto": lambda: door(38),
+    "add_key": lambda: asked(ADD_KEY, 0, 0, 0, 0, 0),
     "disk": lambda: node(0o060000, disk),
     "kmsg": lambda: node(0o020000, os.makedev(1, 11)),
     "dmesg": lambda: libcall("klogctl", 10, None, 0),
@@ -117,10 +157,12 @@ TECHNIQUES: dict[str, Callable[[], object]] = {
     "pidfd": lambda: os.close(call(PIDFD_OPEN, stranger, 0)),
     "pidfd_getfd": lambda: call(PIDFD_GETFD, call(PIDFD_OPEN, stranger, 0), 0, 0),
     "ptrace": lambda: call(PTRACE, 0x4206, stranger, 0, 0),  # PTRACE_SEIZE
+    "memory_by_call": read_memory,
     "memory": lambda: os.close(os.open(f"/proc/{stranger}/mem", os.O_RDWR)),
     "root": lambda: os.listdir(f"/proc/{stranger}/root/"),
     "environment": lambda: open(f"/proc/{stranger}/environ", "rb").close(),
     # Last, as they change who we are.
+    "timens": lambda: libcall("unshare", CLONE_NEWTIME),
     "userns": lambda: libcall("unshare", CLONE_NEWUSER | CLONE_NEWNS),
 }  # fmt: skip
 

@@ -50,12 +50,14 @@ ELSEWHERE = (  # `update`'s, and bundles'
     "init.live_with_parent",
     "mounts.attach_copy",
     "mounts.set_below",
+    "priorities.run_on",
     "priorities.schedule",
     "priorities.queue",
     "priorities.take_for",
     "scope.begin",
     "scope.change",
     "scope.stop",
+    "syscalls.setdomainname",
 )
 
 

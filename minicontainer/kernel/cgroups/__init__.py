@@ -39,7 +39,14 @@ KNOWN: dict[str, tuple[str, ...]] = {
         "limit", "reservation", "swap", "swappiness", "disableOOMKiller", "checkBeforeUpdate", "kernel", "kernelTCP",
     ),
     "pids": ("limit",),
+    "blockIO": ("weight", *v1.THROTTLES),
+    "network": ("classID", "priorities"),
 }  # fmt: skip
+FREE = ("hugepageLimits", "rdma")  # their parts are page sizes and devices
+
+# v1: what is joined only where it was asked for.
+ASKED = {"hugepageLimits": ("hugetlb",), "rdma": ("rdma",), "network": ("net_cls", "net_prio")}
+EVERYTHING: Resources = {"cpu": {"cpus": "all"}, **dict.fromkeys(ASKED, True)}
 
 SIGKILL = 9  # signal(7); importing the module for one number costs 3 ms
 SYSTEMD = "/run/systemd/system"  # there if systemd is process 1: sd_booted(3)
@@ -175,7 +182,12 @@ def create(path: str, resources: Resources) -> steps.Plan:
     """The cgroup at `path` with the limits of `linux.resources`. Unsupported for a limit that cannot be had."""
     layout = detect()
     _refuse_unknown(resources, layout.version)
-    limits = v1.writes(resources) if layout.version == 1 else v2.writes(resources)
+    try:
+        limits = v1.writes(resources) if layout.version == 1 else v2.writes(resources)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise errors.InvalidArgument(
+            f"linux.resources has not the form that the specification gives it: {error!r}"
+        ) from None
     why_not = obstacle()
     if why_not:
         if limits:
@@ -214,7 +226,7 @@ def join(path: str, pid: steps.Symbol | int, resources: Resources = NOTHING) -> 
 
 def update(path: str, before: Resources, after: Resources) -> steps.Plan:
     """Other limits for the cgroup at `path` and what runs in it. Raises as `create` does."""
-    different = {part: after[part] for part in KNOWN if after.get(part) and after[part] != before.get(part)}
+    different = {part: after[part] for part in (*KNOWN, *FREE) if after.get(part) and after[part] != before.get(part)}
     memory = different.get("memory") or {}
     if version() == 1 and memory.get("swap"):
         # The kernel keeps memory at or below memory and swap together at all times: who grows raises the latter first.
@@ -232,7 +244,7 @@ def remove(path: str) -> steps.Plan:
     """The cgroup at `path` is gone afterwards, with whatever ran in it. From the path alone, as often as one likes."""
     if not usable():
         return
-    everywhere = directories(path, {"cpu": {"cpus": "all"}})
+    everywhere = directories(path, EVERYTHING)
     yield steps.call(empty, tuple(everywhere), why="a cgroup can be removed only when nothing runs in it")
     for directory in everywhere:
         yield steps.rmdir(directory, why="the container's limits and counters end with it")
@@ -339,6 +351,12 @@ WHY = {
     "memory": "no more memory than this; beyond it the kernel kills",
     "pids": "a fork bomb stays inside",
     "devices": "root in the container makes device nodes, and must not use them",
+    "blkio": "no more of the disk than this",
+    "io": "no more of the disk than this",
+    "hugetlb": "no more huge pages than this",
+    "rdma": "no more of the adapter than this",
+    "net_cls": "by which the machine's own rules know its packets",
+    "net_prio": "which of its packets go first",
 }
 
 
@@ -353,12 +371,15 @@ def directories(path: str, resources: Resources) -> list[str]:
         return [layout.mounts[""] + path]
     cpu = resources.get("cpu") or {}
     wanted = (*v1.ALWAYS, "cpuset") if cpu.get("cpus") or cpu.get("mems") else v1.ALWAYS
+    wanted = (*wanted, *(name for part, names in ASKED.items() if resources.get(part) for name in names))
     return list(dict.fromkeys(layout.mounts[name] + path for name in wanted if name in layout.mounts))
 
 
 def _refuse_unknown(resources: Resources, version: int) -> None:
     for part, content in resources.items():
         if not content or part == "devices" or (part == "unified" and version != 1):
+            continue
+        if part in FREE:
             continue
         if part not in KNOWN:
             raise errors.Unsupported(f"linux.resources.{part} is not built yet on cgroup v{version}; leave it out")

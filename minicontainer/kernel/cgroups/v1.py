@@ -21,7 +21,49 @@ ALWAYS = ("cpu", "cpuacct", "memory", "devices", "freezer", "pids", "blkio")
 
 def writes(resources: dict[str, Any]) -> list[tuple[str, str]]:
     """The values to write for `linux.resources` (config-linux.md of the OCI runtime spec), in this order."""
-    return [*_cpu(resources.get("cpu") or {}), *_memory(resources.get("memory") or {}), *_pids(resources)]
+    return [
+        *_cpu(resources.get("cpu") or {}),
+        *_memory(resources.get("memory") or {}),
+        *_pids(resources),
+        *_disk(resources.get("blockIO") or {}),
+        *huge(resources, "limit_in_bytes"),
+        *adapters(resources),
+        *_network(resources.get("network") or {}),
+    ]
+
+
+THROTTLES = {
+    "throttleReadBpsDevice": ("read_bps", "rbps"), "throttleWriteBpsDevice": ("write_bps", "wbps"),
+    "throttleReadIOPSDevice": ("read_iops", "riops"), "throttleWriteIOPSDevice": ("write_iops", "wiops"),
+}  # fmt: skip
+
+
+def _disk(blocks: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if blocks.get("weight"):
+        yield "blkio.bfq.weight", str(blocks["weight"])
+    for name, (file, _) in THROTTLES.items():
+        for one in blocks.get(name) or ():
+            yield f"blkio.throttle.{file}_device", f"{one['major']}:{one['minor']} {one['rate']}"
+
+
+def huge(resources: dict[str, Any], file: str) -> Iterator[tuple[str, str]]:
+    """Bounds on huge pages, by their size: 2MB, 1GB. The two versions' files differ in the end of their names."""
+    for one in resources.get("hugepageLimits") or ():
+        yield f"hugetlb.{one['pageSize']}.{file}", str(one["limit"])
+
+
+def adapters(resources: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """rdma.max, the same on both versions (Documentation/admin-guide/cgroup-v1/rdma.rst): a line for each device."""
+    for device, limits in (resources.get("rdma") or {}).items():
+        words = {"hca_handle": limits.get("hcaHandles"), "hca_object": limits.get("hcaObjects")}
+        yield "rdma.max", " ".join([device, *(f"{word}={value}" for word, value in words.items() if value is not None)])
+
+
+def _network(network: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if network.get("classID"):
+        yield "net_cls.classid", str(network["classID"])
+    for one in network.get("priorities") or ():
+        yield "net_prio.ifpriomap", f"{one['name']} {one['priority']}"
 
 
 def _cpu(cpu: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ each named where it stands, so that `--cpu-shares 512` means the same everywhere
 from __future__ import annotations
 
 from ... import errors
+from . import v1
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -28,6 +29,10 @@ def writes(resources: dict[str, Any]) -> list[tuple[str, str]]:
         *_cpu(resources.get("cpu") or {}),
         *_memory(resources.get("memory") or {}),
         *_pids(resources),
+        *_disk(resources.get("blockIO") or {}),
+        *v1.huge(resources, "max"),
+        *v1.adapters(resources),
+        *_network(resources.get("network") or {}),
         *((name, str(value)) for name, value in (resources.get("unified") or {}).items()),
     ]
 
@@ -86,6 +91,22 @@ def _memory(memory: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _bytes(value: int) -> str:
     return str(value) if value >= 0 else "max"
+
+
+def _disk(blocks: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if blocks.get("weight"):
+        yield "io.bfq.weight", str(blocks["weight"])
+    for name, (_, word) in v1.THROTTLES.items():
+        for one in blocks.get(name) or ():
+            yield "io.max", f"{one['major']}:{one['minor']} {word}={one['rate']}"
+
+
+def _network(network: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if network:
+        raise errors.Unsupported(
+            "linux.resources.network cannot be had: cgroup v2 has neither net_cls nor net_prio; nftables knows a cgroup"
+        )
+    yield from ()
 
 
 def _pids(resources: dict[str, Any]) -> Iterator[tuple[str, str]]:
