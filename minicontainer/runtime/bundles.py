@@ -71,7 +71,11 @@ def own_scope(path: str, identifier: str) -> tuple[str, str, str]:
 
 
 def show_own_cgroup(config: Config) -> None:
-    """Where no cgroup namespace hides what others have, a mount of type cgroup becomes bind mounts of its own one."""
+    """Where there is no cgroup namespace of its own, a mount of type cgroup becomes bind mounts.
+
+    On v1 of its own cgroup, as runc has it. On v2 of the whole tree, as runc and crun have it: there, /proc/self/cgroup
+    names a path from the top. A bind mount, for a new one would set the options of the machine's own (nsdelegate).
+    """
     layout, path, shown = cgroups.detect(), config["linux"]["cgroupsPath"], []
     for entry in config["mounts"]:
         if entry["type"] != "cgroup":
@@ -79,7 +83,7 @@ def show_own_cgroup(config: Config) -> None:
             continue
         top, options = entry["destination"], [*(entry.get("options") or []), "bind"]
         if layout.version == 2:
-            shown.append(spec.mount(top, "bind", layout.mounts[""] + path, options))
+            shown.append(spec.mount(top, "bind", layout.mounts[""], options))
             continue
         shown.append(spec.mount(top, "tmpfs", "tmpfs", ["nosuid", "nodev", "noexec", "mode=755"]))
         for directory in cgroups.directories(path, config["linux"]["resources"]):

@@ -11,7 +11,7 @@ from minicontainer.kernel.cgroups import scope
     [
         ("system.slice:docker:abc", "docker-abc.scope", "/system.slice"),
         ("machine.slice:libpod:abc", "libpod-abc.scope", "/machine.slice"),
-        ("a-b-c.slice::x", "x.scope", "/a.slice/a-b.slice/a-b-c.slice"),
+        ("a-b-c.slice::x", "-x.scope", "/a.slice/a-b.slice/a-b-c.slice"),
         ("-.slice:p:x", "p-x.scope", ""),
         (":p:x", "p-x.scope", "/system.slice"),
         ("", "minicontainer-id.scope", "/system.slice"),
@@ -59,3 +59,16 @@ def test_limits_in_the_words_of_systemd() -> None:
         "TasksMax": ("t", 2**64 - 1),
     }
     assert dict(scope.properties({"cpu": {"period": 100000}}))["CPUQuotaPerSecUSec"] == ("t", 2**64 - 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "value"),
+    [
+        ("memory.high", "64M"), ("memory.max", "-2"), ("memory.max", str(1 << 64)), ("cpu.weight", "idle"),
+        ("cpu.max", "1 0"), ("cpu.max", ""), ("cpuset.cpus", "0-"), ("cpuset.cpus", "2-1"), ("cpuset.mems", "x"),
+        ("cpuset.cpus", "0-99999999999"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_said_to_systemd(file: str, value: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match=f"^{file}: '{value}' cannot be said to systemd"):
+        scope.properties({"unified": {file: value}})

@@ -4,6 +4,8 @@ A point is before a step of a plan, or a call that changes the disk. WHO: `paren
 process 1 of its pid namespace, which cannot be killed from within, ends without a word. After each, what is there can
 be listed, and `delete --force` leaves no directory, cgroup, mount or process. Prints how many points there were.
 
+A CGROUP of the form slice:prefix:name is made by systemd. Then, a point is also before and after each question to it.
+
 All in one process, which forks: an interpreter's start for each point would take most of the time.
 """
 
@@ -15,12 +17,16 @@ from pathlib import Path
 
 from minicontainer import cli, errors, steps, syscalls
 from minicontainer.kernel import cgroups
+from minicontainer.kernel.cgroups import scope
 from minicontainer.runtime import lifecycle
 
 verb, who, bundle, root, cgroup = sys.argv[1:]
 runtime = lifecycle.Runtime(root)
+systemd = ["--systemd-cgroup"] if ":" in cgroup else []
+made = scope.meant(cgroup, "c") if systemd else scope.Scope("", "", cgroup)
 perform = steps.execute
 CHANGES = ("mkdir", "mkfifo", "rename", "unlink", "rmdir", "write")
+ask = scope.Conversation.answer
 originals = {name: getattr(os, name) for name in CHANGES}
 
 
@@ -53,7 +59,14 @@ def die_at(number: int) -> None:
 
         return call
 
+    def answer(systemd, message):  # type: ignore[no-untyped-def]
+        point("parent")
+        said = ask(systemd, message)
+        point("parent")
+        return said
+
     steps.execute = execute
+    scope.Conversation.answer = answer  # type: ignore[method-assign]
     for name in CHANGES:
         setattr(os, name, before(name))
 
@@ -64,7 +77,7 @@ def run(*words: str, number: int = -1) -> int:
     if pid == 0:
         die_at(number)
         try:
-            code = cli.main(["oci", "--root", root, *words])
+            code = cli.main(["oci", "--root", root, *systemd, *words])
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -89,6 +102,18 @@ def nobody_is_left() -> None:
             time.sleep(0.001)
 
 
+def no_scope_is_left() -> None:
+    """What was asked of systemd by who has died since, it does all the same, in its own time."""
+    deadline = time.monotonic() + 20
+    while systemd:
+        with scope.Conversation() as conversation:
+            left = conversation.cgroup(made.unit)
+        if not left and not [path for path in directories if os.path.exists(path)]:
+            return
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
+
+
 def status() -> str:
     """Its state, which `list` tells as well. Meanwhile a process that was killed may end."""
     try:
@@ -106,7 +131,7 @@ def status() -> str:
 
 syscalls.prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
 before = mounts()
-directories = [f"{mount}{cgroup}" for mount in cgroups.detect().mounts.values()]
+directories = [f"{mount}{made.path}" for mount in cgroups.detect().mounts.values()]
 words = {"create": ["create", "--bundle", bundle, "c"], "start": ["start", "c"], "delete": ["delete", "--force", "c"]}
 possible = {
     "create": {"none", "creating", "created"}, "start": {"created", "running"},
@@ -127,6 +152,7 @@ while True:
     runtime.delete("c", force=True)
     assert status() == "none" and os.listdir(root) == [], (number, os.listdir(root))
     nobody_is_left()
+    no_scope_is_left()
     assert mounts() == before, number
     assert [path for path in directories if os.path.exists(path)] == [], number
     if code == 0:

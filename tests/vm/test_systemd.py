@@ -300,6 +300,66 @@ def test_a_scope_goes_with_what_failed_or_ended(bundle: Path) -> None:
         assert not (MOUNT / "system.slice/minicontainer-c.scope").exists()
 
 
+def test_without_a_cgroup_namespace_the_tree_is_the_machines(bundle: Path) -> None:
+    """As runc and crun have it. But the machine's own mount keeps its options: a second one would set them anew."""
+    options = [line.split()[3] for line in Path("/proc/mounts").read_text().splitlines() if " cgroup2 " in line]
+    assert "nsdelegate" in options[0].split(",")
+    config = json.loads((bundle / "config.json").read_text())
+    config["linux"]["namespaces"] = [one for one in config["linux"]["namespaces"] if one["type"] != "cgroup"]
+    script = (
+        "cat /proc/self/cgroup; cat /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)/pids.max; mkdir /sys/fs/cgroup/x"
+    )
+    config["process"]["args"] = ["busybox", "sh", "-c", script]
+    (bundle / "config.json").write_text(json.dumps(config))
+    told = oci(bundle, "run", "--bundle", str(bundle), "c", code=1).splitlines()
+    assert told[:2] == [f"0::{SLICE}/test-one.scope", "20"] and "Read-only file system" in told[2]
+    assert options == [line.split()[3] for line in Path("/proc/mounts").read_text().splitlines() if " cgroup2 " in line]
+
+
+def test_what_systemd_refuses_leaves_nothing(bundle: Path) -> None:
+    """Names that are no unit's, and a value that it has no number for. What it says is passed on."""
+    config = json.loads((bundle / "config.json").read_text())
+    for path, unified, words in (
+        ("machine-test.slice:test:a b", {}, "systemd refuses test-a b.scope: Invalid unit name"),
+        (f"machine-test.slice:test:{'x' * 300}", {}, "Invalid unit name"),
+        ("machine-test.slice:test:a@b", {}, "systemd refuses test-a@b.scope: Invalid argument"),
+        ("machine-test.slice:test:one", {"memory.high": "64M"}, "memory.high: '64M' cannot be said to systemd"),
+    ):
+        config["linux"]["cgroupsPath"], config["linux"]["resources"]["unified"] = path, unified
+        (bundle / "config.json").write_text(json.dumps(config))
+        assert words in oci(bundle, "create", "--bundle", str(bundle), "c", code=1)
+        assert "does not exist" in oci(bundle, "state", "c", code=1)
+        assert not list((MOUNT / SLICE[1:]).glob("*.scope"))
+
+
+def test_a_scope_outlives_systemds_own_restart(bundle: Path) -> None:
+    """Also while it is paused; and it is taken away afterwards as if nothing had happened."""
+    cgroup = MOUNT / SLICE[1:] / "test-one.scope"
+    oci(bundle, "run", "--detach", "--bundle", str(bundle), "c")
+    try:
+        oci(bundle, "pause", "c")
+        systemctl("daemon-reexec")
+        assert (cgroup / "cgroup.freeze").read_text() == "1\n"
+        assert limits(cgroup) == WANTED
+        assert json.loads(oci(bundle, "state", "c"))["status"] == "paused"
+        oci(bundle, "resume", "c")
+    finally:
+        oci(bundle, "delete", "--force", "c")
+    assert show("test-one.scope")["LoadState"] == "not-found" and not cgroup.exists()
+
+
+@pytest.mark.parametrize("verb", ["create", "delete"])
+@pytest.mark.timeout(300)
+def test_killed_at_each_point_no_scope_is_left(bundle: Path, verb: str) -> None:
+    """Before each step, and before and after each question to systemd."""
+    script = Path(__file__).parents[1] / "runtime" / "oci_killed_at.py"
+    (bundle / "state").mkdir()
+    words = [verb, "parent", str(bundle), str(bundle / "state"), "machine-test.slice:test:one"]
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) >= {"create": 25, "delete": 10}[verb]
+
+
 # ----------------------------------------------------------------------------------------------------- an ordinary user
 
 

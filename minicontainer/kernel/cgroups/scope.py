@@ -79,7 +79,7 @@ def meant(path: str, identifier: str) -> Scope:
     above = above or "system.slice"
     if name.endswith(".slice"):
         raise errors.Unsupported(f"linux.cgroupsPath {path!r}: processes lie in a scope, not in a slice itself")
-    unit = f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
+    unit = f"{prefix}-{name}.scope"
     if "/" in unit:
         raise errors.InvalidArgument(f"linux.cgroupsPath {path!r}: a unit's name has no slash")
     return Scope(unit, above, f"{directory(above)}/{unit}")
@@ -98,18 +98,24 @@ def directory(name: str) -> str:
 def properties(resources: dict[str, Any]) -> list[tuple[str, Value]]:
     """Those limits that systemd has a word for, in its words (systemd.resource-control(5)).
 
-    No limit is said, too: systemd would have one on tasks by default, and keeps what it was told before.
+    No limit is said, too: systemd would have one on tasks by default, and keeps what it was told before. Raises
+    InvalidArgument for a value that the kernel may know, and we cannot tell systemd: `unified` has it as text.
     """
     found: dict[str, Value] = {"TasksMax": ("t", NO_LIMIT)}
     for file, value in v2.writes(resources):
-        if file in NUMBERS:
-            found[NUMBERS[file]] = ("t", NO_LIMIT if value == "max" else int(value))
-        elif file in SETS:
-            found[SETS[file]] = ("ay", bits(value))
-        elif file == "cpu.max":
-            quota, period = (*value.split(), "100000")[:2]
-            found["CPUQuotaPeriodUSec"] = ("t", int(period))
-            found["CPUQuotaPerSecUSec"] = ("t", NO_LIMIT if quota == "max" else per_second(int(quota), int(period)))
+        try:
+            if file in NUMBERS:
+                found[NUMBERS[file]] = ("t", number(value))
+            elif file in SETS:
+                found[SETS[file]] = ("ay", bits(value))
+            elif file == "cpu.max":
+                quota, period = (*value.split(), "100000")[:2]
+                found["CPUQuotaPeriodUSec"] = ("t", number(period))
+                found["CPUQuotaPerSecUSec"] = ("t", NO_LIMIT if quota == "max" else per_second(quota, period))
+        except (ValueError, ZeroDivisionError):
+            raise errors.InvalidArgument(
+                f"{file}: {value!r} cannot be said to systemd, which wants plain numbers, a list of them, or `max`"
+            ) from None
     return list(found.items())
 
 
@@ -125,18 +131,35 @@ NUMBERS = {
 SETS = {"cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}
 
 
-def per_second(quota: int, period: int) -> int:
+MOST_PROCESSORS = 8192  # of a Linux kernel (arch/x86/Kconfig, NR_CPUS); as many memory nodes there are never
+
+
+def number(text: str) -> int:
+    """A number of D-Bus's 64 bits. Raises ValueError."""
+    value = NO_LIMIT if text == "max" else int(text)
+    if not 0 <= value <= NO_LIMIT:
+        raise ValueError(text)
+    return value
+
+
+def per_second(quota: str, period: str) -> int:
     """Microseconds of processor time in a second. systemd counts in whole hundredths: rounded up, as runc does."""
-    return -(-quota * 1000000 // period // 10000) * 10000
+    return -(-number(quota) * 1000000 // number(period) // 10000) * 10000
 
 
 def bits(text: str) -> bytes:
-    """A list of numbers as the kernel writes it (`0-2,7`), as a bit for each: the lowest in the first byte."""
+    """A list of numbers as the kernel writes it (`0-2,7`), as a bit for each: the lowest in the first byte.
+
+    Raises ValueError.
+    """
     mask = 0
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        for number in range(int(first), int(last or first) + 1):
-            mask |= 1 << number
+        first, dash, last = part.strip().partition("-")
+        begin, end = int(first), int(last if dash else first)
+        if not 0 <= begin <= end < MOST_PROCESSORS:
+            raise ValueError(text)
+        for one in range(begin, end + 1):
+            mask |= 1 << one
     return mask.to_bytes((mask.bit_length() + 7) // 8, "little")
 
 
@@ -175,6 +198,7 @@ def begin(unit: str, above: str, pid: int, limits: list[tuple[str, Value]]) -> N
         ("Slice", ("s", above)),
         ("PIDs", ("au", [pid])),
         ("Delegate", ("b", True)),  # what lies below is ours
+        *((f"{what}Accounting", ("b", True)) for what in ("CPU", "Memory", "Tasks", "IO")),  # systemd-cgtop, status
         ("DefaultDependencies", ("b", False)),
         ("CollectMode", ("s", "inactive-or-failed")),  # out of memory is a failure: its name shall not stay taken
         *limits,
