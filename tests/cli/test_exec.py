@@ -377,6 +377,21 @@ def test_what_the_container_makes_of_its_devices_holds_nobody_up(shop: Shop) -> 
     assert running(b"sleep\x00994\x00")
 
 
+@pytest.mark.parametrize("what", ["c 1 5", "p"])
+def test_a_multiplexer_of_terminals_that_is_none(shop: Shop, what: str) -> None:
+    """Whoever may mount in there may make /dev/pts/ptmx anything: a device that is never done, a pipe."""
+    run(
+        "--privileged",
+        "demo",
+        "sh",
+        "-c",
+        f"busybox umount /dev/pts; mknod /dev/pts/ptmx {what}; echo x >/r; sleep 100",
+    )
+    until(lambda: Path(f"/proc/{init_of()}/root/r").exists())
+    done = execute("-t", "web", "tty", check=False)
+    assert done.returncode and "no multiplexer of terminals" in done.stderr + done.stdout
+
+
 @pytest.mark.parametrize("how", ["exec", "run"])
 def test_cve_2024_21626_the_working_directory_is_inside(shop: Shop, how: str) -> None:
     """Wherever a descriptor of ours may lead, no working directory leads there, nor is one made there."""

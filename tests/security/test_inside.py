@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.test_life import until
 from tests.conftest import CHECKOUT, minicontainer
-from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
+from tests.engine_fixtures import Beside, Shop, fresh_shop  # noqa: F401
 from tests.runtime.test_oci import Engine, engine  # noqa: F401
 from tests.security.prisoners import PYTHON, trees
 
@@ -74,6 +74,56 @@ def test_exec_writes_nothing_where_a_hostile_proc_leads(shop: Shop, tmp_path: Pa
         assert (secret / "file").read_text() == "secret"
 
 
+ENTERING = """
+import os, signal
+from minicontainer import steps
+from minicontainer.engine import client, entering
+from minicontainer.runtime import enter
+
+def stop():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+born = enter.born
+enter.born = lambda *a: [steps.call(stop, why="held"), *born(*a)]
+entering.begin(client.Client().containers, "beside", ["true"], {}).wait_started()
+"""
+
+
+@pytest.mark.needs("idmapped-overlay")
+def test_cve_2016_9962_in_a_user_namespace_whose_root_may_trace(shop: Shop) -> None:  # noqa: F811
+    """At its first moment inside, when it has as many rights there as the container's own root, who may trace all that
+    is in there: /proc/PID of it shows nothing."""
+    own = ("--userns", "auto", "--privileged", "plain", "sh", "-c", "echo ready; sleep 1000")
+    with shop.start(*own) as container, subprocess.Popen([sys.executable, "-c", ENTERING]) as client:
+        looked_at(container)
+        assert client.wait(30) == 0
+
+
+def looked_at(container: Beside) -> None:
+    """Somebody inside looks at the process that has been stopped there, and is refused; then it goes on."""
+
+    def held() -> int:
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                same = os.readlink(entry / "ns/pid") == container.namespace("pid")
+                if same and (entry / "stat").read_text().rpartition(")")[2].split()[0] == "T":
+                    return int(entry.name)
+            except OSError:
+                continue
+        return 0
+
+    pid = until(held)
+    numbers = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "NSpid" in line)
+    number = numbers.split()[-1]
+    try:
+        for name in ("exe", "root", "cwd", "fd"):
+            done = minicontainer("exec", container.name, "ls", "-l", f"/proc/{number}/{name}", check=False)
+            assert "Permission denied" in done.stderr and "->" not in done.stdout, (name, done.stdout)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert "->" in minicontainer("exec", container.name, "ls", "-l", "/proc/1/exe").stdout, "the control"
+
+
 HELD = """
 import os, signal, sys
 from minicontainer import steps
@@ -98,25 +148,5 @@ def test_who_shares_its_pid_namespace_cannot_look_into_a_container_that_starts(s
         shop.start("plain", "sh", "-c", "echo ready; sleep 1000") as container,
         subprocess.Popen([sys.executable, "-c", HELD]) as client,
     ):
-
-        def held() -> int:
-            for entry in Path("/proc").glob("[0-9]*"):
-                try:
-                    same = os.readlink(entry / "ns/pid") == container.namespace("pid")
-                    if same and (entry / "stat").read_text().rpartition(")")[2].split()[0] == "T":
-                        return int(entry.name)
-                except OSError:
-                    continue
-            return 0
-
-        pid = until(held)
-        numbers = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "NSpid" in line)
-        number = numbers.split()[-1]
-        try:
-            for name in ("exe", "root", "cwd", "fd"):
-                done = minicontainer("exec", container.name, "ls", "-l", f"/proc/{number}/{name}", check=False)
-                assert "Permission denied" in done.stderr and "->" not in done.stdout, (name, done.stdout)
-        finally:
-            os.kill(pid, signal.SIGCONT)
+        looked_at(container)
         assert client.wait(30) == 0
-        assert "->" in minicontainer("exec", container.name, "ls", "-l", "/proc/1/exe").stdout, "the control"

@@ -131,6 +131,25 @@ def test_cve_2019_19921_2023_27561_and_2023_28642_proc_or_sys_is_a_link(shop: Sh
         assert done.returncode == 125 and "leads elsewhere in this image" in done.stderr
 
 
+def test_a_target_behind_a_link_is_the_containers_own(shop: Shop, tmp_path: Path) -> None:
+    """Of an image's links, an absolute one and one that climbs: the mount is where they lead inside, and the directory
+    that is made for it, too."""
+    outside, data = tmp_path / "outside", tmp_path / "data"
+    outside.mkdir()
+    data.mkdir()
+    same = {str(path)[1:]: 0o755 for path in (*reversed(outside.parents), outside) if path.name}
+    links = {"abs": str(outside), "up": f"../../../../..{outside}"}
+    (tmp_path / "images.tar").write_bytes(archive({"links:latest": hostile("", {**same, **links})}))
+    minicontainer("load", "-i", str(tmp_path / "images.tar"))
+    try:
+        for link in links:
+            found = shop.out("-v", f"{data}:/{link}/y", "links", "grep", str(data), "/proc/self/mountinfo")
+            assert found.split()[4] == f"{outside}/y"
+            assert os.listdir(outside) == []
+    finally:
+        minicontainer("rmi", "links")
+
+
 def test_cve_2021_30465_a_target_that_is_exchanged_for_a_link(shop: Shop, tmp_path: Path) -> None:
     """A container that shares a volume exchanges a directory in it for a link to the host's, while we mount there.
 
