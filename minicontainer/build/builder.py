@@ -150,7 +150,6 @@ class Builder:
         self.running: dict[int, containers.Record] = {}
         self.steps = 0
         self.left = False  # whether there may be layers that nobody needs any more
-        self.in_memory = ""
         self.others: dict[str, making.Snapshot] = {}
         self.hashes: dict[cache.Stamp, str] = {}
         self.imported = [(place, exchange.records_of(place)) for place in settings.cache_from]
@@ -161,10 +160,10 @@ class Builder:
         """Build the target stage, and enter its image under these names. Raises BuildError, and what images raise."""
         try:
             with building.Workshop(self.engine, self.settings.epoch) as self.workshop:
+                if self.settings.secrets:
+                    self.workshop.use_memory()
                 return self.made(check.needed(self.script, self.target), names)
         finally:
-            if self.in_memory:
-                files.remove_tree(self.in_memory)
             for tree in self.trees.values():
                 tree.close()
             if self.left:
@@ -313,11 +312,6 @@ class Builder:
             )
 
     # What steps ask for
-
-    def memory(self) -> str:
-        """A directory that is on no disk, for this build."""
-        self.in_memory = self.in_memory or building.in_memory()
-        return self.in_memory
 
     @contextlib.contextmanager
     def tree(self, stage: Stage, statement: dockerfile.Statement, name: str) -> Iterator[context.Tree]:

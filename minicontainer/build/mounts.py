@@ -3,8 +3,9 @@
     bind     files of the context, of a stage or of an image: copied, so that whoever writes there changes the copy
     cache    <store>/build/mounts/<name>/data, which outlives the build; a lock keeps it from being pruned meanwhile
     tmpfs    memory
-    secret   a file in memory, or a variable, which no file of the container's has: both on no disk at any time. In no
-             layer, in no history, in no key of the cache
+    secret   a file in memory that is mounted for this build's processes alone (building.Workshop.use_memory), or a
+             variable, which no file of the container's has: both on no disk at any time. In no layer, in no history,
+             in no key of the cache
     ssh      the socket of an agent of the user's
 
 Every path is resolved inside its own root when it is copied, and what the kernel binds is a directory of ours that no
@@ -181,7 +182,7 @@ class Mounts:
         if mount.env:
             self.prepared.secret[mount.env] = value.decode("utf-8", "surrogateescape")
         if mount.target:
-            path = f"{self.builder.memory()}/{self.stage.index}-{self.stage.number}-{number}"
+            path = f"{self.builder.workshop.memory}/{self.stage.index}-{self.stage.number}-{number}"
             files.write(path, value, 0o600)
             os.chown(path, int(mount.uid or 0), int(mount.gid or 0))
             os.chmod(path, int(mount.mode, 8))

@@ -21,7 +21,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .. import errors, files, host, steps
+from .. import errors, files, steps, syscalls
 from .. import quickjson as json
 from ..image import changes, making, store
 from ..kernel import overlay
@@ -44,6 +44,7 @@ class Workshop:
         self.epoch = epoch
         self.job = store.Job(engine.images)
         self.started: set[str] = set()  # the containers of ours
+        self.memory = ""
 
     def __enter__(self) -> Workshop:
         self.engine.images.open()
@@ -56,6 +57,8 @@ class Workshop:
         try:
             for identifier in tuple(self.started):  # of a step that was interrupted while it began
                 self.discard(identifier)
+            if self.memory:
+                syscalls.umount(self.memory, syscalls.MNT_DETACH)
         finally:
             self.job.__exit__(*error)
 
@@ -155,33 +158,18 @@ class Workshop:
                 continue  # it has just ended
             if not state.alive(*owner):
                 self.discard(identifier)
-        for place in map(memory_of, PLACES):
-            for name in store.names(os.path.dirname(place)):
-                owner = name.removeprefix(os.path.basename(place))
-                if owner != name and not state.alive(*map(int, owner.split("-"))):
-                    files.remove_tree(f"{os.path.dirname(place)}/{name}")
+
+    def use_memory(self) -> None:
+        """From now on `memory` is a directory on no disk, which this process and those that it starts see, and nobody
+        else: it is mounted in a list of mounts of their own, and goes with the last of them, however they end."""
+        place = f"{self.engine.root}/build/memory"
+        files.make_directory(place, 0o700)
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+        flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+        syscalls.mount("tmpfs", place, "tmpfs", flags, "mode=0700")
+        self.memory = place
 
     def image(self, snapshot: making.Snapshot, config: dict[str, Any], *names: str) -> store.Image:
         """The image of these layers, under these names, or none."""
         return making.enter(self.job, snapshot, config, *names)
-
-
-PLACES = ("/run", "/dev/shm")  # noqa: S108 - where there is memory that looks like files; a directory of ours is made
-
-
-def memory_of(place: str) -> str:
-    """What our directories there are called; pid and start time of the build follow."""
-    return f"{place}/minicontainer{host.suffix()}-build-"
-
-
-def in_memory() -> str:
-    """A directory for what this build's containers alone may see: what is secret never gets to a disk.
-
-    Raises Unsupported where the machine has no such place.
-    """
-    for place in PLACES:
-        if os.path.isdir(place) and host.mount_of(place)[1] in ("tmpfs", "ramfs"):
-            directory = f"{memory_of(place)}{os.getpid()}-{state.start_time(os.getpid())}"
-            files.make_directory(directory, 0o700)
-            return directory
-    raise errors.Unsupported(f"a secret needs a place in memory, and {' and '.join(PLACES)} are none: mount a tmpfs")

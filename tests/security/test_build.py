@@ -98,6 +98,33 @@ def test_a_secret_in_a_variable_is_in_nobodys_sight(yard: Yard, monkeypatch: pyt
     assert yard.containers() == []
 
 
+def test_a_secret_in_a_file_is_in_nobodys_sight(yard: Yard, tmp_path: Path) -> None:
+    """Nor is anything of it left where all are killed, without another build that sweeps."""
+    (tmp_path / "secret").write_text("geheim-20")
+    (yard.context / "Dockerfile").write_text(
+        "FROM plain\nRUN --mount=type=secret,id=f [ $(cat /run/secrets/f) = geheim-$((4*5)) ] && echo now; sleep 300\n"
+    )
+    words = [sys.executable, "-m", "minicontainer", "build", "--network", "none", "--progress", "json"]
+    words += ["--secret", f"id=f,src={tmp_path}/secret", str(yard.context)]
+
+    def places() -> list[Path]:
+        """Where there may be something of ours."""
+        return [yard.root, *Path("/run").glob("minicontainer*"), *Path("/dev/shm").glob("minicontainer*")]  # noqa: S108
+
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        assert any('"data": "now' in line for line in client.stdout)
+        assert holding("geheim-20", *places()) == []
+        (identifier,) = yard.containers()
+        client.kill()
+    minicontainer("kill", identifier)
+    minicontainer("wait", identifier)
+    assert holding("geheim-20", *places()) == []
+    assert str(yard.root) not in Path("/proc/self/mountinfo").read_text()
+    yard.build("FROM plain\n")
+    assert yard.containers() == []
+
+
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_secret_is_nowhere_after_a_build(
     yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
