@@ -13,7 +13,7 @@ import sys
 from .. import errors, files, host, netlink, steps
 from ..kernel import cgroups
 from ..network import bridge, dns, drivers, every, nat, spoofing
-from . import containers, networks
+from . import containers, networks, userns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,6 +157,8 @@ class System:
         files.remove_tree(host.run_root())
         for name in os.listdir(self.root) if os.path.isdir(self.root) else []:
             files.remove_tree(f"{self.root}/{name}")
+        if host.is_root():
+            userns.clear()
         if not os.path.ismount(self.root):  # a disk of its own stays, empty
             files.remove_directory(self.root)
 

@@ -1,7 +1,10 @@
 """`--userns auto`: which ids of the machine stand behind a container's ids (user_namespaces(7)).
 
-    <root>/userns/<first>-<count>   a link to who has these ids, from the container's creation until its removal:
-                                    ID:PID:START_TIME, the container and who has planned it
+    /var/lib/minicontainer-ids/<first>-<count>
+        a link to who has these ids, from the container's creation until its removal: PATH:PID:START_TIME, the
+        container's directory and who has planned it
+
+All stores of a machine lease from that one place: their containers share no id either.
 
 On disk nothing is shifted: layers, the container's changes and volumes have the ids of the image's view, and are
 mounted in a way that translates (kernel/idmap.py). So what is committed or copied is as of any other container.
@@ -23,6 +26,7 @@ NAME = "containers"  # whose line in /etc/subuid and /etc/subgid says which ids 
 # Where it has none: (first, count). systemd, whose UIDS-GIDS.md says who has which, knows nobody there; and above 2^31
 # ps(1) shows a negative number.
 OWN = (0x70000000, 1 << 28)
+PLACE = "/var/lib/minicontainer-ids"
 COUNT = 65536  # for one container, unless it asks for another size: nobody (65534) is in it
 
 # The ids that an overlay and `cp` use when the machine's root itself makes a file in a mount that translates: nobody's
@@ -88,25 +92,59 @@ def obstacle(directory: str) -> str:
 
 
 def take(root: str, identifier: str, count: int, dry: bool = False) -> int:
-    """Lease `count` ids that no other container of the store has; `dry`: only say which. Returns the first.
+    """Lease `count` ids that no other container of the machine has; `dry`: only say which. Returns the first.
 
     Raises Unsupported where so many are not free.
     """
-    place = f"{root}/userns"
-    files.make_directory(place, 0o700)
-    with files.locked(place):
+    lock = hold()
+    try:
+        sweep()
         taken = []
-        for name, holder in leases(root).items():
-            if stale(root, holder):
-                files.unlink(f"{place}/{name}")
-            else:
-                begin, many = map(int, name.split("-"))
-                taken.append((begin, begin + many))
+        for name in leases():
+            begin, many = map(int, name.split("-"))
+            taken.append((begin, begin + many))
         first = free(kept(), sorted(taken), count)
         if not dry:
-            holder = f"{identifier}:{os.getpid()}:{state.start_time(os.getpid())}"
-            os.symlink(holder, f"{place}/{first}-{count}")
+            holder = f"{directory(root, identifier)}:{os.getpid()}:{state.start_time(os.getpid())}"
+            os.symlink(holder, f"{PLACE}/{first}-{count}")
+    finally:
+        os.close(lock)
     return first
+
+
+def hold() -> int:
+    """The place, made if it is missing, and locked until the descriptor is closed; `clear` may be removing it."""
+    while True:
+        files.make_directory(PLACE, 0o700)
+        try:
+            lock = files.lock(PLACE, make=False)
+        except FileNotFoundError:
+            continue
+        if os.fstat(lock).st_nlink:
+            return lock
+        os.close(lock)
+
+
+def sweep() -> None:
+    """What nobody has any more is free again."""
+    for name, holder in leases().items():
+        if stale(holder):
+            files.unlink(f"{PLACE}/{name}")
+
+
+def clear() -> None:
+    """The place is gone, if no store of the machine has ids."""
+    if os.path.isdir(PLACE):
+        lock = hold()
+        sweep()
+        if not leases():
+            files.remove_directory(PLACE)
+        os.close(lock)
+
+
+def directory(root: str, identifier: str) -> str:
+    """A container's, which says whose a lease is."""
+    return f"{root}/containers/{identifier}"
 
 
 def free(ranges: list[tuple[int, int]], taken: list[tuple[int, int]], count: int) -> int:
@@ -125,31 +163,30 @@ def free(ranges: list[tuple[int, int]], taken: list[tuple[int, int]], count: int
     )
 
 
-def leases(root: str) -> dict[str, str]:
-    """Who has which ids: {"FIRST-COUNT": "ID:PID:START_TIME"}."""
-    place = f"{root}/userns"
+def leases() -> dict[str, str]:
+    """Who has which ids: {"FIRST-COUNT": "PATH:PID:START_TIME"}."""
     try:
-        names = [name for name in os.listdir(place) if name.replace("-", "").isdecimal()]
+        names = [name for name in os.listdir(PLACE) if name.replace("-", "").isdecimal()]
     except FileNotFoundError:
         return {}
-    return {name: os.readlink(f"{place}/{name}") for name in names}
+    return {name: os.readlink(f"{PLACE}/{name}") for name in names}
 
 
-def stale(root: str, holder: str) -> bool:
-    """Whether there is no such container, nor somebody who is about to make it."""
-    identifier, pid, began = holder.split(":")
-    return not os.path.isdir(f"{root}/containers/{identifier}") and not state.alive(int(pid), int(began))
+def stale(holder: str) -> bool:
+    """Whether there is no such container (any more, or its store), nor somebody who is about to make it."""
+    path, pid, began = holder.rsplit(":", 2)
+    return not os.path.isdir(path) and not state.alive(int(pid), int(began))
 
 
 def give_back(root: str, identifier: str) -> None:
     """The container's ids are free again."""
-    place = f"{root}/userns"
-    if not os.path.isdir(place):
+    if not os.path.isdir(PLACE):
         return
-    with files.locked(place):
-        for name, holder in leases(root).items():
-            if holder.startswith(f"{identifier}:"):
-                files.unlink(f"{place}/{name}")
+    lock = hold()
+    for name, holder in leases().items():
+        if holder.rsplit(":", 2)[0] == directory(root, identifier):
+            files.unlink(f"{PLACE}/{name}")
+    os.close(lock)
 
 
 def lines(first: int, count: int) -> list[dict[str, int]]:

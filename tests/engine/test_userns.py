@@ -66,6 +66,7 @@ def test_what_is_free_is_in_a_range_and_nobodys(
 
 def test_a_lease_lasts_as_long_as_its_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or as who was about to make it; a dry plan takes none."""
+    monkeypatch.setattr(userns, "PLACE", str(tmp_path / "ids"))
     monkeypatch.setattr(userns, "kept", lambda: [(1000, 30)])
     root = str(tmp_path)
     assert [userns.take(root, "a", 10, dry=True), userns.take(root, "a", 10), userns.take(root, "b", 10)] == [
@@ -82,6 +83,31 @@ def test_a_lease_lasts_as_long_as_its_container(tmp_path: Path, monkeypatch: pyt
     os.mkdir(f"{root}/containers")
     os.mkdir(f"{root}/containers/b")
     assert userns.take(root, "e", 10) == 1020
-    assert sorted(userns.leases(root)) == ["1000-5", "1010-10", "1020-10"]
+    assert sorted(userns.leases()) == ["1000-5", "1010-10", "1020-10"]
     with pytest.raises(errors.Unsupported, match="no 10 ids"):
         userns.take(root, "f", 10)
+
+
+def test_two_stores_share_no_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their containers are called; what a store had that is not there any more, others get."""
+    monkeypatch.setattr(userns, "PLACE", str(tmp_path / "ids"))
+    monkeypatch.setattr(userns, "kept", lambda: [(1000, 30)])
+    one, two = str(tmp_path / "a:b"), str(tmp_path / "b")
+    for root in (one, two):
+        os.makedirs(f"{root}/containers/x")
+    child = os.fork()
+    if child == 0:
+        userns.take(one, "x", 10)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert [userns.take(two, "x", 10), userns.take(two, "y", 10)] == [1010, 1020]
+    userns.give_back(two, "x")
+    assert sorted(userns.leases()) == ["1000-10", "1020-10"]
+    userns.clear()
+    assert sorted(userns.leases()) == ["1000-10", "1020-10"], "who has them is there"
+    os.rename(one, f"{one}-gone")
+    assert [userns.take(two, "z", 10), userns.take(two, "x", 10)] == [1000, 1010]
+    for identifier in "xyz":
+        userns.give_back(two, identifier)
+    userns.clear()
+    assert not os.path.exists(userns.PLACE)
