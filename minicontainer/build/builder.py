@@ -78,6 +78,13 @@ class Given(NamedTuple):
     name: str
 
 
+@contextlib.contextmanager
+def given(path: str, name: str) -> Iterator[Given]:
+    """A directory as the context of the Dockerfile of that name, whose .dockerignore may stand beside it."""
+    with context.Tree(path, context.ignored(path, name)) as tree:
+        yield Given(tree, os.path.realpath(path))
+
+
 class Step(NamedTuple):
     """One step, for who tells of the build: `[stage number/of] text`. `id` counts from 1 over the whole build."""
 

@@ -229,8 +229,8 @@ def opened(path: str, file: str | None) -> Iterator[tuple[str, bytes, builder.Gi
     name = file or os.path.join(path, "Dockerfile")
     if file and not os.path.exists(file) and os.path.exists(os.path.join(path, file)):
         name = os.path.join(path, file)
-    with given(path, name, name) as found:
-        yield found
+    with builder.given(path, name) as found:
+        yield name, files.read(name), found
 
 
 @contextlib.contextmanager
@@ -247,10 +247,3 @@ def piped(folder: str, name: str) -> Iterator[tuple[str, bytes, builder.Given]]:
             break
     with context.Tree(folder, rules) as tree:
         yield name, content, builder.Given(tree, "")
-
-
-@contextlib.contextmanager
-def given(path: str, name: str, called: str) -> Iterator[tuple[str, bytes, builder.Given]]:
-    """A Dockerfile and the directory that it is built with."""
-    with context.Tree(path, context.ignored(path, name)) as tree:
-        yield called, files.read(name), builder.Given(tree, os.path.realpath(path))
