@@ -100,7 +100,7 @@ NUMBERS = {
     },
 }.get(MACHINE, {})
 NUMBERS |= {"open_tree": 428, "move_mount": 429}
-NUMBERS |= {"pidfd_send_signal": 424, "close_range": 436, "openat2": 437, "mount_setattr": 442}
+NUMBERS |= {"pidfd_send_signal": 424, "close_range": 436, "openat2": 437, "pidfd_getfd": 438, "mount_setattr": 442}
 
 
 def _check(outcome: int, call: str, *arguments: object, hint: str = "") -> int:
@@ -312,13 +312,16 @@ def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolv
     return syscall("openat2", directory, os.fsencode(path), how, len(how))
 
 
-def seccomp_load(program: bytes, flags: int = 0) -> None:
-    """seccomp(2): SECCOMP_SET_MODE_FILTER with `program`, an array of 8-byte struct sock_filter."""
+def seccomp_load(program: bytes, flags: int = 0) -> int:
+    """seccomp(2): SECCOMP_SET_MODE_FILTER with `program`, an array of 8-byte struct sock_filter.
+
+    Returns the listener's descriptor, where the `flags` ask for one; it closes on exec.
+    """
     buffer = ctypes.create_string_buffer(program, len(program))
     count = len(program) // 8
     # struct sock_fprog: unsigned short len, padding, struct sock_filter *filter.
     header = count.to_bytes(8, "little") + ctypes.addressof(buffer).to_bytes(8, "little")
-    syscall("seccomp", 1, flags, header)
+    return syscall("seccomp", 1, flags, header)
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:

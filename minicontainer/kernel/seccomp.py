@@ -52,6 +52,7 @@ ACTIONS = {
     "SCMP_ACT_TRAP": 0x00030000,
     "SCMP_ACT_ERRNO": ERRNO,
     "SCMP_ACT_TRACE": TRACE,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
@@ -170,12 +171,19 @@ def _at_least(version: str) -> bool:
 def validate(profile: Profile) -> None:
     """InvalidArgument or Unsupported, naming the word that we do not understand."""
     for action in (profile.get("defaultAction"), *(rule.get("action") for rule in profile["syscalls"])):
-        if action == "SCMP_ACT_NOTIFY":
+        if action == "SCMP_ACT_NOTIFY" and not profile.get("listenerPath"):
             raise errors.Unsupported(
-                "SCMP_ACT_NOTIFY needs a listener that answers, which is not built; use another action"
+                "SCMP_ACT_NOTIFY needs somebody who answers, at linux.seccomp.listenerPath of an OCI config"
             )
         if action not in ACTIONS:
             raise errors.InvalidArgument(f"{action!r} is no seccomp action: {', '.join(ACTIONS)}")
+    asked = [rule["names"] for rule in profile["syscalls"] if rule.get("action") == "SCMP_ACT_NOTIFY"]
+    if profile.get("defaultAction") == "SCMP_ACT_NOTIFY" or any("write" in (names or ()) for names in asked):
+        raise errors.Unsupported(
+            "SCMP_ACT_NOTIFY for write(2), or for all: by that call the process itself says that somebody may answer"
+        )
+    if profile.get("listenerPath") and not asked:
+        raise errors.InvalidArgument("linux.seccomp.listenerPath: no rule has SCMP_ACT_NOTIFY, there is nothing to ask")
     for flag in profile.get("flags") or ():
         if flag not in FLAGS:
             raise errors.Unsupported(f"the seccomp flag {flag} is not supported: {', '.join(FLAGS)} are")
@@ -195,10 +203,15 @@ def validate(profile: Profile) -> None:
 def load(profile: Profile | None, root: str | None = None) -> steps.Plan:
     """From here on this thread, and all that it becomes, is filtered. Compiles, or reads the cache, while planning."""
     if profile:
-        flags = sum(FLAGS[flag] for flag in profile.get("flags") or ())
         yield steps.call(
-            syscalls.seccomp_load, program(profile, root), flags, why="the kernel refuses what no container needs"
-        )
+            syscalls.seccomp_load, program(profile, root), flags(profile),
+            why="the kernel refuses what no container needs",
+        )  # fmt: skip
+
+
+def flags(profile: Profile) -> int:
+    """Its flags for seccomp(2)."""
+    return sum(FLAGS[flag] for flag in profile.get("flags") or ())
 
 
 def program(profile: Profile, root: str | None = None) -> Program:

@@ -1,6 +1,7 @@
 """What parent, child and client say to one another: small JSON messages over a socket pair (unix(7), SOCK_SEQPACKET).
 
     {"reached": "namespaces"}        the sender has come to this point
+                                     "descriptor": the number of one of the sender's (listener.py)
     {"step": n, "began", "ended"}    its n-th step is done; seconds of the monotonic clock, the same in all processes
     {"error": …}                     an exception, to be raised again on the other side as the same class
     one byte                         the errno of the last execve, from threshold.py's program: {"errno": n}
@@ -130,6 +131,8 @@ def wait(end: socket.socket, point: str, values: dict[str, Any]) -> None:
             raise threshold.refusal(message["errno"], last_word["name"], last_word["architecture"])
         if "step" in message and "report" in values:
             values["report"](message)
+        if "descriptor" in message:
+            values["descriptor"] = message["descriptor"]
         if message.get("reached") == point:
             return
         last_word = message if message.get("reached") == "command" else {}

@@ -41,12 +41,14 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h; python-prctl has no name for it
 
 
 def plan(
-    config: dict[str, Any], process: dict[str, Any], pid: int, started: int, outlives: bool = False, kept: int = 0
-) -> Iterator[steps.Step]:
+    config: dict[str, Any], process: dict[str, Any], pid: int, started: int, outlives: bool = False, kept: int = 0,
+    known: dict[str, Any] | None = None,
+) -> Iterator[steps.Step]:  # fmt: skip
     """Start `process` (as the spec has it) inside the container that runs by `config`; the keeper's steps.
 
     `pid` and `started` say which process its init is. Which namespaces it has of its own is looked up now. One that
-    `outlives` its keeper goes on when that ends. `kept`: how many descriptors from 3 on are its own.
+    `outlives` its keeper goes on when that ends. `kept`: how many descriptors from 3 on are its own. `known`: the
+    container's state, for a seccomp listener.
     """
     own = range(threshold.CHANNEL, threshold.CHANNEL + kept)
     inside = list(born(config, process, outlives, own))
@@ -69,6 +71,8 @@ def plan(
     if namespaces.has(config["linux"]["namespaces"], "user"):
         yield from init.rank(process, steps.PID)
     yield steps.call(channel.tell, launch.OURS, "go", why="whose child it is has been settled")
+    if known and config["linux"].get("seccomp"):
+        yield from launch.heard(config["linux"]["seccomp"], known)
     yield steps.call(
         channel.wait,
         launch.OURS,

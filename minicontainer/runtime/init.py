@@ -248,7 +248,7 @@ def identity(process: dict[str, Any], profile: dict[str, Any] | None) -> Iterato
         yield from steps.about("capabilities", capabilities.no_new_privileges())
     yield from steps.about("capabilities", capabilities.bound(process.get("capabilities", {})))
     if filter_early:
-        yield from steps.about("seccomp", seccomp.load(profile))
+        yield from steps.about("seccomp", filtered(profile))
     masked = [user["umask"]] if user.get("umask") is not None else []
     yield steps.call(
         become, user["uid"], user["gid"], user.get("additionalGids") or [], *masked, why="the user that was asked for"
@@ -258,7 +258,18 @@ def identity(process: dict[str, Any], profile: dict[str, Any] | None) -> Iterato
         enter_directory, process["cwd"], DIRECTORY, why="the working directory, with the command's own rights"
     )
     if profile is not None and not filter_early:
-        yield from steps.about("seccomp", seccomp.load(profile))
+        yield from steps.about("seccomp", filtered(profile))
+
+
+def filtered(profile: dict[str, Any] | None) -> Iterator[steps.Step]:
+    """The filter, of which somebody outside may hear (listener.py)."""
+    if profile and profile.get("listenerPath"):
+        from . import listener
+
+        words = CHANNEL, seccomp.program(profile), seccomp.flags(profile)
+        yield steps.call(listener.load, *words, why="the kernel asks somebody outside what it is to do")
+    else:
+        yield from seccomp.load(profile)
 
 
 def fork(

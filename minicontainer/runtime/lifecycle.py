@@ -182,7 +182,7 @@ class Runtime:
         self.grant(process, config["linux"]["namespaces"])
         values = launch.values()
         values[launch.VALUES.name] = values
-        steps.execute(enter.plan(config, process, known["pid"], started, outlives, kept), values)
+        steps.execute(enter.plan(config, process, known["pid"], started, outlives, kept, known), values)
         self.hand_over(console_socket, values)
         if pid_file:
             files.write(pid_file, str(values["pid"]).encode())

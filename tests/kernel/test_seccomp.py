@@ -218,6 +218,7 @@ def test_actions_and_comparisons() -> None:
         profile = {
             "defaultAction": "SCMP_ACT_ALLOW" if action != "SCMP_ACT_ALLOW" else "SCMP_ACT_LOG",
             "syscalls": [{"names": ["getpid"], "action": action, "errnoRet": 7}],
+            "listenerPath": "/door" if action == "SCMP_ACT_NOTIFY" else "",
         }
         made = seccomp.compile(profile)
         number = 39 if X86 else 172

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -590,6 +591,81 @@ def test_how_much_of_the_disk_it_has(engine: Engine) -> None:
     text = json.dumps({"blockIO": {"throttleReadBpsDevice": [{**one, "rate": 2 << 20}]}})
     engine("update", "-r", "-", "c", stdin=None, input=text, check=True)
     assert file.read_text() == f"{number} {2 << 20}\n"
+
+
+RECEIVE, ANSWER = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV, _SEND: linux/seccomp.h
+ENOMEDIUM = 123
+
+
+class Listener(threading.Thread):
+    """Whoever is asked: it hears of one filter, and answers each call with one error."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(daemon=True)
+        self.door = socket.socket(socket.AF_UNIX)
+        self.door.bind(path)
+        self.door.listen()
+        self.said: dict[str, Any] = {}
+        self.asked: list[int] = []
+
+    def run(self) -> None:
+        end, _ = self.door.accept()
+        text, beside, _, _ = end.recvmsg(1 << 16, socket.CMSG_SPACE(4))
+        self.said = json.loads(text)
+        [descriptor] = array.array("i", beside[0][2])
+        while select.select([descriptor], [], [], 30)[0]:
+            asked = bytearray(80)  # struct seccomp_notif: id, pid, flags, and the call: number …
+            try:
+                fcntl.ioctl(descriptor, RECEIVE, asked)
+            except OSError:
+                break  # nobody is filtered any more
+            self.asked.append(struct.unpack_from("=i", asked, 16)[0])
+            fcntl.ioctl(descriptor, ANSWER, asked[:8] + struct.pack("=qiI", 0, -ENOMEDIUM, 0))
+        os.close(descriptor)
+        end.close()
+        self.door.close()
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_who_is_asked_about_a_system_call(engine: Engine, tmp_path: Path, private: bool) -> None:
+    (engine.bundle / "rootfs/bin/mkdir").symlink_to("busybox")
+    os.symlink(tmp_path, short := f"/tmp/minicontainer-test-{os.getpid()}")  # a socket's path is short (unix(7))
+    rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}
+    seccomp = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule], "listenerPath": f"{short}/door",
+               "listenerMetadata": "what one likes"}  # fmt: skip
+    engine.config["linux"]["seccomp"] = seccomp
+    engine.command("sh", "-c", "mkdir /made; exec sleep 1000", noNewPrivileges=private)
+    try:
+        first = Listener(f"{short}/door")
+        first.start()
+        engine.create()
+        pid = engine.status()["pid"]
+        assert (first.said["pid"], first.said["fds"], first.said["metadata"]) == (pid, ["seccompFd"], "what one likes")
+        assert (first.said["state"]["id"], first.said["state"]["status"]) == ("c", "creating")
+        engine("start", "c", check=True)
+        engine.until_true(lambda: bool(first.asked))
+        assert not (engine.bundle / "rootfs/made").exists()
+        os.unlink(f"{short}/door")
+        second = Listener(f"{short}/door")
+        second.start()
+        done = engine("exec", "c", "mkdir", "/other")
+        assert "No medium found" in done.stderr and second.said["state"]["status"] == "running"
+        os.unlink(f"{short}/door")
+        done = engine("exec", "c", "mkdir", "/other")
+        assert done.returncode == 255 and "listenerPath" in done.stderr
+        engine("delete", "--force", "c", check=True)
+        for thread in (first, second):
+            thread.join(30)
+            assert not thread.is_alive()
+        done = engine("create", "--bundle", str(engine.bundle), "c")
+        assert done.returncode == 1 and "listenerPath" in done.stderr
+        for change, text in (({"defaultAction": "SCMP_ACT_NOTIFY"}, "for all"), ({"listenerPath": ""}, "listenerPath")):
+            engine.config["linux"]["seccomp"] = {**seccomp, **change}
+            engine.write()
+            done = engine("create", "--bundle", str(engine.bundle), "c")
+            assert done.returncode == 1 and text in done.stderr
+    finally:
+        os.unlink(short)
 
 
 @pytest.mark.parametrize("own", [True, False])

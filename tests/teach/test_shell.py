@@ -48,6 +48,8 @@ ELSEWHERE = (  # `update`'s, and bundles'
     "idmap.become_root",
     "idmap.give_pipes",
     "init.live_with_parent",
+    "listener.hand_over",
+    "listener.load",
     "mounts.attach_copy",
     "mounts.set_below",
     "priorities.run_on",
