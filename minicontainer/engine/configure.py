@@ -316,17 +316,17 @@ def by_cpus(cpu: dict[str, Any]) -> bool:
     return cpu.get("period") == 100_000 and cpu.get("quota", 0) > 0
 
 
-UNITS = {"": 1, "b": 1, "k": 2**10, "kb": 2**10, "m": 2**20, "mb": 2**20, "g": 2**30, "gb": 2**30, "t": 2**40}
+POWERS = {"": 0, "b": 0, "k": 1, "kb": 1, "m": 2, "mb": 2, "g": 3, "gb": 3, "t": 4, "tb": 4}
 
 
-def bytes_of(text: str) -> int:
-    """`64m` in bytes: docker's units b, k, m, g, t, powers of 1024. Raises ValueError."""
+def bytes_of(text: str, kilo: int = 1024) -> int:
+    """`64m` in bytes: docker's units b, k, m, g, t, powers of 1024, or for a log, of 1000. Raises ValueError."""
     digits = text.rstrip("bkmgtBKMGT")
     unit = text[len(digits) :].lower()
-    if digits != digits.strip() or unit not in UNITS:
+    if digits != digits.strip() or unit not in POWERS:
         raise ValueError(text)
     try:
-        count = int(float(digits) * UNITS[unit])
+        count = int(float(digits) * kilo ** POWERS[unit])
     except OverflowError:
         raise ValueError(text) from None
     if count < 0:

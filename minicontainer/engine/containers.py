@@ -931,10 +931,11 @@ def log_options(given: dict[str, Any], described: dict[str, Any]) -> dict[str, A
     }
     for name, value in options.items():
         if name == "max-size":
-            digits, unit = value.rstrip("kmgKMG"), value.lstrip("-0123456789").lower()
-            if digits.lstrip("-").isdecimal() and unit in UNITS:
-                result["max_size"] = max(0, int(digits)) * UNITS[unit]
+            try:
+                result["max_size"] = 0 if value == "-1" else configure.bytes_of(value, kilo=1000)
                 continue
+            except ValueError:
+                pass  # said below
         elif name == "max-file" and value.isdecimal() and int(value):
             result["max_file"] = int(value)
             continue
@@ -946,9 +947,6 @@ def log_options(given: dict[str, Any], described: dict[str, Any]) -> dict[str, A
             f"--log-opt {name}={value}: max-size=10m (-1: no bound), max-file=3, labels=A,B and env=A,B are known"
         )
     return result
-
-
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
 def restart_policy(given: dict[str, Any], remove: bool) -> dict[str, Any]:

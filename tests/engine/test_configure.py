@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from minicontainer import errors, host
-from minicontainer.engine import configure, users, volumes
+from minicontainer.engine import configure, containers, users, volumes
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -45,6 +45,21 @@ def config(
     whole = {"architecture": "amd64", "config": image or {}}
     mounts = options["mounts"]
     return configure.config(options, whole, layers or [], "/c/id", mounts, lambda name: f"/v/{name}", joined or {})
+
+
+@pytest.mark.parametrize(("text", "size"), [
+    ("10m", 10**7), ("1.5k", 1500), ("7", 7), ("7b", 7), ("2GB", 2 * 10**9), ("-1", 0), ("0", 0),
+])  # fmt: skip
+def test_a_log_s_size_is_a_size_like_any_other_in_thousands(text: str, size: int) -> None:
+    given = {"type": "json-file", "config": {"max-size": text}}
+    assert containers.log_options(given, {"Labels": {}, "Env": []})["max_size"] == size
+    assert configure.bytes_of("1.5k") == 1536
+
+
+@pytest.mark.parametrize("text", ["", "m", "-5m", "5x", "5 m", "1e999"])
+def test_what_is_no_size_of_a_log_is_refused(text: str) -> None:
+    with pytest.raises(errors.InvalidArgument, match="max-size"):
+        containers.log_options({"config": {"max-size": text}}, {"Labels": {}, "Env": []})
 
 
 def mount_at(result: dict[str, Any], destination: str) -> dict[str, Any]:
