@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -201,6 +202,23 @@ def test_nobody_in_there_sees_into_who_comes(user: str) -> None:
     finally:
         values["channel"].close()
         os.waitpid(pid, 0)
+
+
+def test_a_go_between_that_is_killed_keeps_nobody_waiting(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it has left a child, which has the other end of the channel, and before it has told of it."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    before = set(children.read_text().split())
+    monkeypatch.setattr(channel, "send", lambda *words: os.kill(os.getpid(), signal.SIGKILL))
+    waits = [steps.call(channel.wait, init.CHANNEL, "go", {}, why="stand still")]
+    spaces = [{"type": "user", "path": user}]
+    values = launch.values()
+    given = ((namespaces.USER.name, namespaces.USER),)
+    with pytest.raises(channel.Gone):
+        plan = [*idmap.join(user), *between.send(waits, spaces, launch.OURS, launch.THEIRS, False, given)]
+        steps.execute(plan, values)
+    [child] = set(children.read_text().split()) - before
+    values["channel"].close()
+    os.waitpid(int(child), 0)  # it was ours, and ends
 
 
 @pytest.mark.parametrize("who", ["parent", "child"])

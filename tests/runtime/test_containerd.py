@@ -26,6 +26,13 @@ TRANSCRIPT = """
 RUN --rm IMAGE one sh -c 'echo hello; ls /dev; hostname; grep -E "^(Cap|NoNew|Seccomp:)" /proc/self/status; exit 3'
 RUN --rm IMAGE one nosuch
 RUN --rm --read-only --cap-drop CAP_CHOWN IMAGE one sh -c 'touch /x; grep ^CapEff /proc/self/status'
+RUN --rm --uidmap 0:100000:65536 --gidmap 0:200000:65536 IMAGE one sh -c 'cat /proc/self/uid_map /proc/self/gid_map; touch /x; stat -c %u:%g /x; ls /dev'
+RUN -d --uidmap 0:100000:65536 --gidmap 0:100000:65536 IMAGE one sleep 1000
+TTY task exec -t --exec-id first one sh -c 'tty; id -u; cat /proc/self/uid_map'
+task kill -s KILL one
+UNTIL STOPPED
+task rm one
+container rm one
 RUN -d --memory-limit 67108864 --cpus 0.5 --mount type=bind,src=/etc,dst=/x,options=rbind:ro IMAGE web sh -c 'trap "exit 7" TERM; while :; do sleep 0.1; done'
 task exec --exec-id first web sh -c 'touch /x/y; echo $(id -u) $(pwd)'
 task exec --exec-id second web nosuch
@@ -48,6 +55,7 @@ container ls
 def containerd(_peers: None) -> Iterator[list[str]]:
     """A daemon of its own, in the peers' network namespace: the words that its `ctr` commands begin with."""
     with tempfile.TemporaryDirectory(prefix="mc-ctd-", dir="/var/tmp") as folder:  # a socket's path is short
+        Path(folder).chmod(0o711)  # root of a user namespace walks through
         Path(folder, "config.toml").write_text(
             f'version = 2\nroot = "{folder}/root"\nstate = "{folder}/state"\n'
             f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\n  address = "{folder}/socket"\n'
