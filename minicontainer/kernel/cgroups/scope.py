@@ -108,6 +108,8 @@ def properties(resources: dict[str, Any]) -> list[tuple[str, Value]]:
                 found[NUMBERS[file]] = ("t", number(value))
             elif file in SETS:
                 found[SETS[file]] = ("ay", bits(value))
+            elif file == "memory.oom.group":
+                found[OOM] = ("s", "kill" if number(value) else "continue")
             elif file == "cpu.max":
                 quota, period = (*value.split(), "100000")[:2]
                 found["CPUQuotaPeriodUSec"] = ("t", number(period))
@@ -129,6 +131,7 @@ NUMBERS = {
     "cpu.weight": "CPUWeight",
 }
 SETS = {"cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}
+OOM = "OOMPolicy"  # `continue` unless told, which a reload would write: 0. kubelet asks for 1
 
 
 MOST_PROCESSORS = 8192  # of a Linux kernel (arch/x86/Kconfig, NR_CPUS); as many memory nodes there are never
@@ -208,9 +211,10 @@ def begin(unit: str, above: str, pid: int, limits: list[tuple[str, Value]]) -> N
 
 
 def change(unit: str, limits: list[tuple[str, Value]]) -> None:
-    """SetUnitProperties, until the next boot."""
+    """SetUnitProperties, until the next boot. What systemd does when memory is out was said when the scope began."""
+    changeable = [(name, value) for name, value in limits if name != OOM]
     with Conversation() as systemd:
-        systemd.call("SetUnitProperties", "sba(sv)", (unit, True, limits))
+        systemd.call("SetUnitProperties", "sba(sv)", (unit, True, changeable))
 
 
 def stop(unit: str, path: str) -> None:
