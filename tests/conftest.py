@@ -12,7 +12,7 @@ and, across the tiers,
     @pytest.mark.brief      a slow test does more of the same: not with --all, where both would run
     @pytest.mark.vm         also part of the lane on the second kernel (`./dev vm`). kernel/test_cgroups.py has it by
                             itself, and so has tests/vm, which runs nowhere else but on pure cgroup v2, and its
-                            test_systemd.py only under systemd (`./dev vm --systemd`)
+                            test_systemd.py only under systemd (`./dev vm --systemd`), test_engines.py only in there
     @pytest.mark.needs("overlay", "nft")
                             skips, naming what is missing. Words from FEATURES below, or a command's name
 
@@ -219,7 +219,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.vm)
         if item.path.is_relative_to(CHECKOUT / "tests" / "vm"):
             item.add_marker(pytest.mark.vm)
-            elsewhere = not is_cgroup2() or (item.path.name == "test_systemd.py" and not is_systemd())
+            elsewhere = (
+                not is_cgroup2()
+                or (item.path.name == "test_systemd.py" and not is_systemd())
+                or (item.path.name == "test_engines.py" and "MINICONTAINER_VM" not in os.environ)
+            )
         else:
             elsewhere = False
         unfit = (

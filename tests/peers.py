@@ -38,8 +38,11 @@ def hard_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
-def docker() -> list[str]:
-    """The words that a docker command begins with. RuntimeError, with the daemon's last words, where it won't start."""
+def docker(*options: str) -> list[str]:
+    """The words that a docker command begins with. RuntimeError, with the daemon's last words, where it won't start.
+
+    `options`: the daemon's, in place of those for its bridge; they count for the call that starts it.
+    """
     global _daemon
     socket = directory() / "docker.sock"
     command = ["docker", "-H", f"unix://{socket}"]
@@ -50,7 +53,7 @@ def docker() -> list[str]:
         _daemon = subprocess.Popen(
             [*own_network(), "dockerd", "-H", f"unix://{socket}", "-p", f"{directory()}/docker.pid",
              "--data-root", f"{directory()}/docker", "--exec-root", f"{directory()}/docker-exec",
-             "--bip", "172.31.11.1/24", "--default-ulimit", f"nofile=1024:{hard_limit()}",
+             *(options or ("--bip", "172.31.11.1/24")), "--default-ulimit", f"nofile=1024:{hard_limit()}",
              "--add-runtime", f"mini={RUNTIME}"],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
@@ -81,15 +84,18 @@ def answers(command: list[str]) -> bool:
     return subprocess.run([*command, "version"], capture_output=True).returncode == 0
 
 
-def podman(runtime: str = "") -> list[str]:
-    """The words that a podman command begins with; with another OCI runtime than its own, if one is named."""
+def podman(runtime: str = "", manager: str = "cgroupfs") -> list[str]:
+    """The words that a podman command begins with; with another OCI runtime than its own, if one is named.
+
+    `manager`: who makes cgroups, `cgroupfs` or `systemd`.
+    """
     configuration = directory() / "containers.conf"
     configuration.write_text(f'[containers]\ndefault_ulimits=["nofile=1024:{hard_limit()}","nproc=4096:4096"]\n')
     runtime = runtime or ("crun" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "runc")
     return [
         *own_network(), "env", f"CONTAINERS_CONF={configuration}",
         "podman", "--runtime", runtime, "--root", f"{directory()}/podman",
-        "--runroot", f"{directory()}/podman-run", "--cgroup-manager=cgroupfs", "--events-backend=file",
+        "--runroot", f"{directory()}/podman-run", f"--cgroup-manager={manager}", "--events-backend=file",
     ]  # fmt: skip
 
 

@@ -37,10 +37,12 @@ CACHE = os.path.join(CHECKOUT, ".vm")
 TIME_LIMIT = int(os.environ.get("VM_TIME_LIMIT", "600"))  # seconds
 MEMORY = os.environ.get("VM_MEMORY", "2048")  # MiB
 
-# What the tests ask, beside Python: the same programs as outside (`./dev setup`), without compilers.
+# What the tests ask, beside Python: the same programs as outside (`./dev setup`), without compilers; and the engines
+# that have systemd make cgroups (tests/vm/test_engines.py): 300 MB of the disk.
 PACKAGES = (
     "python3 libpython3-stdlib libseccomp2 libcap2 iproute2 iputils-ping nftables procps kmod strace busybox-static "
-    "util-linux mount ca-certificates uidmap apparmor systemd systemd-sysv libpam-systemd dbus dbus-user-session"
+    "util-linux mount ca-certificates uidmap apparmor systemd systemd-sysv libpam-systemd dbus dbus-user-session "
+    "podman netavark docker.io runc crun iptables"
 ).split()
 # For the root disk, in this order; what is built into a kernel is not found as a file, and skipped.
 DISK_MODULES = (
@@ -120,7 +122,8 @@ SYSTEMD_MASKED = (
     "systemd-machine-id-commit.service systemd-remount-fs.service kmod-static-nodes.service modprobe@.service "
     "dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount "
     "sys-fs-fuse-connections.mount proc-sys-fs-binfmt_misc.automount systemd-ask-password-console.path "
-    "systemd-ask-password-wall.path apparmor.service"
+    "systemd-ask-password-wall.path apparmor.service podman.socket podman.service podman-restart.service "
+    "podman-auto-update.timer docker.socket docker.service containerd.service"
 )
 
 
