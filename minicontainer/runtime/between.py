@@ -69,12 +69,13 @@ def born(child: list[steps.Step], end: socket.socket, report: bool, kinds: int, 
         os._exit(127)
 
 
-def adopt(end: socket.socket, between: int) -> int:
-    """Wait until the go-between has ended. Returns the pid of the child that it has left. Raises its error, or Gone.
+def adopt(end: socket.socket, other: int) -> int:
+    """Wait until a go-between, or the joiner of an `exec`, has ended. Returns the pid of the child that it has left.
 
-    First its end, then its word: if it was killed, nobody says one, and its child has the other end of the channel.
+    Raises its error, or Gone. First its end, then its word: if it was killed, nobody says one, and its child has the
+    other end of the channel.
     """
-    _, status = os.waitpid(between, 0)
+    _, status = os.waitpid(other, 0)
     while status == 0:
         message, _ = channel.receive(end)
         if message is None:

@@ -27,7 +27,7 @@ import _prctl  # type: ignore[import-not-found]  # the C half of python-prctl: 0
 
 from .. import errors, steps, syscalls
 from ..kernel import cgroups, keyring, namespaces, rootfs, terminal
-from . import channel, init, launch, state, threshold, waiting
+from . import between, channel, init, launch, state, threshold, waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
@@ -66,7 +66,7 @@ def plan(
         send, joiner, launch.OURS, launch.THEIRS, PROCESS, why="one that goes inside, so that we can stay", result="pid"
     )
     yield steps.call(
-        adopt, launch.OURS, steps.PID, why="its child, which is inside, is ours from here on", result="pid"
+        between.adopt, launch.OURS, steps.PID, why="its child, which is inside, is ours from here on", result="pid"
     )
     if namespaces.has(config["linux"]["namespaces"], "user"):
         yield from init.rank(process, steps.PID)
@@ -177,17 +177,6 @@ def fork(inside: list[steps.Step], end: socket.socket) -> None:
         init.perform(inside, end, False)
     finally:
         os._exit(127)
-
-
-def adopt(end: socket.socket, joiner: int) -> int:
-    """Wait until the joiner's child is there and the joiner has gone. Returns the child's pid, a child of ours now."""
-    message, _ = channel.receive(end)
-    if message is None:
-        raise channel.Gone("the process that was to go inside was killed")
-    if "error" in message:
-        raise channel.revive(message["error"])
-    os.waitpid(joiner, 0)
-    return int(message["pid"])
 
 
 def give_terminal(end: socket.socket, uid: int, rows: int, columns: int) -> None:
