@@ -3,7 +3,8 @@
 Offers: `read`, `write` (temporary name, then rename), `put` (one write(2), for the kernel's files), `lock` and `locked`
 (flock); `make_directory`, `unlink`, `remove_directory` and `remove_tree`, which may be done twice; `sync_directory`;
 `disk_usage`; `inside` and `make_inside`, which resolve a path as a process chrooted there would (openat2), so that an
-image's symbolic link never leads out; `place`, which tells where that is, and `beneath`, which opens it again.
+image's symbolic link never leads out; `place`, which tells where that is, and `beneath`, which opens it again;
+`copy_tree`, of what others may be at.
 Callers owe it: a directory that exists, and one place per file (two processes that write the same name both win,
 one after the other; neither is ever torn).
 """
@@ -16,6 +17,12 @@ import stat
 
 from . import errors, syscalls
 from .records import namedtuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing: 4 ms of every start
+    from collections.abc import Callable
+
+    Owner = Callable[[os.stat_result], tuple[int, int]]
 
 
 def read(path: str) -> bytes:
@@ -339,3 +346,88 @@ def beneath(root: int, path: str, flags: int) -> int:
     """Open a path that has no links, as `place` gives it; one that has got them since is refused (ELOOP)."""
     resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
     return syscalls.openat2(root, path or ".", flags, resolve=resolve)
+
+
+# Copying a tree
+
+ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def same_owner(info: os.stat_result) -> tuple[int, int]:
+    """Who has the copy: who has it."""
+    return info.st_uid, info.st_gid
+
+
+def copy_tree(source: int, destination: int, owner: "Owner" = same_owner, nodes: bool = True) -> None:
+    """Copy an open directory's content with owners, modes, times and extended attributes, following no link.
+
+    Either may be a volume that a container has, which puts links in the way: all is opened and made where its directory
+    is open. Without `nodes`, devices, fifos and sockets are left out.
+    """
+    for name in os.listdir(source):
+        info = os.stat(name, dir_fd=source, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode):
+            os.mkdir(name, 0o700, dir_fd=destination)
+        elif not stat.S_ISREG(info.st_mode):
+            if nodes or stat.S_ISLNK(info.st_mode):
+                copy_node(source, destination, name, info, owner)
+            continue
+        directory = stat.S_ISDIR(info.st_mode)
+        old = os.open(name, ENTER if directory else READ, dir_fd=source)
+        try:
+            new = os.open(name, ENTER if directory else MAKE, 0o600, dir_fd=destination)
+            try:
+                if directory:
+                    copy_tree(old, new, owner, nodes)
+                else:
+                    copy_content(old, new)
+                copy_status(old, new, owner)
+            finally:
+                os.close(new)
+        finally:
+            os.close(old)
+
+
+def copy_content(old: int, new: int) -> None:
+    """Copy one open file's bytes."""
+    while os.sendfile(new, old, None, 1 << 30):
+        pass
+
+
+def copy_node(source: int, destination: int, name: str, info: os.stat_result, owner: "Owner") -> None:
+    """A link, a device, a fifo."""
+    if stat.S_ISLNK(info.st_mode):
+        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=destination)
+    else:
+        os.mknod(name, info.st_mode, info.st_rdev, dir_fd=destination)
+    os.chown(name, *owner(info), dir_fd=destination, follow_symlinks=False)
+    if not stat.S_ISLNK(info.st_mode):  # the umask has cut its mode
+        made = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=destination)
+        try:
+            if stat.S_ISLNK(os.fstat(made).st_mode):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+            os.chmod(f"/proc/self/fd/{made}", stat.S_IMODE(info.st_mode))
+        finally:
+            os.close(made)
+    os.utime(name, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=destination, follow_symlinks=False)
+
+
+def copy_status(old: int, new: int, owner: "Owner") -> None:
+    """Owner, attributes, mode, times of what is open: in this order, for a change of owner takes back set-id bits and
+    capabilities."""
+    info = os.fstat(old)
+    os.fchown(new, *owner(info))
+    for attribute in os.listxattr(old):
+        try:
+            os.setxattr(new, attribute, os.getxattr(old, attribute))
+        except OSError as error:
+            if error.errno not in LACKING:
+                raise
+    os.fchmod(new, stat.S_IMODE(info.st_mode))
+    os.utime(new, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+# What a file system has no place for, or an ordinary user may not set: left out, as shutil.copystat does.
+LACKING = (errno.ENOTSUP, errno.EPERM, errno.ENODATA, errno.EINVAL, errno.EACCES)

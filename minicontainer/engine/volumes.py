@@ -6,7 +6,6 @@ volume over a directory of its image finds that directory's content copied into 
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import time
@@ -242,10 +241,10 @@ def copy_up(rootfs: str, target: str, volume: str, ids: tuple[int, int] | None =
     try:
         if not stat.S_ISDIR(os.fstat(source).st_mode):
             return
-        tree, into = os.open(f"/proc/self/fd/{source}", ENTER & ~os.O_NOFOLLOW), os.open(volume, ENTER)
+        tree, into = os.open(f"/proc/self/fd/{source}", ENTER), os.open(volume, ENTER | os.O_NOFOLLOW)
         try:
-            copy_tree(tree, into, ids)
-            copy_status(tree, into, ids)
+            files.copy_tree(tree, into, lambda info: owner(info, ids))
+            files.copy_status(tree, into, lambda info: owner(info, ids))
         finally:
             os.close(tree)
             os.close(into)
@@ -253,80 +252,7 @@ def copy_up(rootfs: str, target: str, volume: str, ids: tuple[int, int] | None =
         os.close(source)
 
 
-ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def copy_tree(source: int, destination: int, ids: tuple[int, int] | None) -> None:
-    """Copy an open directory's content with owners, modes, times and extended attributes, following no link.
-
-    Another container may have the volume, and put links in the way: all is made where its directory is open.
-    """
-    for name in os.listdir(source):
-        info = os.stat(name, dir_fd=source, follow_symlinks=False)
-        if stat.S_ISDIR(info.st_mode):
-            os.mkdir(name, 0o700, dir_fd=destination)
-        elif not stat.S_ISREG(info.st_mode):
-            copy_node(source, destination, name, info, ids)
-            continue
-        directory = stat.S_ISDIR(info.st_mode)
-        old = os.open(name, ENTER if directory else READ, dir_fd=source)
-        try:
-            new = os.open(name, ENTER if directory else MAKE, 0o600, dir_fd=destination)
-            try:
-                if directory:
-                    copy_tree(old, new, ids)
-                else:
-                    copy_content(old, new)
-                copy_status(old, new, ids)
-            finally:
-                os.close(new)
-        finally:
-            os.close(old)
-
-
-def copy_content(old: int, new: int) -> None:
-    """Copy one open file's bytes."""
-    while os.sendfile(new, old, None, 1 << 30):
-        pass
-
-
-def copy_node(source: int, destination: int, name: str, info: os.stat_result, ids: tuple[int, int] | None) -> None:
-    """A link, a device, a fifo."""
-    if stat.S_ISLNK(info.st_mode):
-        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=destination)
-    else:
-        os.mknod(name, info.st_mode, info.st_rdev, dir_fd=destination)
-    os.chown(name, *owner(info, ids), dir_fd=destination, follow_symlinks=False)
-    if not stat.S_ISLNK(info.st_mode):  # the umask has cut its mode
-        made = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=destination)
-        try:
-            if stat.S_ISLNK(os.fstat(made).st_mode):
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
-            os.chmod(f"/proc/self/fd/{made}", stat.S_IMODE(info.st_mode))
-        finally:
-            os.close(made)
-    os.utime(name, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=destination, follow_symlinks=False)
-
-
-def copy_status(old: int, new: int, ids: tuple[int, int] | None) -> None:
-    """Owner, attributes, mode, times of what is open: in this order, for a change of owner takes back set-id bits and
-    capabilities."""
-    info = os.fstat(old)
-    os.fchown(new, *owner(info, ids))
-    for attribute in os.listxattr(old):
-        try:
-            os.setxattr(new, attribute, os.getxattr(old, attribute))
-        except OSError as error:
-            if error.errno not in LACKING:
-                raise
-    os.fchmod(new, stat.S_IMODE(info.st_mode))
-    os.utime(new, ns=(info.st_atime_ns, info.st_mtime_ns))
-
-
-# What a file system has no place for, or an ordinary user may not set: left out, as shutil.copystat does.
-LACKING = (errno.ENOTSUP, errno.EPERM, errno.ENODATA, errno.EINVAL, errno.EACCES)
+ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def owner(info: os.stat_result, ids: tuple[int, int] | None) -> tuple[int, int]:

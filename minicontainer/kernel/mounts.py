@@ -264,44 +264,14 @@ def attach_copy(root: str, source: str, destination: str, kind: str, flags: int,
     with Target(root, destination, directory=True) as beneath:
         attach(root, source, destination, kind, flags & ~syscalls.MS_RDONLY, data)
         with Target(root, destination, directory=True) as target:
-            old = os.open(beneath, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            old, new = (os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for place in (beneath, target))
             try:
-                copy_tree(old, target)
+                files.copy_tree(old, new, nodes=False)
             finally:
                 os.close(old)
+                os.close(new)
             if flags & syscalls.MS_RDONLY:
                 remount(target, flags)
-
-
-def copy_tree(source: int, target: str) -> None:
-    """All in an open directory, into an empty one: directories, files and symbolic links, with their owners and modes.
-
-    Devices, sockets and fifos are left out. To be called while nobody else can change the target. The source may be a
-    volume that others have: each file is opened where it is, and whatever link it may have become is not followed.
-    """
-    for name in os.listdir(source):
-        to, info = f"{target}/{name}", os.stat(name, dir_fd=source, follow_symlinks=False)
-        if stat.S_ISLNK(info.st_mode):
-            os.symlink(os.readlink(name, dir_fd=source), to)
-            os.chown(to, info.st_uid, info.st_gid, follow_symlinks=False)
-            continue
-        kind = os.O_DIRECTORY if stat.S_ISDIR(info.st_mode) else 0
-        if not kind and not stat.S_ISREG(info.st_mode):
-            continue
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | kind
-        descriptor = os.open(name, flags, dir_fd=source)
-        try:
-            if kind:
-                os.mkdir(to)
-                copy_tree(descriptor, to)
-            else:
-                with open(to, "xb") as new:
-                    while part := os.read(descriptor, 1 << 20):
-                        new.write(part)
-        finally:
-            os.close(descriptor)
-        os.chown(to, info.st_uid, info.st_gid)
-        os.chmod(to, info.st_mode & 0o7777)
 
 
 def bind(root: str, source: str | int, destination: str, flags: int, propagation: int) -> None:
