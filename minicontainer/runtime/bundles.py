@@ -26,9 +26,22 @@ def read(bundle: str) -> Config:
         raise errors.InvalidArgument(f"{bundle}/config.json is no JSON: {error}") from None
     if not isinstance(config, dict):
         raise errors.InvalidArgument(f"{bundle}/config.json is no object")
-    config = spec.complete(config)
-    spec.check(config)
+    try:
+        config = spec.complete(config)
+        spec.check(config)
+        check_environment(config["process"])
+    except (TypeError, KeyError, AttributeError) as error:
+        raise errors.InvalidArgument(
+            f"{bundle}/config.json has not the form that the specification gives it: {type(error).__name__}: {error}"
+        ) from None
     return config
+
+
+def check_environment(process: Config) -> None:
+    """Raise InvalidArgument for a variable without a value, which would not be there."""
+    for line in process["env"]:
+        if "=" not in line[1:]:
+            raise errors.InvalidArgument(f"config.json: process.env: {line!r} is not NAME=VALUE")
 
 
 def check_console(process: Config, console_socket: str, stays: bool) -> None:

@@ -178,6 +178,7 @@ class Runtime:
             raise errors.Conflict(f"cannot exec in container {identifier}: it is {known['status']}")
         process = spec.complete_process(process)
         bundles.check_console(process, console_socket, not outlives)
+        bundles.check_environment(process)
         spec.check({**config, "process": process})
         self.grant(process, config["linux"]["namespaces"])
         values = launch.values()
@@ -206,11 +207,12 @@ class Runtime:
         mapped = namespaces.has(spaces, "user")
         held, lacking = capabilities.known() if mapped else capabilities.bounding_set(), set()
         for kind, wanted in process["capabilities"].items():
-            missing = [name for name in wanted or () if not capabilities.mask([name]) & held]
+            known = [name for name in wanted or () if name in capabilities.NUMBERS]
+            missing = [name for name in wanted or () if name not in known or not capabilities.mask([name]) & held]
             process["capabilities"][kind] = [name for name in wanted or () if name not in missing]
             lacking.update(missing)
         if lacking:
-            self.warnings.append(f"{', '.join(sorted(lacking))} cannot be granted: it was taken from this process, too")
+            self.warnings.append(f"{', '.join(sorted(lacking))} cannot be granted: we have not got it")
         asked, kept = process["capabilities"].get("ambient") or [], process["capabilities"].get("inheritable") or []
         process["capabilities"]["ambient"] = [name for name in asked if name in kept]
         if alone := [name for name in asked if name not in kept]:
@@ -220,7 +222,13 @@ class Runtime:
 
     def config(self, identifier: str) -> Config:
         """The config that it was created with."""
-        config: Config = json.loads(files.read(f"{self.place(identifier)}/config.json"))
+        place = self.place(identifier)
+        try:
+            config: Config = json.loads(files.read(f"{place}/config.json"))
+        except FileNotFoundError:
+            if os.path.isdir(place):
+                raise  # it is being created
+            raise errors.ContainerNotFound(f"container does not exist: {identifier}") from None
         return config
 
     def state(self, identifier: str) -> dict[str, Any]:

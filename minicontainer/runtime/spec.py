@@ -105,7 +105,16 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
         raise errors.InvalidArgument("config.json is malformed: process.args is a list of words, linux an object")
     return {
         **config,
-        "mounts": [{"type": "none", "source": "none", **entry} for entry in config.get("mounts") or []],
+        "mounts": [
+            {
+                "type": "none",
+                "source": "none",
+                **entry,
+                "destination": entry["destination"],
+                "options": entry.get("options") or [],
+            }
+            for entry in config.get("mounts") or []
+        ],
         "process": complete_process(process),
         "linux": {
             **linux,
@@ -212,10 +221,25 @@ def check(config: dict[str, Any]) -> None:
     for limit in config["process"]["rlimits"]:
         if not str(limit.get("type")).startswith("RLIMIT_") or not hasattr(resource, limit["type"]):
             raise errors.InvalidArgument(f"config.json: process.rlimits: there is no limit {limit.get('type')!r}")
+    check_user(config["process"])
+    for device in config["linux"]["devices"]:
+        if device.get("type") not in ("c", "u", "b", "p") or not str(device.get("path", "")).startswith("/"):
+            raise errors.InvalidArgument(f"config.json: linux.devices: {device}: a path, and a type of c, b, u or p")
     if not config["process"]["args"]:
         raise errors.InvalidArgument("config.json names no command: process.args is empty")
     if not config["process"]["cwd"].startswith("/"):
         raise errors.InvalidArgument(f"the working directory {config['process']['cwd']!r} is not an absolute path")
+
+
+def check_user(process: dict[str, Any]) -> None:
+    """Raise InvalidArgument for a user or group that is none: to setresuid(2), -1 is "as it is", which is root."""
+    user = process["user"]
+    for number in (user["uid"], user["gid"], *(user.get("additionalGids") or ())):
+        if type(number) is not int or not 0 <= number < NOBODY:
+            raise errors.InvalidArgument(f"config.json: process.user: {number!r} is no number of a user or group")
+
+
+NOBODY = (1 << 32) - 1  # (uid_t) -1
 
 
 def check_mount_namespace(spaces: list[dict[str, Any]]) -> None:

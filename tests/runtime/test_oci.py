@@ -144,7 +144,9 @@ def test_created_it_waits_in_its_namespaces_and_started_it_is_its_command(engine
     assert engine("kill", "c").returncode == 1
     engine("delete", "c", check=True)
     assert engine.left() == []
-    assert engine("state", "c").returncode == engine("delete", "c").returncode == 1
+    for words, code in ((["state"], 1), (["delete"], 1), (["kill"], 1), (["ps"], 1), (["exec"], 255)):
+        done = engine(*words, "c", *(["sh"] if words == ["exec"] else []))
+        assert done.returncode == code and "container does not exist" in done.stderr
     assert engine("delete", "--force", "c").returncode == 0
 
 
@@ -228,6 +230,22 @@ def test_a_capability_that_we_have_not_got_is_left_out_and_said(engine: Engine) 
     found = dict(line.split(":\t", 1) for line in done.stdout.splitlines())
     assert [int(found[name], 16) for name in ("CapBnd", "CapEff", "CapPrm")] == [1 << 5] * 3
     assert "CAP_SYS_NICE cannot be granted" in done.stderr
+
+
+def test_a_capability_that_nobody_knows_is_left_out_and_said(engine: Engine) -> None:
+    """As one that is younger than we are (config.md)."""
+    sets = {kind: ["CAP_KILL", "CAP_OF_TOMORROW"] for kind in ("bounding", "effective", "permitted")}
+    engine.command("cat", "/proc/self/status", capabilities=sets)
+    done = engine("run", "--bundle", str(engine.bundle), "c", check=True)
+    assert f"CapEff:\t{1 << 5:016x}\n" in done.stdout and "CAP_OF_TOMORROW cannot be granted" in done.stderr
+
+
+def test_what_may_be_null_is_nothing(engine: Engine) -> None:
+    engine.config["mounts"].append({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": None})
+    engine.config["linux"] |= dict.fromkeys(("seccomp", "devices", "resources", "sysctl", "maskedPaths"))
+    engine.config["hooks"] = None
+    engine.command("sh", "-c", ":", rlimits=None, capabilities=None, env=None)
+    assert engine("run", "--bundle", str(engine.bundle), "c").returncode == 0
 
 
 def test_an_ambient_capability_that_is_not_inheritable_is_left_out_and_said(engine: Engine) -> None:
@@ -344,6 +362,14 @@ def idmapped(destination: str, source: str, options: list[str], first: int = 500
         (without("linux", "namespaces", value=[{"type": "mount"}, {"type": "mount"}]), "more than one namespace"),
         (without("linux", "gidMappings", value=[{"containerID": 0, "hostID": 1, "size": 1}]), "no namespace 'user'"),
         (without("linux", "rootfsPropagation", value="public"), "'public' is no propagation"),
+        (without("process", "user", value={"uid": -1, "gid": 0}), "-1 is no number"),
+        (without("process", "user", value={"uid": 0, "gid": 2**32 - 1}), "4294967295 is no number"),
+        (without("process", "user", value={"uid": "0", "gid": 0}), "'0' is no number"),
+        (without("process", "user", value={"uid": 1, "gid": 1, "additionalGids": [-1]}), "-1 is no number"),
+        (without("process", "env", value=["A"]), "'A' is not NAME=VALUE"),
+        (without("linux", "devices", value=[{"path": "/dev/x", "type": "z"}]), "linux.devices"),
+        (without("mounts", value={"a": 1}), "not the form"),
+        (without("mounts", value=[{"type": "tmpfs"}]), "not the form"),
         (without("process", "rlimits", value=[{"type": "RLIMIT_X", "soft": 1, "hard": 1}]), "no limit 'RLIMIT_X'"),
         (without("linux", "resources", value={"memory": {"kernel": 1 << 24}}), "memory.kernel is less"),
         (without("linux", "resources", value={"memory": {"kernel": 9, "limit": 1 << 25}}), "memory.kernel is less"),
@@ -917,7 +943,7 @@ def test_execs_flags_say_what_process_would(engine: Engine) -> None:
     assert found["NoNewPrivs"] == "0"
     for words, said in {
         ("--user", "root"): "UID or UID:GID", ("--user", "7:"): "UID or UID:GID", ("-g", "wheel"): "numbers",
-        ("--cap", "CAP_X"): "CAP_X", ("--process-label", "x"): "selinuxLabel", ("--cwd", "dir"): "absolute",
+        ("--user", str(2**32 - 1)): "no number", ("--process-label", "x"): "selinuxLabel", ("--cwd", "dir"): "absolute",
         ("--process", "p", "--cwd", "/"): "one of them says", ("--cgroup", "x"): "--cgroup",
     }.items():  # fmt: skip
         done = engine("exec", *words, "c", "sh", "-c", ":")
