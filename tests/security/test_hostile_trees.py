@@ -10,7 +10,7 @@ import pytest
 
 from minicontainer import files
 from minicontainer.engine import volumes
-from minicontainer.kernel import rootfs
+from minicontainer.kernel import cgroups, rootfs
 from tests.conftest import minicontainer
 from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
 from tests.security.prisoners import PYTHON, python
@@ -120,6 +120,18 @@ def test_a_device_node_that_becomes_a_link_at_once(tmp_path: Path, monkeypatch: 
     rootfs.make_device(str(tmp_path / "root"), device)
     assert (victim.stat().st_mode & 0o777, victim.stat().st_uid) == (0o600, 0)
     assert node.lstat().st_uid == 7, "the control: it was the link that was meant"
+
+
+def test_very_many_cgroups_in_one_another_end_with_their_container(shop: Shop, tmp_path: Path) -> None:
+    """Who has its cgroup to write to may make them; by plain directories first, which a failure leaves to nobody."""
+    for number in range(1200):
+        os.mkdir(f"{tmp_path}/{'d/' * number}d")
+    levels = cgroups._levels(str(tmp_path))
+    assert len(levels) == 1201 and levels == sorted(levels, key=len)
+    files.remove_tree(str(tmp_path / "d"))
+    place = "/sys/fs/cgroup/pids" if cgroups.version() == 1 else "/sys/fs/cgroup"
+    dig = f"cd {place}; i=0; while [ $i -lt 700 ]; do mkdir d && cd d || break; i=$((i+1)); done; echo $i"
+    assert shop.out("--privileged", "plain", "sh", "-c", dig) == "700\n"  # and nothing is left: the shop looks
 
 
 def test_removed_is_all_however_deep_and_nothing_beside_it(tmp_path: Path) -> None:

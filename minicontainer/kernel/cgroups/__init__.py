@@ -434,13 +434,17 @@ def _processes(directory: str) -> list[int]:
 
 
 def _levels(directory: str) -> list[str]:
-    """The cgroup and all below it, deepest last."""
-    try:
-        with os.scandir(directory) as entries:
-            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
-    return [directory, *(level for child in below for level in _levels(child))]
+    """The cgroup and all below it, what is below something after it. A container may have made any number of them."""
+    found, left = [], [directory]
+    while left:
+        level = left.pop()
+        try:
+            with os.scandir(level) as entries:
+                left += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            continue
+        found.append(level)
+    return found
 
 
 def stats(path: str) -> dict[str, int]:
