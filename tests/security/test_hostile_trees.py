@@ -126,9 +126,11 @@ def test_very_many_cgroups_in_one_another_end_with_their_container(shop: Shop, t
     """Who has its cgroup to write to may make them; by plain directories first, which a failure leaves to nobody."""
     for number in range(1200):
         os.mkdir(f"{tmp_path}/{'d/' * number}d")
-    levels = cgroups._levels(str(tmp_path))
-    assert len(levels) == 1201 and levels == sorted(levels, key=len)
-    files.remove_tree(str(tmp_path / "d"))
+    try:
+        levels = cgroups._levels(str(tmp_path))
+        assert len(levels) == 1201 and levels == sorted(levels, key=len)
+    finally:
+        files.remove_tree(str(tmp_path / "d"))  # pytest itself could not
     place = "/sys/fs/cgroup/pids" if cgroups.version() == 1 else "/sys/fs/cgroup"
     dig = f"cd {place}; i=0; while [ $i -lt 700 ]; do mkdir d && cd d || break; i=$((i+1)); done; echo $i"
     assert shop.out("--privileged", "plain", "sh", "-c", dig) == "700\n"  # and nothing is left: the shop looks
