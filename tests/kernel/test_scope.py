@@ -44,6 +44,7 @@ def test_limits_in_the_words_of_systemd() -> None:
     resources = {
         "cpu": {"shares": 1024, "quota": 12345, "period": 50000, "cpus": "0-2,9", "mems": "0"},
         "memory": {"limit": 64 << 20, "swap": 96 << 20, "reservation": 1 << 20},
+        "blockIO": {"weight": 500},
         "unified": {"memory.high": "max", "io.weight": "default 50", "memory.oom.group": "1"},
     }
     assert dict(scope.properties(resources)) == {
@@ -56,6 +57,7 @@ def test_limits_in_the_words_of_systemd() -> None:
         "MemorySwapMax": ("t", 32 << 20),
         "MemoryLow": ("t", 1 << 20),
         "MemoryHigh": ("t", 2**64 - 1),
+        "IOWeight": ("t", 4950),
         "OOMPolicy": ("s", "kill"),
         "TasksMax": ("t", 2**64 - 1),
     }

@@ -60,6 +60,16 @@ def test_files_read_back(path: str) -> None:
     ]  # fmt: skip
 
 
+def test_disks_are_weighed_by_cost_where_bfq_is_not(path: str) -> None:
+    """The same number as runc and crun write then; where the scheduler's module is, its own file has it as it is."""
+    steps.execute(cgroups.create(path, {"blockIO": {"weight": 500}}), {})
+    bfq = MOUNT / path[1:] / "io.bfq.weight"
+    if bfq.exists():
+        assert bfq.read_text() == "default 500\n"
+    else:
+        assert (MOUNT / path[1:] / "io.weight").read_text() == "default 4950\n"
+
+
 def test_kill_reaches_everything_below(path: str) -> None:
     """A hundred processes at two depths, one of which forks without end; gone when `remove` returns."""
     steps.execute(cgroups.create(path, {"pids": {"limit": 200}}), {})

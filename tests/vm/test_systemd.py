@@ -238,7 +238,7 @@ def bundle(tmp_path: Path) -> Path:
     config["linux"]["cgroupsPath"] = "machine-test.slice:test:one"
     config["linux"]["resources"] = {
         "cpu": {"quota": 50000, "period": 100000}, "memory": {"limit": 64 << 20}, "pids": {"limit": 20},
-        "unified": {"memory.oom.group": "1"},
+        "blockIO": {"weight": 500}, "unified": {"memory.oom.group": "1"},
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     return tmp_path
@@ -275,6 +275,7 @@ def test_a_scope_for_each_container(bundle: Path) -> None:
         systemctl("daemon-reload")
         assert limits(cgroup) == [WANTED[0], str(48 << 20), WANTED[2]]
         assert (cgroup / "memory.oom.group").read_text() == "1\n"
+        assert (cgroup / "io.weight").read_text() == "default 4950\n"
         # Another one of that name, in another slice: systemd has one of a name, and the first lives on.
         config = json.loads((bundle / "config.json").read_text())
         config["linux"]["cgroupsPath"] = "system.slice:test:one"

@@ -338,7 +338,11 @@ def _create_v2(layout: Layout, path: str, limits: list[tuple[str, str]], resourc
         level = f"{level}/{name}"
         yield steps.mkdir(level, why="a cgroup of the container's own" if level == mount + path else "its parent")
     for file, value in limits:
-        yield steps.put(f"{level}/{file}", value, why=WHY.get(file.partition(".")[0], "asked for by its name"))
+        why = WHY.get(file.partition(".")[0], "asked for by its name")
+        if file == v2.BFQ:
+            yield steps.call(weigh_disks, level, int(value), why=why)
+        else:
+            yield steps.put(f"{level}/{file}", value, why=why)
     rules = resources.get("devices") or []
     # In a user namespace the kernel itself makes no device node, and devices are bound in: nothing is left to guard.
     if rules and host.is_root():
@@ -621,6 +625,14 @@ def _text(path: str) -> str:
         return files.read(path).decode()
     except FileNotFoundError:
         return ""
+
+
+def weigh_disks(directory: str, weight: int) -> None:
+    """v2: a weight for disks, of 10 to 1000, by the scheduler BFQ; where that is not, as runc and crun, by cost."""
+    if os.path.exists(f"{directory}/{v2.BFQ}"):
+        files.put(f"{directory}/{v2.BFQ}", str(weight))
+    else:
+        files.put(f"{directory}/io.weight", str(v2.cost_weight(weight)))
 
 
 def guard_devices(directory: str, rules: list[dict[str, Any]]) -> None:

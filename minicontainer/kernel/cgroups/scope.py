@@ -108,6 +108,8 @@ def properties(resources: dict[str, Any]) -> list[tuple[str, Value]]:
                 found[NUMBERS[file]] = ("t", number(value))
             elif file in SETS:
                 found[SETS[file]] = ("ay", bits(value))
+            elif file == v2.BFQ:
+                found["IOWeight"] = ("t", v2.cost_weight(number(value)))
             elif file == "memory.oom.group":
                 found[OOM] = ("s", "kill" if number(value) else "continue")
             elif file == "cpu.max":

@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
 # Enabled for every container where the kernel has them; cpuset only where it was asked for.
 ALWAYS = ("cpu", "memory", "pids", "io")
 
+BFQ = "io.bfq.weight"  # there with the scheduler's module alone
+
 BPF_PROG_TYPE_CGROUP_DEVICE = 15  # linux/bpf.h
 BPF_CGROUP_DEVICE = 6
 BPF_F_ALLOW_MULTI = 2
@@ -51,6 +53,11 @@ def weight(shares: int) -> int:
         return 10000
     length = log2(shares)
     return ceil(10 ** ((length * length + 125 * length) / 612 - 7 / 34))
+
+
+def cost_weight(weight: int) -> int:
+    """io.weight (1 to 10000) for a weight of 10 to 1000 (opencontainers/cgroups, ConvertBlkIOToIOWeightValue)."""
+    return 1 + (weight - 10) * 9999 // 990
 
 
 def _cpu(cpu: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -95,7 +102,7 @@ def _bytes(value: int) -> str:
 
 def _disk(blocks: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if blocks.get("weight"):
-        yield "io.bfq.weight", str(blocks["weight"])
+        yield BFQ, str(blocks["weight"])
     for name, (_, word) in v1.THROTTLES.items():
         for one in blocks.get(name) or ():
             yield "io.max", f"{one['major']}:{one['minor']} {word}={one['rate']}"
