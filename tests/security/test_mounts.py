@@ -199,6 +199,8 @@ def test_cve_2022_0811_a_sysctl_that_brings_another(shop: Shop) -> None:
         "net.ipv4/../../kernel/core_pattern=|/evil",
     ):
         done = shop.run("--sysctl", words, "plain", "true", check=False)
+        now = Path("/proc/sys/kernel/core_pattern").read_text()
+        Path("/proc/sys/kernel/core_pattern").write_text(pattern)  # first of all: whatever has become of it
+        assert now == pattern
         assert done.returncode == 125 or "\n" in words, words  # of a number, the kernel reads the first line
-        assert Path("/proc/sys/kernel/core_pattern").read_text() == pattern
     assert shop.out("--sysctl", "kernel.shm_rmid_forced=1", "plain", "cat", "/proc/sys/kernel/shm_rmid_forced") == "1\n"
