@@ -104,6 +104,7 @@ class Apart:
         self.holder.stdout.readline()
         here = f"/proc/{self.holder.pid}/ns"
         self.words: list[str | Path] = ["nsenter", f"--net={here}/net", f"--mount={here}/mnt"]
+        self.podmans: list[list[str | Path]] = []
         self.archive = folder / "images.tar"
         self.archive.write_bytes(engine_fixtures.archive(engine_fixtures.images()))
 
@@ -112,6 +113,7 @@ class Apart:
         words = peers.podman(runtime)[len(peers.own_network()) :]
         engine = [*self.words, *words, "--root", self.folder / "podman", "--runroot", self.folder / "run"]
         subprocess.run([*engine, "load", "-i", self.archive], capture_output=True, check=True)
+        self.podmans.append(engine)
         return engine
 
     @contextlib.contextmanager
@@ -184,9 +186,14 @@ class Apart:
 def apart(_peers: None) -> Iterator[Apart]:
     with tempfile.TemporaryDirectory(prefix="mc-ids-", dir="/var/tmp", ignore_cleanup_errors=True) as folder:
         made = Apart(Path(folder))
-        yield made
-        made.holder.kill()
-        made.holder.wait()
+        try:
+            yield made
+        finally:
+            for engine in made.podmans:
+                for words in (["pod", "rm"], ["rm"]):
+                    subprocess.run([*engine, *words, "-a", "-f", "-t", "0"], capture_output=True)
+            made.holder.kill()
+            made.holder.wait()
 
 
 @pytest.mark.needs("podman")
