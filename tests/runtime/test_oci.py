@@ -639,12 +639,11 @@ class Listener(threading.Thread):
         text, beside, _, _ = end.recvmsg(1 << 16, socket.CMSG_SPACE(4))
         self.said = json.loads(text)
         [descriptor] = array.array("i", beside[0][2])
-        while select.select([descriptor], [], [], 30)[0]:
+        waiting = select.poll()
+        waiting.register(descriptor, select.POLLIN)
+        while any(event & select.POLLIN for _, event in waiting.poll(30_000)):  # POLLHUP: nobody is filtered any more
             asked = bytearray(80)  # struct seccomp_notif: id, pid, flags, and the call: number …
-            try:
-                fcntl.ioctl(descriptor, RECEIVE, asked)
-            except OSError:
-                break  # nobody is filtered any more
+            fcntl.ioctl(descriptor, RECEIVE, asked)
             self.asked.append(struct.unpack_from("=i", asked, 16)[0])
             fcntl.ioctl(descriptor, ANSWER, asked[:8] + struct.pack("=qiI", 0, -ENOMEDIUM, 0))
         os.close(descriptor)
