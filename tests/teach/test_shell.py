@@ -44,6 +44,7 @@ def called_functions() -> Iterator[tuple[str, str]]:
 
 ELSEWHERE = (  # `update`'s, and bundles'
     "cgroups.gather",
+    "cgroups.weigh_disks",
     "hooks.run",
     "idmap.become_root",
     "idmap.give_pipes",
@@ -52,10 +53,12 @@ ELSEWHERE = (  # `update`'s, and bundles'
     "listener.load",
     "mounts.attach_copy",
     "mounts.set_below",
+    "os.chroot",
     "priorities.run_on",
     "priorities.schedule",
     "priorities.queue",
     "priorities.take_for",
+    "rootfs.let_go",
     "scope.begin",
     "scope.change",
     "scope.stop",
