@@ -49,9 +49,9 @@ class Yard:
         found: dict[str, Any] = self.image(name).config["config"]
         return found
 
-    def layer(self, index: int = -1) -> dict[str, bytes | None]:
+    def layer(self, index: int = -1, name: str = "app") -> dict[str, bytes | None]:
         """A layer's members by name; of files, the content."""
-        digest = self.image().manifest["layers"][index]["digest"]
+        digest = self.image(name).manifest["layers"][index]["digest"]
         with tarfile.open(fileobj=io.BytesIO(blobs.read(str(self.root), digest))) as tar:
             return {
                 member.name: file.read() if member.isfile() and (file := tar.extractfile(member)) else None

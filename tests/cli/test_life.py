@@ -469,7 +469,7 @@ print(containers.list(all=True))
 def events_of(shop: Shop, name: str) -> list[dict[str, Any]]:
     """What the journal has of a container."""
     events = [json.loads(line) for line in (shop.root / "events.jsonl").read_text().splitlines()]
-    return [event for event in events if event["Actor"]["Attributes"]["name"] == name]
+    return [event for event in events if event["Actor"]["Attributes"].get("name") == name]
 
 
 def test_events(shop: Shop) -> None:
