@@ -2,7 +2,7 @@
 
     /var/lib/minicontainer-ids/<first>-<count>
         a link to who has these ids, from the container's creation until its removal: PATH:PID:START_TIME, the
-        container's directory and who has planned it
+        container's directory and who has planned it; of no ids: who is shown the place in a mount of his own
 
 All stores of a machine lease from that one place: their containers share no id either.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 
-from .. import errors, files, host
+from .. import errors, files, host, syscalls
 from ..kernel import idmap
 from ..runtime import state
 
@@ -102,7 +102,8 @@ def take(root: str, identifier: str, count: int, dry: bool = False) -> int:
         taken = []
         for name in leases():
             begin, many = map(int, name.split("-"))
-            taken.append((begin, begin + many))
+            if many:
+                taken.append((begin, begin + many))
         first = free(kept(), sorted(taken), count)
         if not dry:
             holder = f"{directory(root, identifier)}:{os.getpid()}:{state.start_time(os.getpid())}"
@@ -113,8 +114,11 @@ def take(root: str, identifier: str, count: int, dry: bool = False) -> int:
 
 
 def hold() -> int:
-    """The place, made if it is missing, and locked until the descriptor is closed; `clear` may be removing it."""
-    while True:
+    """The place, made if it is missing, and locked until the descriptor is closed; `clear` may be removing it.
+
+    Raises Conflict where it was removed, and a mount still shows it here.
+    """
+    for _ in range(100):
         files.make_directory(PLACE, 0o700)
         try:
             lock = files.lock(PLACE, make=False)
@@ -123,21 +127,32 @@ def hold() -> int:
         if os.fstat(lock).st_nlink:
             return lock
         os.close(lock)
+    raise errors.Conflict(f"{PLACE} was removed by `system reset`, and is still mounted here: start this anew")
+
+
+def keep(directory: str) -> None:
+    """The place stays as long as that directory or this process: a mount is to show it to those inside of one."""
+    lock = hold()
+    sweep()
+    os.symlink(f"{directory}:{os.getpid()}:{state.start_time(os.getpid())}", f"{PLACE}/{os.getpid()}-0")
+    os.close(lock)
 
 
 def sweep() -> None:
-    """What nobody has any more is free again."""
+    """What nobody has any more is free again. Who is shown the place by a mount does not see all whose it is."""
+    if syscalls.is_mounted(PLACE):
+        return
     for name, holder in leases().items():
         if stale(holder):
             files.unlink(f"{PLACE}/{name}")
 
 
 def clear() -> None:
-    """The place is gone, if no store of the machine has ids."""
+    """The place is gone, if no store of the machine has ids; where it is only shown, by a mount, it stays."""
     if os.path.isdir(PLACE):
         lock = hold()
         sweep()
-        if not leases():
+        if not leases() and not syscalls.is_mounted(PLACE):
             files.remove_directory(PLACE)
         os.close(lock)
 

@@ -9,9 +9,9 @@ Jupyter starts `python -m minicontainer.teach.sandbox CONNECTION_FILE COMMAND…
           kernel  python -m ipykernel_launcher: where the cells run
 
 The steps are printed by `python -m minicontainer.teach.sandbox --explain`. What a cell cannot do in here: write a file
-outside of the course's folder and the scratch (/tmp and /run are its own), see or end a process outside, reach a
-network, start processes without end. As root of the machine there is no user namespace, so this is a guard rail
-rather than a wall: root can still mount the disk.
+outside of the course's folder and the scratch (/tmp and /run are its own; root leases ids where all of the machine do),
+see or end a process outside, reach a network, start processes without end. As root of the machine there is no user
+namespace, so this is a guard rail rather than a wall: root can still mount the disk.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import errors, files, host, steps, syscalls
+from ..engine import userns
 from ..kernel import cgroups, idmap
 
 NAMESPACES = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
@@ -53,6 +54,8 @@ class Places:
         self.cache = os.path.join(self.course, ".cache")
         checkout = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         self.written = [self.course, self.connections, os.path.dirname(self.scratch)]
+        if host.is_root():  # all stores of the machine say there who has which ids (`run --userns auto`)
+            self.written.append(userns.PLACE)
         self.read = [path for path in (checkout, sys.prefix, sys.base_prefix) if path != "/usr"]
         if not host.is_root() or os.path.isdir(cgroups.SYSTEMD):
             self.read += ["/run/systemd", "/run/dbus"]  # whoever limits processes there asks systemd
@@ -217,7 +220,10 @@ def main(words: list[str]) -> int:
         if wants_scope():
             return scope()
         make_room()
-        return front(Places(connection_file), command)
+        places = Places(connection_file)
+        if host.is_root():
+            userns.keep(places.scratch)
+        return front(places, command)
     except (errors.MiniContainerError, OSError) as error:
         print(f"minicontainer: the notebooks' kernel: {error}", file=sys.stderr)
         return 1

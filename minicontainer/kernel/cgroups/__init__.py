@@ -537,7 +537,11 @@ def empty(directories: tuple[str, ...], patience: float = 10.0) -> None:
         frozen = [directory for directory in directories if os.path.exists(f"{directory}/freezer.state")]
         for directory in directories:
             if os.path.exists(f"{directory}/cgroup.kill"):
-                files.put(f"{directory}/cgroup.kill", "1")
+                try:
+                    files.put(f"{directory}/cgroup.kill", "1")
+                except errors.KernelError as error:  # systemd may have removed a scope since
+                    if error.errno not in (errno.ENOENT, errno.ENODEV):
+                        raise
         if rounds > 3:  # something forks faster than we kill: hold it still meanwhile
             _set_frozen(frozen, "FROZEN")
         for pid in left - {0, os.getpid()}:  # 0: a process outside our pid namespace
