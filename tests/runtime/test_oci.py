@@ -454,11 +454,11 @@ def test_without_a_mount_namespace_it_lives_among_our_mounts_until_it_is_deleted
         assert [line for line in mounts(engine.bundle) if line in before] == before, "as they were: / not read-only"
         assert {f"{root}/{name}" for name in ("proc", "proc/sys", "dev")} <= {line.split()[4] for line in mounts(root)}
         engine("start", "c", check=True)
-        inside = engine("exec", "c", "sh", "-c", "echo $(readlink /proc/self/ns/mnt) /bin/*; touch /x", check=False)
+        inside = engine("exec", "c", "sh", "-c", "echo $(readlink /proc/self/ns/mnt) /bin/*", check=False)
         assert inside.stdout, inside.stderr
         assert inside.stdout.split()[0] == os.readlink("/proc/self/ns/mnt")
         assert inside.stdout.split()[1:] == [f"/bin/{name}" for name in sorted(os.listdir(root / "bin"))]
-        assert inside.returncode == 1 and "Read-only file system" in inside.stderr
+        assert os.statvfs(root).f_flag & os.ST_RDONLY and not os.statvfs("/").f_flag & os.ST_RDONLY
         engine("delete", "--force", "c", check=True)
         assert mounts(engine.bundle) == before and sorted(os.listdir(root)) == ["bin", "dev", "proc", "sys"]
         engine.config["root"]["path"] = "/"
