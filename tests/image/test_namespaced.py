@@ -19,23 +19,26 @@ from minicontainer.image import layers, making, store
 here = store.Store(sys.argv[1])
 job = here.job()
 with job:
-    tar = job.path("tar")
-    os.link(sys.argv[2], tar)
-    image = making.make(job, {"architecture": "", "os": "linux", "config": {}}, [tar], "test")
-layer, = here.layer_directories(image)
+    tars = [job.path("below"), job.path("above")]
+    for path, tar in zip(sys.argv[2:], tars):
+        os.link(path, tar)
+    image = making.make(job, {"architecture": "", "os": "linux", "config": {}}, tars, "test")
+below, layer = here.layer_directories(image)
 gone = os.lstat(layer + "/gone")
 print(json.dumps({
     "names": sorted(os.listdir(layer)), "whiteout": [gone.st_mode, gone.st_rdev],
     "opaque": os.getxattr(layer + "/opaque", "user.overlay.opaque").decode(),
     "owners": [os.lstat(layer + "/file").st_uid, os.lstat(layer + "/file").st_mode],
-    "warnings": here.layer_record(image.chain_ids[0])["warnings"], "problems": here.check(),
+    "warnings": here.layer_record(image.chain_ids[1])["warnings"], "problems": here.check(),
 }))
 """
 
 
 @pytest.mark.userns
 def test_a_layer_in_a_user_namespace(tmp_path: Path) -> None:
-    path = tmp_path / "layer.tar"
+    below, path = tmp_path / "below.tar", tmp_path / "layer.tar"
+    with tarfile.open(below, "w") as tar:  # whiteouts are of something
+        tar.addfile(tarfile.TarInfo("gone"), io.BytesIO())
     with tarfile.open(path, "w") as tar:
         for name, kind, fields in (
             (".wh.gone", tarfile.REGTYPE, {}),
@@ -50,7 +53,8 @@ def test_a_layer_in_a_user_namespace(tmp_path: Path) -> None:
                 setattr(info, key, value)
             tar.addfile(info, io.BytesIO())
     root = str(tmp_path / "store")
-    done = subprocess.run(["unshare", "-Ur", sys.executable, "-c", CODE, root, path], capture_output=True, text=True)
+    command = ["unshare", "-Ur", sys.executable, "-c", CODE, root, below, path]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.stderr == ""
     told = json.loads(done.stdout)
     assert told["names"] == ["file", "gone", "opaque"]
