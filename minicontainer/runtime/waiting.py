@@ -7,6 +7,7 @@ errors must have been told before: what execve(2) would refuse is looked for whi
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 
@@ -39,7 +40,7 @@ class Held(namedtuple("Held", "fifo state outlives kept")):
 
 def prepare(held: Held) -> Iterator[steps.Step]:
     """What it needs of the host, first of all."""
-    yield steps.call(open_fifo, held.fifo, why="where it will wait, once it is ready", result="fifo")
+    yield steps.call(open_fifo, held.fifo, held.kept, why="where it will wait, once it is ready", result="fifo")
     yield steps.call(hooks.numbered, held.state, why="its pid for the hooks: /proc is still the host's", result="state")
 
 
@@ -68,9 +69,17 @@ def outliving() -> steps.Step:
     return steps.call(outlive, why="its parent may end from here on: it is ready")
 
 
-def open_fifo(path: str) -> int:
-    """The fifo, open for both ends: so a read waits for a word, and does not end because nobody writes yet."""
-    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+def open_fifo(path: str, kept: int) -> int:
+    """The fifo, open for both ends: so a read waits for a word, and does not end because nobody writes yet.
+
+    `start` takes the end of this descriptor for the execve(2). So it lies above the place where `threshold.cross` puts
+    the channel: dup2(2) would close it before.
+    """
+    opened = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, threshold.CHANNEL + kept + 1)
+    finally:
+        os.close(opened)
 
 
 def outlive() -> None:

@@ -789,6 +789,7 @@ def test_a_mount_that_translates_ids_as_the_container_does(engine: Engine, tmp_p
     engine.command("sh", "-c", "touch /tree/new; exec sleep 1000")
     engine.create("--pid-file", str(tmp_path / "pid"))
     pid = engine.status()["pid"]
+    assert opened(pid).get("3") != str(engine.state / "c/fifo"), "the channel comes to lie there before execve"
     engine("start", "c", check=True)
     assert opened(pid) == {}
     engine.until_true((tree / "new").exists)
