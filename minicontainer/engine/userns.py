@@ -106,8 +106,7 @@ def take(root: str, identifier: str, count: int, dry: bool = False) -> int:
                 taken.append((begin, begin + many))
         first = free(kept(), sorted(taken), count)
         if not dry:
-            holder = f"{directory(root, identifier)}:{os.getpid()}:{state.start_time(os.getpid())}"
-            os.symlink(holder, f"{PLACE}/{first}-{count}")
+            note(f"{first}-{count}", directory(root, identifier))
     finally:
         os.close(lock)
     return first
@@ -134,8 +133,13 @@ def keep(directory: str) -> None:
     """The place stays as long as that directory or this process: a mount is to show it to those inside of one."""
     lock = hold()
     sweep()
-    os.symlink(f"{directory}:{os.getpid()}:{state.start_time(os.getpid())}", f"{PLACE}/{os.getpid()}-0")
+    note(f"{os.getpid()}-0", directory)
     os.close(lock)
+
+
+def note(name: str, directory: str) -> None:
+    """The link: whose the ids are, and who has planned it."""
+    os.symlink(f"{directory}:{os.getpid()}:{state.start_time(os.getpid())}", f"{PLACE}/{name}")
 
 
 def sweep() -> None:

@@ -160,10 +160,10 @@ def take(mounts: list[dict[str, Any]], linux: dict[str, Any], trees: dict[int, s
         below = bool(parse_options(mount.get("options") or []).flags & syscalls.MS_REC)
         words, why = [], "who is root inside may not be allowed to walk there"
         if way := translated(mount):
-            maps = idmap.of_spec(mount if mount.get("uidMappings") else linux)
             if joined and not mount.get("uidMappings"):
                 space = namespaces.USER
             else:
+                maps = idmap.of_spec(mount if mount.get("uidMappings") else linux)
                 if maps not in spaces:
                     spaces[maps] = steps.Symbol(f"ids{len(spaces)}")
                     yield steps.call(

@@ -45,7 +45,7 @@ WHY = {
 FILES = {"mount": "mnt", "network": "net"}
 
 
-# A descriptor of the user namespace that is joined (`open_user`).
+# A descriptor of the user namespace that is joined (idmap.open_namespace).
 USER = steps.Symbol("user_namespace")
 
 

@@ -23,8 +23,6 @@ from __future__ import annotations
 
 import os
 
-import _prctl  # type: ignore[import-not-found]  # the C half of python-prctl: 0.3 ms, not 3
-
 from .. import errors, steps, syscalls
 from ..kernel import cgroups, keyring, namespaces, rootfs, terminal
 from . import between, channel, init, launch, state, threshold, waiting
@@ -71,8 +69,8 @@ def plan(
     if namespaces.has(config["linux"]["namespaces"], "user"):
         yield from init.rank(process, steps.PID)
     yield steps.call(channel.tell, launch.OURS, "go", why="whose child it is has been settled")
-    if known and config["linux"].get("seccomp"):
-        yield from launch.heard(config["linux"]["seccomp"], known)
+    if known:
+        yield from launch.heard(config["linux"].get("seccomp"), known)
     yield steps.call(
         channel.wait,
         launch.OURS,
@@ -158,8 +156,8 @@ def send(joiner: list[steps.Step], ours: socket.socket, theirs: socket.socket, p
 
 
 def hide(end: socket.socket, process: int, *own: int) -> None:
-    """prctl(PR_SET_DUMPABLE, 0), until execve. Of all that is open, the channel, the pidfd and its `own` are kept."""
-    _prctl.prctl(_prctl.PR_SET_DUMPABLE, 0)
+    """Be looked into by nobody until execve. Of all that is open, the channel, the pidfd and its `own` are kept."""
+    syscalls.hide()
     init.keep_open(end.fileno(), process, *own)
 
 

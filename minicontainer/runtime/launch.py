@@ -91,9 +91,8 @@ def plan(
     yield steps.call(channel.wait, OURS, "namespaces", VALUES, why="until the child has unshared its network")
     yield from network
     yield steps.call(channel.tell, OURS, "network", why="the child may go on to its command")
-    if held and linux.get("seccomp"):
-        yield from heard(linux["seccomp"], held.state)
     if held:
+        yield from heard(linux.get("seccomp"), held.state)
         yield steps.call(channel.wait, OURS, "created", VALUES, why="all is ready: it waits to be started")
         return
     yield steps.call(
@@ -104,9 +103,9 @@ def plan(
 VALUES = steps.Symbol("values")
 
 
-def heard(seccomp: dict[str, Any], state: dict[str, Any]) -> Iterator[steps.Step]:
+def heard(seccomp: dict[str, Any] | None, state: dict[str, Any]) -> Iterator[steps.Step]:
     """A filter that has a listener; none has, most of the time."""
-    if seccomp.get("listenerPath"):
+    if seccomp and seccomp.get("listenerPath"):
         from . import listener
 
         yield from steps.about("seccomp", listener.plan(OURS, VALUES, seccomp, state))

@@ -39,12 +39,11 @@ def load(end: socket.socket, program: bytes, flags: int) -> None:
 
 
 def plan(
-    end: steps.Symbol, values: steps.Symbol, seccomp: dict[str, Any] | None, state: dict[str, Any]
+    end: steps.Symbol, values: steps.Symbol, seccomp: dict[str, Any], state: dict[str, Any]
 ) -> Iterator[steps.Step]:
-    """The parent's steps; none, where no filter has a listener. `state`: the container's, as the OCI has it."""
-    if seccomp and seccomp.get("listenerPath"):
-        yield steps.call(channel.wait, end, "listening", values, why="until the filter is there")
-        yield steps.call(hand_over, end, steps.PID, values, seccomp, state, why="who answers for the calls it names")
+    """The parent's steps, for a filter that has a listener. `state`: the container's, as the OCI has it."""
+    yield steps.call(channel.wait, end, "listening", values, why="until the filter is there")
+    yield steps.call(hand_over, end, steps.PID, values, seccomp, state, why="who answers for the calls it names")
 
 
 def hand_over(end: socket.socket, pid: int, values: dict[str, Any], seccomp: dict[str, Any], state: Any) -> None:

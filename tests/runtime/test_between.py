@@ -75,13 +75,8 @@ def test_its_namespaces_belong_to_the_one_that_it_joins(joined: Engine, user: st
     tree.mkdir()
     joined.config["mounts"].append(spec.mount("/tree", "bind", str(tree), ["bind"]))
     joined.command("sh", "-c", "touch /here; echo hello > /dev/stdout; exec sleep 1000", oomScoreAdj=BETTER)
-    reader, writer = os.pipe()
-    joined.create(stdout=writer)
-    os.close(writer)
-    pid = joined.status()["pid"]
-    joined("start", "c", check=True)
-    assert os.read(reader, 100) == b"hello\n"
-    os.close(reader)
+    pid, said = joined.begin()
+    assert said == b"hello\n"
     assert os.stat(f"/proc/{pid}/ns/user").st_ino == os.stat(user).st_ino
     for kind in ("pid", "mnt", "uts", "ipc", "net", "cgroup"):
         assert owner(f"/proc/{pid}/ns/{kind}") == os.stat(user).st_ino, kind
