@@ -16,15 +16,13 @@ import sys
 from collections.abc import Callable, Iterator
 
 from .. import errors, host, netlink, syscalls
-from ..engine import userns
+from ..engine import bootstrap, configure, userns
 from ..host import Fact
 from ..kernel import cgroups, idmap, overlay
 from ..network import foreign, nat, spoofing
 from .flags import Flag, parse
 
 FLAGS = [Flag("--json", "json", "bool", "the same as JSON")]
-
-INIT = "/usr/bin/tini-static"
 
 Group = tuple[str, list[Fact]]
 
@@ -282,10 +280,15 @@ def image_programs() -> Iterator[Fact]:
             "no static one: `bootstrap busybox` has to fetch it",
             "sudo apt-get install busybox-static",
         )
-    if shutil.which("debootstrap"):
+    if shutil.which("debootstrap") and os.path.exists(bootstrap.KEYRING):
         yield Fact("debootstrap", "ok", "`bootstrap debian` works, as root")
     else:
-        yield Fact("debootstrap", "warn", "not installed: no `bootstrap debian`", "sudo apt-get install debootstrap")
+        yield Fact(
+            "debootstrap",
+            "warn",
+            "not installed, or Debian's keys are not: no `bootstrap debian`",
+            "sudo apt-get install debootstrap debian-archive-keyring",
+        )
 
 
 def is_dynamic(path: str) -> bool:
@@ -302,8 +305,8 @@ def is_dynamic(path: str) -> bool:
 
 def extras() -> Iterator[Fact]:
     """Nice to have."""
-    if os.path.exists(INIT):
-        yield Fact("tini", "ok", f"{INIT}: `run --init` works")
+    if os.path.exists(configure.INIT):
+        yield Fact("tini", "ok", f"{configure.INIT}: `run --init` works")
     else:
         yield Fact("tini", "warn", "not installed: no `run --init`", "sudo apt-get install tini")
     yield host.user_namespaces_fact()

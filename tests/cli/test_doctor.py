@@ -13,7 +13,7 @@ import pytest
 
 from minicontainer import host, syscalls
 from minicontainer.cli import doctor
-from minicontainer.engine import userns
+from minicontainer.engine import bootstrap, userns
 from minicontainer.host import Fact
 from minicontainer.kernel import idmap, overlay
 from minicontainer.teach import lab
@@ -229,6 +229,16 @@ def test_programs_that_need_libraries_are_told_from_those_that_do_not(tmp_path: 
     if missing("busybox") is None:
         linked = subprocess.run(["ldd", str(shutil.which("busybox"))], capture_output=True, text=True)
         assert doctor.is_dynamic(str(shutil.which("busybox"))) == (linked.returncode == 0)
+
+
+def test_a_debian_needs_debians_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/env")
+    for made, state in ((False, "warn"), (True, "ok")):
+        if made:
+            (tmp_path / "keyring").touch()
+        monkeypatch.setattr(bootstrap, "KEYRING", str(tmp_path / "keyring"))
+        [fact] = [fact for fact in doctor.image_programs() if fact.name == "debootstrap"]
+        assert fact.state == state and ("debian-archive-keyring" in fact.mend) is not made
 
 
 def test_it_reads_well() -> None:
