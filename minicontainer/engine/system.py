@@ -139,7 +139,7 @@ class System:
             )
 
     def reset(self) -> None:
-        """Take everything away: containers, images, volumes, networks, the table; ip_forward as it was.
+        """Take everything away: containers, images, volumes, networks, the table, the unit; ip_forward as it was.
 
         Raises Conflict while a container runs.
         """
@@ -153,6 +153,8 @@ class System:
             for network in every(self.root):
                 steps.execute(drivers.of(network.driver).remove(network), {})
             steps.execute(bridge.teardown(bridge.default(self.root)), {})
+        if os.path.exists(f"{UNITS}/{unit_name()}"):
+            self.disable()
         steps.execute(cgroups.remove_parent(cgroups.parent(f"minicontainer{host.suffix()}")), {})
         files.remove_tree(host.run_root())
         for name in os.listdir(self.root) if os.path.isdir(self.root) else []:

@@ -206,6 +206,16 @@ def test_what_comes_back_after_a_boot(unit: str) -> None:
     assert subprocess.run(["systemctl", "is-enabled", again], capture_output=True).returncode
 
 
+def test_reset_takes_the_unit_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINICONTAINER_ROOT", str(tmp_path / "store"))
+    again = f"minicontainer{host.suffix()}.service"
+    minicontainer("bootstrap", "busybox")
+    assert again in minicontainer("system", "enable").stdout
+    minicontainer("system", "reset", "--force")
+    assert not Path(f"/etc/systemd/system/{again}").exists()
+    assert subprocess.run(["systemctl", "is-enabled", again], capture_output=True).returncode
+
+
 def test_a_refusal_says_what_systemd_said(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = "systemd-journald.service"
     with pytest.raises(errors.Unsupported, match=f"did not make {taken}: .*already loaded"):
