@@ -55,15 +55,15 @@ COMMANDS = {
     "build": ("build", "an image by a Dockerfile; --check: what is wrong or doubtful about it"),
     "builder": ("builder", "du, prune: what the build cache holds, and giving it back"),
     "bootstrap": ("bootstrap", "make an image on the spot: busybox or debian"),
-    "volume": ("volume", "create, ls, inspect, rm: directories that outlive containers"),
+    "volume": ("volume", "create, ls, inspect, rm, prune: directories that outlive containers"),
     "network": ("network", "create, ls, inspect, connect, disconnect, rm, prune, reload: bridges by name"),
     "firewall": ("firewall", "plan: the rules for a published port, and who would reach it, before they are there"),
     "notebook": ("notebook", "list, reset NN: the course's notebooks; a reset keeps your copy"),
     "lab": ("lab", "list, start NN, check NN, reset NN, progress, bundle: the course's labs"),
     "grade": ("grade", "the labs of a whole class, for marks: each submission in a container"),
-    "oci": ("oci", "create, start, run, state, list, kill, delete, spec: an OCI runtime, as runc is one"),
+    "oci": ("oci", "create, start, exec, delete and the rest of an OCI runtime, as runc is one"),
     "doctor": ("doctor", "what this machine can do, and the mend for what it cannot"),
-    "system": ("system", "df, prune, check [--repair], start, enable, reset: the store as a whole, and after a boot"),
+    "system": ("system", "df, prune, check [--repair], start, enable, disable, reset: the store as a whole, and after a boot"),
     "bench": ("bench", "measure: start, life, load, and native beside container"),
 }
 LONGER = {

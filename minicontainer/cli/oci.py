@@ -44,14 +44,18 @@ BUNDLE = [
 
 def main(arguments: list[str]) -> int:
     """Do what was typed."""
-    values, words = parse("oci [FLAGS] COMMAND …", FLAGS, arguments, stop=True)
+    told = f"{usage('oci [FLAGS] COMMAND …', FLAGS)}\n\ncommands: {', '.join(VERBS)}"
+    try:
+        values, words = parse("oci [FLAGS] COMMAND …", FLAGS, arguments, stop=True)
+    except Help:
+        raise Help(told) from None
     if values["version"]:
         from ..runtime import spec
 
         print(f"minicontainer-runtime version {__version__}\nspec: {spec.VERSION}")
         return 0
     if not words or words[0] not in VERBS:
-        raise UsageError(f"{usage('oci [FLAGS] COMMAND …', FLAGS)}\n\ncommands: {', '.join(VERBS)}")
+        raise UsageError(told)
     if values.get("log_format", "text") not in ("text", "json"):
         raise UsageError(f"--log-format {values['log_format']}: text or json")
     try:

@@ -97,7 +97,7 @@ class Runtime:
             root = bundles.own_root(root)
             linux["lent"] = root, rootfs.beneath(root)
         linux["keyring"] = f"_ses.{identifier}" if keyring else ""
-        if not any(namespace["type"] == "cgroup" for namespace in linux["namespaces"]):
+        if not namespaces.has(linux["namespaces"], "cgroup"):
             bundles.show_own_cgroup(config)
         if linux["resources"].get("devices"):  # config-linux.md, Default Devices: those are always there
             linux["resources"]["devices"] += cgroups.default_devices()[1:]
@@ -207,10 +207,9 @@ class Runtime:
         mapped = namespaces.has(spaces, "user")
         held, lacking = capabilities.known() if mapped else capabilities.bounding_set(), set()
         for kind, wanted in process["capabilities"].items():
-            known = [name for name in wanted or () if name in capabilities.NUMBERS]
-            missing = [name for name in wanted or () if name not in known or not capabilities.mask([name]) & held]
-            process["capabilities"][kind] = [name for name in wanted or () if name not in missing]
-            lacking.update(missing)
+            has = [name for name in wanted or () if name in capabilities.NUMBERS and capabilities.mask([name]) & held]
+            process["capabilities"][kind] = has
+            lacking.update(set(wanted or ()) - set(has))
         if lacking:
             self.warnings.append(f"{', '.join(sorted(lacking))} cannot be granted: we have not got it")
         asked, kept = process["capabilities"].get("ambient") or [], process["capabilities"].get("inheritable") or []
@@ -376,7 +375,7 @@ def features() -> dict[str, Any]:
 
     return {
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": spec.VERSION,
+        "ociVersionMax": spec.NEWEST,
         "hooks": list(hooks.KINDS),
         "mountOptions": sorted(
             [*mounts.FLAGS, *mounts.PROPAGATION, *mounts.RECURSIVE, *mounts.TRANSLATED, mounts.COPY_UP]
@@ -384,7 +383,7 @@ def features() -> dict[str, Any]:
         "linux": {
             "namespaces": list(spec.NAMESPACES),
             "capabilities": list(capabilities.NAMES),
-            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": False},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": list(seccomp.ACTIONS),

@@ -17,7 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
     from typing import Any
 
-VERSION = "1.0.2"
+VERSION = "1.0.2"  # of the configs and states that are written here
+NEWEST = "1.3.0"  # whose fields are known: each has its effect, or is refused by name
 
 # Docker's defaults: what would tell a container about the host, or let it turn the host's knobs.
 MASKED = [
@@ -249,19 +250,17 @@ def check_mount_namespace(spaces: list[dict[str, Any]]) -> None:
     container's root from then on, as with runc. Who names none lives among our mounts (rootfs.lend), to which root of
     a user namespace may add nothing.
     """
-    mapped = any(entry["type"] == "user" for entry in spaces)
-    spaces = [entry for entry in spaces if entry["type"] == "mount"]
-    for entry in spaces:
-        for owner in ("1", "self") if entry.get("path") else ():
-            try:
-                same = os.path.samefile(entry["path"], f"/proc/{owner}/ns/mnt")
-            except OSError:
-                continue  # launch says what is wrong with the path; an ordinary user may not look at process 1's
-            if same:
-                raise errors.Unsupported(
-                    f"config.json asks for the mount namespace {entry['path']}, the host's: its root would be exchanged"
-                )
-    if mapped and not spaces:
+    path = namespaces.joined(spaces, "mount")
+    for owner in ("1", "self") if path else ():
+        try:
+            same = os.path.samefile(path, f"/proc/{owner}/ns/mnt")
+        except OSError:
+            continue  # launch says what is wrong with the path; an ordinary user may not look at process 1's
+        if same:
+            raise errors.Unsupported(
+                f"config.json asks for the mount namespace {path}, the host's: its root would be exchanged"
+            )
+    if namespaces.has(spaces, "user") and not namespaces.has(spaces, "mount"):
         raise errors.Unsupported(
             "config.json asks for a namespace 'user' and no mount namespace: its root may mount nothing in the host's"
         )
@@ -283,7 +282,7 @@ def without_effect(config: dict[str, Any]) -> list[str]:
 
 def is_lent(config: dict[str, Any]) -> bool:
     """Whether it is to live among its caller's own mounts."""
-    return all(namespace["type"] != "mount" for namespace in config["linux"]["namespaces"])
+    return not namespaces.has(config["linux"]["namespaces"], "mount")
 
 
 def beside(config: dict[str, Any]) -> list[tuple[str, str]]:
@@ -325,11 +324,11 @@ def check_sysctls(linux: dict[str, Any]) -> None:
 
 def check_clocks(linux: dict[str, Any]) -> None:
     """Raise what is wrong with linux.timeOffsets, which are for a new time namespace, and where there is none."""
-    spaces = [entry for entry in linux["namespaces"] if entry["type"] == "time"]
-    if spaces and not os.path.exists("/proc/self/ns/time"):
+    spaces = linux["namespaces"]
+    if namespaces.has(spaces, "time") and not os.path.exists("/proc/self/ns/time"):
         raise errors.Unsupported("config.json asks for a namespace 'time', which this kernel lacks: Linux 5.6 has it")
     for clock, offset in (linux.get("timeOffsets") or {}).items():
-        if not any(not entry.get("path") for entry in spaces):
+        if not namespaces.new(spaces, "time"):
             raise errors.InvalidArgument(
                 "config.json has linux.timeOffsets, and no new namespace 'time' to use them in"
             )

@@ -73,6 +73,17 @@ class Engine:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": None}
         return self("create", "--bundle", str(self.bundle), *words, "c", check=True, **{**quiet, **more})
 
+    def begin(self) -> tuple[int, bytes]:
+        """Create and start it: its pid, and what it writes first."""
+        reader, writer = os.pipe()
+        self.create(stdout=writer)
+        os.close(writer)
+        pid = self.status()["pid"]
+        self("start", "c", check=True)
+        said = os.read(reader, 100)
+        os.close(reader)
+        return pid, said
+
     def status(self, name: str = "c") -> dict[str, Any]:
         """What `state` says."""
         told: dict[str, Any] = json.loads(self("state", name, check=True).stdout)
@@ -861,6 +872,7 @@ def test_features_are_what_is_taken_and_nothing_else(engine: Engine) -> None:
     engine.config["mounts"].append(
         {"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "tmpcopyup"]}
     )
+    engine.config["ociVersion"] = told["ociVersionMax"]
     rule = {"names": ["swapon"], "action": "SCMP_ACT_ERRNO"}
     engine.config["linux"]["seccomp"] = {
         "defaultAction": "SCMP_ACT_ALLOW", "architectures": told["linux"]["seccomp"]["archs"], "syscalls": [rule],
@@ -870,6 +882,14 @@ def test_features_are_what_is_taken_and_nothing_else(engine: Engine) -> None:
     assert {"nosuid", "nodev", "tmpcopyup"} <= set(told["mountOptions"])
     lines = Path(f"/proc/{engine.status()['pid']}/mountinfo").read_text().splitlines()
     assert [line.split()[5] for line in lines if line.split()[4] == "/mnt"] == ["rw,nosuid,nodev,relatime"]
+
+
+def test_help_names_each_command(engine: Engine) -> None:
+    done = engine("--help")
+    assert done.returncode == 0 and done.stderr == ""
+    [commands] = [line for line in done.stdout.splitlines() if line.startswith("commands: ")]
+    for name in commands.removeprefix("commands: ").split(", "):
+        assert f"oci {name}" in engine(name, "--help", check=True).stdout
 
 
 @pytest.mark.skipif(host.has_selinux(), reason="a label is refused where SELinux reads it")
@@ -1021,13 +1041,8 @@ def test_a_user_namespace_whose_root_is_nobody_outside(engine: Engine, tmp_path:
     for path in (engine.bundle / "rootfs", *(engine.bundle / "rootfs").rglob("*")):
         os.lchown(path, 100000, 100000)
     engine.command("sh", "-c", "touch /here; echo hello > /dev/stdout; exec sleep 1000", oomScoreAdj=BETTER)
-    reader, writer = os.pipe()
-    engine.create(stdout=writer)
-    os.close(writer)
-    pid = engine.status()["pid"]
-    engine("start", "c", check=True)
-    assert os.read(reader, 100) == b"hello\n"
-    os.close(reader)
+    pid, said = engine.begin()
+    assert said == b"hello\n"
     assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", "100000", "1000"]
     assert Path(f"/proc/{pid}/gid_map").read_text().split() == ["0", "100000", "1000"]
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
