@@ -3,7 +3,7 @@
 Offers: `login`, `find`, `keep`, `forget`. The file is $REGISTRY_AUTH_FILE (podman's, skopeo's), else config.json in
 $DOCKER_CONFIG, else in ~/.docker: what `docker login` has written counts here, and the other way round. It is written
 with mode 0600. A helper is a program docker-credential-NAME, which reads from its standard input and answers in JSON;
-it is the user's own, and beside `bootstrap` the only other program that the engine calls.
+it is the user's own program, named in that file.
 
 Sources: docker-login(1); the helpers' protocol, docker/docker-credential-helpers README; containers-auth.json(5).
 """
