@@ -373,6 +373,9 @@ class Containers:
             from . import userns
 
             maps = [userns.translation(*record["ids"])]
+            why = "nobody else has got them since"
+            ours = steps.call(userns.confirm, self.root, record["id"], *record["ids"], why=why)
+            yield ours._replace(concept="engine")
         yield from steps.about("overlay", overlay.mount(self.root, layers, directory, record["volatile"], *maps))
         mounts = [volumes.Mount(**mount) for mount in record["mounts"]]
         yield from steps.about("mounts", volumes.prepare(self.volumes, mounts, rootfs, record.get("ids")))

@@ -96,45 +96,61 @@ def take(root: str, identifier: str, count: int, dry: bool = False) -> int:
 
     Raises Unsupported where so many are not free.
     """
-    lock = hold()
-    try:
+    with Locked():
         sweep()
-        taken = []
-        for name in leases():
-            begin, many = map(int, name.split("-"))
-            if many:
-                taken.append((begin, begin + many))
-        first = free(kept(), sorted(taken), count)
+        first = free(kept(), sorted((begin, end) for begin, end, _ in taken()), count)
         if not dry:
             note(f"{first}-{count}", directory(root, identifier))
-    finally:
-        os.close(lock)
     return first
 
 
-def hold() -> int:
-    """The place, made if it is missing, and locked until the descriptor is closed; `clear` may be removing it.
+def confirm(root: str, identifier: str, first: int, count: int) -> None:
+    """As it starts: the ids that a container was created with are its own, still, or again.
+
+    A store that others could not see meanwhile (its disk was elsewhere) has lost its leases. Raises Conflict where
+    another container has got them since.
+    """
+    with Locked():
+        sweep()
+        for begin, end, holder in taken():
+            if begin < first + count and first < end:
+                if holder == directory(root, identifier):
+                    return
+                raise errors.Conflict(
+                    f"the ids of container {identifier[:12]} (from {first} on) have been given to another one, {holder}, "
+                    "while this store was not to be seen: commit it, and run its image"
+                )
+        note(f"{first}-{count}", directory(root, identifier))
+
+
+class Locked:
+    """`with Locked():` the place is there, and nobody else's; `clear` may be removing it.
 
     Raises Conflict where it was removed, and a mount still shows it here.
     """
-    for _ in range(100):
-        files.make_directory(PLACE, 0o700)
-        try:
-            lock = files.lock(PLACE, make=False)
-        except FileNotFoundError:
-            continue
-        if os.fstat(lock).st_nlink:
-            return lock
-        os.close(lock)
-    raise errors.Conflict(f"{PLACE} was removed by `system reset`, and is still mounted here: start this anew")
+
+    def __enter__(self) -> None:
+        for _ in range(100):
+            files.make_directory(PLACE, 0o700)
+            try:
+                self.lock = files.lock(PLACE, make=False)
+            except FileNotFoundError:
+                continue
+            if os.fstat(self.lock).st_nlink:
+                return
+            os.close(self.lock)
+        raise errors.Conflict(f"{PLACE} was removed by `system reset`, and is still mounted here: start this anew")
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self.lock)
 
 
 def keep(directory: str) -> None:
     """The place stays as long as that directory or this process: a mount is to show it to those inside of one."""
-    lock = hold()
-    sweep()
-    note(f"{os.getpid()}-0", directory)
-    os.close(lock)
+    with Locked():
+        sweep()
+        files.unlink(f"{PLACE}/{os.getpid()}-0")  # of somebody who had this pid before
+        note(f"{os.getpid()}-0", directory)
 
 
 def note(name: str, directory: str) -> None:
@@ -147,18 +163,17 @@ def sweep() -> None:
     if syscalls.is_mounted(PLACE):
         return
     for name, holder in leases().items():
-        if stale(holder):
+        if stale(holder) and not in_use(*map(int, name.split("-"))):
             files.unlink(f"{PLACE}/{name}")
 
 
 def clear() -> None:
     """The place is gone, if no store of the machine has ids; where it is only shown, by a mount, it stays."""
     if os.path.isdir(PLACE):
-        lock = hold()
-        sweep()
-        if not leases() and not syscalls.is_mounted(PLACE):
-            files.remove_directory(PLACE)
-        os.close(lock)
+        with Locked():
+            sweep()
+            if not leases() and not syscalls.is_mounted(PLACE):
+                files.remove_directory(PLACE)
 
 
 def directory(root: str, identifier: str) -> str:
@@ -191,6 +206,30 @@ def leases() -> dict[str, str]:
     return {name: os.readlink(f"{PLACE}/{name}") for name in names}
 
 
+def taken() -> list[tuple[int, int, str]]:
+    """The ids that somebody has: (first, behind the last, whose directory)."""
+    found = []
+    for name, holder in leases().items():
+        first, count = map(int, name.split("-"))
+        if count:
+            found.append((first, first + count, holder.rsplit(":", 2)[0]))
+    return found
+
+
+def in_use(first: int, count: int) -> bool:
+    """Whether a process has one of these ids: its container may lie where we cannot see it, and run."""
+    for pid in os.listdir("/proc"):
+        if pid.isdecimal():
+            try:
+                status = files.read(f"/proc/{pid}/status")
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended
+            [line] = [line for line in status.splitlines() if line.startswith(b"Uid:")]
+            if any(first <= int(uid) < first + count for uid in line.split()[1:]):
+                return True
+    return False
+
+
 def stale(holder: str) -> bool:
     """Whether there is no such container (any more, or its store), nor somebody who is about to make it."""
     path, pid, began = holder.rsplit(":", 2)
@@ -201,11 +240,10 @@ def give_back(root: str, identifier: str) -> None:
     """The container's ids are free again."""
     if not os.path.isdir(PLACE):
         return
-    lock = hold()
-    for name, holder in leases().items():
-        if holder.rsplit(":", 2)[0] == directory(root, identifier):
-            files.unlink(f"{PLACE}/{name}")
-    os.close(lock)
+    with Locked():
+        for name, holder in leases().items():
+            if holder.rsplit(":", 2)[0] == directory(root, identifier):
+                files.unlink(f"{PLACE}/{name}")
 
 
 def lines(first: int, count: int) -> list[dict[str, int]]:

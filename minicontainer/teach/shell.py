@@ -965,6 +965,7 @@ CALLS: dict[str, Callable[..., None]] = {
     "containers.change": none("how it ended, in record.json"),
     "containers.lock_journal": one("exec 9<{0} && flock 9"),
     "events.write": none("a line in the store's journal of events"),
+    "userns.confirm": none("a lease of the ids, which other containers of the machine respect"),
     "volumes.Volumes.create": create_volume,
     "volumes.copy_up": copy_up,
     "volumes.make_source": one("[ -e {0} ] || mkdir -p {0}"),
