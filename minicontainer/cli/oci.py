@@ -15,7 +15,7 @@ from .. import signals as signal
 from ..kernel import cgroups
 from ..runtime import lifecycle
 from . import Help, UsageError, sentence
-from .flags import Flag, parse, usage
+from .flags import Flag, parse, size, usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def execute(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
     elif beside := [flag for flag in ONE_MORE if given.get(flag.name)]:
         raise UsageError(f"{beside[0].spellings.split()[-1]}: the process of --process says it itself")
     else:
-        process = json.loads(files.read(given["process"]))
+        process = document("--process", given["process"])
     pid_file, console = given.get("pid_file", ""), given.get("console_socket", "")
     kept = descriptors(given)
     pid = runtime.enter(identifier, process, pid_file, console, given["detach"], len(kept))
@@ -188,6 +188,18 @@ def execute(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str])
         return 0
     attend(runtime, pid)
     return monitor.exit_code(os.waitpid(pid, 0)[1])
+
+
+def document(flag: str, path: str) -> dict[str, Any]:
+    """The JSON object in a file, or from standard input (-). Raises InvalidArgument for anything else, OSError."""
+    content = sys.stdin.buffer.read() if path == "-" else files.read(path)
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise errors.InvalidArgument(f"{flag} {path} is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise errors.InvalidArgument(f"{flag} {path}: a JSON object is asked for, {{…}}")
+    return found
 
 
 def another(own: dict[str, Any], command: list[str], given: dict[str, Any]) -> dict[str, Any]:
@@ -261,19 +273,16 @@ def resume(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) 
 def update(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> int:
     """Other limits: the file's, or, where there is none, the flags'."""
     if "resources" in given:
-        text = sys.stdin.read() if given["resources"] == "-" else files.read(given["resources"]).decode()
-        try:
-            resources = json.loads(text)
-        except ValueError as error:
-            raise errors.InvalidArgument(f"--resources {given['resources']} is no JSON: {error}") from None
+        resources = document("--resources", given["resources"])
     else:
         resources = {}
         for flag in LIMITS:
             if flag.name in given:
                 part, name = flag.name.split(".")
                 resources.setdefault(part, {})[name] = limit(flag, given[flag.name])
-    if not resources:
-        raise UsageError(f"oci update ID: --resources FILE, or - for standard input; or one of {usage('', LIMITS)}")
+        if not resources:
+            known = ", ".join(flag.spellings for flag in LIMITS)
+            raise UsageError(f"oci update ID: --resources FILE, or - for standard input; or some of {known}")
     runtime.update(words[0], resources)
     return 0
 
@@ -282,6 +291,8 @@ def limit(flag: Flag, text: str) -> int | str:
     """A limit as it was typed. Raises UsageError."""
     if flag.name in ("cpu.cpus", "cpu.mems"):
         return text
+    if flag.name.startswith("memory.") and text != "-1":
+        return size(flag.spellings, text)
     try:
         return int(text)
     except ValueError:
@@ -400,9 +411,9 @@ LIMITS = [
     Flag("--cpu-idle", "cpu.idle", "text", "0 or 1"),
     Flag("--cpuset-cpus", "cpu.cpus", "text", "0-2,7"),
     Flag("--cpuset-mems", "cpu.mems", "text", "0-1"),
-    Flag("--memory", "memory.limit", "text", "bytes; -1 is no limit"),
-    Flag("--memory-reservation", "memory.reservation", "text", "bytes"),
-    Flag("--memory-swap", "memory.swap", "text", "bytes, of memory and swap together"),
+    Flag("--memory", "memory.limit", "text", "64m, or bytes; -1 is no limit"),
+    Flag("--memory-reservation", "memory.reservation", "text", "the same"),
+    Flag("--memory-swap", "memory.swap", "text", "the same, of memory and swap together"),
     Flag("--pids-limit", "pids.limit", "text", "how many; -1 is no limit"),
 ]
 

@@ -30,11 +30,19 @@ def read(bundle: str) -> Config:
         config = spec.complete(config)
         spec.check(config)
         check_environment(config["process"])
-    except (TypeError, KeyError, AttributeError) as error:
-        raise errors.InvalidArgument(
-            f"{bundle}/config.json has not the form that the specification gives it: {type(error).__name__}: {error}"
-        ) from None
+    except MISFITS as error:
+        raise malformed(f"{bundle}/config.json", error) from None
     return config
+
+
+MISFITS = (TypeError, KeyError, AttributeError)  # what a document raises that has a word where an object should be
+
+
+def malformed(what: str, error: Exception) -> errors.InvalidArgument:
+    """The refusal of such a document."""
+    return errors.InvalidArgument(
+        f"{what} has not the form that the specification gives it: {type(error).__name__}: {error}"
+    )
 
 
 def check_environment(process: Config) -> None:

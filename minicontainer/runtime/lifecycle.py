@@ -176,11 +176,14 @@ class Runtime:
         (known, started), config = self.look(identifier), self.config(identifier)
         if known["status"] != "running":
             raise errors.Conflict(f"cannot exec in container {identifier}: it is {known['status']}")
-        process = spec.complete_process(process)
-        bundles.check_console(process, console_socket, not outlives)
-        bundles.check_environment(process)
-        spec.check({**config, "process": process})
-        self.grant(process, config["linux"]["namespaces"])
+        try:
+            process = spec.complete_process(process)
+            bundles.check_console(process, console_socket, not outlives)
+            bundles.check_environment(process)
+            spec.check({**config, "process": process})
+            self.grant(process, config["linux"]["namespaces"])
+        except bundles.MISFITS as error:
+            raise bundles.malformed("the process", error) from None
         values = launch.values()
         values[launch.VALUES.name] = values
         steps.execute(enter.plan(config, process, known["pid"], started, outlives, kept, known), values)
@@ -277,21 +280,25 @@ class Runtime:
 
     def update(self, identifier: str, resources: dict[str, Any]) -> None:
         """Other limits, as the spec's linux.resources has them; what is not named stays. Raises as `create` does."""
-        from . import spec
+        from . import bundles, spec
 
         path, config = self.cgroup(identifier), self.config(identifier)
         before = config["linux"]["resources"]
-        wanted = {name: value for name, value in spec.meant(resources).items() if name != "devices"}
-        after = {
-            name: {**before.get(name, {}), **value} if isinstance(value, dict) else value
-            for name, value in wanted.items()
-        }
-        if config["linux"].get("scope"):
-            from ..kernel.cgroups import scope
+        try:
+            wanted = {name: value for name, value in spec.meant(resources).items() if name != "devices"}
+            after = {
+                name: {**before.get(name, {}), **value} if isinstance(value, dict) else value
+                for name, value in wanted.items()
+            }
+            if config["linux"].get("scope"):
+                from ..kernel.cgroups import scope
 
-            steps.execute(scope.update(scope.Scope(*config["linux"]["scope"]), before, after), {})
-        else:
-            steps.execute(cgroups.update(path, before, after), {})
+                plan = list(scope.update(scope.Scope(*config["linux"]["scope"]), before, after))
+            else:
+                plan = list(cgroups.update(path, before, after))
+        except bundles.MISFITS as error:
+            raise bundles.malformed("linux.resources", error) from None
+        steps.execute(plan, {})
         config["linux"]["resources"] = {**before, **after}
         files.write(f"{self.place(identifier)}/config.json", json.dumps(config).encode())
 

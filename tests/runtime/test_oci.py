@@ -986,7 +986,7 @@ def test_ps_by_pids_or_as_a_table(engine: Engine) -> None:
 
 def test_limits_change_by_flags_alone(engine: Engine) -> None:
     engine.create()
-    engine("update", "--pids-limit", "12", "--memory", str(64 << 20), "--cpu-share", "512", "c", check=True)
+    engine("update", "--pids-limit", "12", "--memory", "64m", "--cpu-share", "512", "c", check=True)
     names = ("pids.max", "memory.limit_in_bytes", "memory.max", "cpu.shares", "cpu.weight")
     paths = [Path(directory, name) for directory in engine.cgroups() for name in names]
     found = {path.name: path.read_text().strip() for path in paths if path.exists()}
@@ -996,11 +996,31 @@ def test_limits_change_by_flags_alone(engine: Engine) -> None:
         {"memory.max": str(64 << 20), "cpu.weight": "59"},
     )
     for words, said in {
-        (): "--resources", ("--memory", "lots"): "bytes", ("--l3-cache-schema", "x"): "--l3-cache-schema",
+        (): "--resources", ("--memory", "lots"): "a size like 64m", ("--l3-cache-schema", "x"): "--l3-cache-schema",
         ("--cpu-rt-runtime", "1"): "cpu.realtimeRuntime", ("-r", "/dev/null"): "is no JSON",
     }.items():  # fmt: skip
         done = engine("update", *words, "c")
         assert done.returncode != 0 and said in done.stderr, (words, done.stderr)
+
+
+MISSHAPEN = ["", "{", "[1]", "5", '{"args": 5}', '{"user": 5}', '{"args": ["true"], "env": [5]}',
+             '{"args": ["true"], "capabilities": [1]}', '{"args": ["true"], "rlimits": [1]}']  # fmt: skip
+
+
+def test_a_process_and_limits_that_have_not_their_form(engine: Engine, tmp_path: Path) -> None:
+    """A sentence, in the caller's log, too; as of a process that cannot be, and of limits that cannot be set."""
+    engine.create()
+    engine("start", "c", check=True)
+    for text in MISSHAPEN:
+        (tmp_path / "process").write_text(text)
+        engine.log.unlink(missing_ok=True)
+        done = engine("exec", "--process", str(tmp_path / "process"), "c")
+        assert done.returncode == 255 and "Traceback" not in done.stderr, (text, done.stderr)
+        assert json.loads(engine.log.read_text())["level"] == "error", text
+    for text in ("[1]", "5", '{"pids": 5}', '{"pids": {"limit": "x"}}', '{"memory": {"limit": [1]}}', '{"cpu": [1]}'):
+        done = engine("update", "--resources", "-", "c", stdin=None, input=text)
+        assert done.returncode == 1 and "Traceback" not in done.stderr, (text, done.stderr)
+    engine("update", "--resources", "-", "c", stdin=None, input="{}", check=True)
 
 
 def test_limits_change_and_it_is_held_still(engine: Engine) -> None:
