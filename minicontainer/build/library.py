@@ -10,6 +10,7 @@ It is no method of the client, for a build stands on the client, and the engine 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 from collections.abc import Mapping
@@ -54,13 +55,15 @@ def build(
         epoch=committing.source_date_epoch(arguments.get("SOURCE_DATE_EPOCH", "")),
     )
     log: Log = []
+    decoders: dict[tuple[str, int], codecs.IncrementalDecoder] = {}  # a character may come in two pieces
 
     def tell(kind: str, step: builder.Step, told: Any) -> None:
         """What happens, as a line of the log."""
         if kind in ("begun", "cached"):
             log.append({"stream": f"{step}\n" if kind == "begun" else " ---> Using cache\n"})
         elif kind == "output":
-            log.append({"stream": told[1].decode(errors="replace")})
+            decoder = decoders.setdefault((str(step), told[0]), codecs.getincrementaldecoder("utf-8")("replace"))
+            log.append({"stream": decoder.decode(told[1])})
         elif kind == "warning":
             log.append({"stream": f"[Warning] {told}\n"})
 
@@ -73,7 +76,11 @@ def build(
             context = held.enter_context(builder.given(path, name))
         content = files.read(name) if fileobj is None else fileobj.read()
         script = instructions.read(parsing.parse(content, name))
-        image = builder.Builder(client.containers, script, settings, tell, context).build(*([tag] if tag else []))
+        try:
+            image = builder.Builder(client.containers, script, settings, tell, context).build(*([tag] if tag else []))
+        except errors.BuildError as error:
+            error.build_log = log
+            raise
     assert isinstance(image, store.Image)  # anything else is for an output, and none was asked for
     log.append({"stream": f"Successfully built {image.id[7:19]}\n"})
     return image, log

@@ -117,6 +117,10 @@ def begin(network: str, end: int) -> None:
         return
     try:
         os.setsid()
+        memory = f"{host.root()}/build/memory"
+        if syscalls.is_mounted(memory):  # a build's secrets (building.py): it ends with the build, and we go on
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            syscalls.umount(memory, syscalls.MNT_DETACH)
         if os.fork() == 0:
             os.set_inheritable(end, True)
             command = monitor.interpreter("minicontainer.network.resolver", "main", network, str(end))

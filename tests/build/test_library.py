@@ -33,13 +33,13 @@ for words in json.loads(sys.argv[2]):
         image, log = build.build(client, **words, network_mode="none")
         told.append([image.id, log])
     except errors.BuildError as error:
-        told.append(["", str(error)])
+        told.append([str(error), error.build_log])
 print(json.dumps(told))
 """
 
 
 def built(yard: Yard, *calls: dict[str, Any]) -> list[tuple[str, Any]]:
-    """For each call its image's ID and the log, or nothing and what was raised."""
+    """For each call its image's ID, or what was raised, and the log."""
     words = [sys.executable, "-c", PROGRAM, str(yard.root), json.dumps(calls)]
     done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=100)
     assert done.returncode == 0, done.stderr
@@ -67,7 +67,10 @@ def test_what_cannot_be_is_raised(yard: Yard) -> None:
             build.build(client, **given)
     with pytest.raises(errors.BuildError, match="no such Dockerfile"):
         build.build(client, str(yard.context), dockerfile="nosuch")
-    assert "exit code: 3" in built(yard, {"text": "FROM plain\nRUN exit 3\n"})[0][1]
+    text = r"RUN printf 'h\303'; sleep 0.2; printf '\251\n'; exit 3"  # a character in two pieces
+    [(said, log)] = built(yard, {"text": f"FROM plain\n{text}\n"})
+    assert "exit code: 3" in said
+    assert "".join(line["stream"] for line in log).endswith("hé\n"), "the log of what went wrong is at hand"
     over = threading.Event()
     thread = threading.Thread(target=over.wait)
     thread.start()

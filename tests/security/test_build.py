@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import leftovers
 from tests.conftest import minicontainer
 from tests.yard import Yard, fresh_yard  # noqa: F401
 
@@ -123,6 +124,28 @@ def test_a_secret_in_a_file_is_in_nobodys_sight(yard: Yard, tmp_path: Path) -> N
     assert str(yard.root) not in Path("/proc/self/mountinfo").read_text()
     yard.build("FROM plain\n")
     assert yard.containers() == []
+
+
+def test_a_networks_resolver_that_a_build_starts_sees_no_secret(yard: Yard, tmp_path: Path) -> None:
+    """It goes on when the build has ended, or was killed."""
+    (tmp_path / "secret").write_text("geheim-20")
+    minicontainer("network", "create", "backend")
+    (yard.context / "Dockerfile").write_text(
+        "FROM plain\nRUN --mount=type=secret,id=f nslookup nobody; echo now; sleep 300\n"
+    )
+    words = [sys.executable, "-m", "minicontainer", "build", "--network", "backend", "--progress", "json"]
+    words += ["--secret", f"id=f,src={tmp_path}/secret", str(yard.context)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        assert any('"data": "now' in line for line in client.stdout)
+        (identifier,) = yard.containers()
+        (resolver,) = leftovers.resolvers(yard.root)
+        seen = Path(f"/proc/{resolver}/mountinfo").read_text()
+        client.kill()
+    minicontainer("kill", identifier)
+    assert f"{yard.root}/build/memory" not in seen
+    yard.build("FROM plain\n")
+    minicontainer("network", "rm", "backend")
 
 
 @pytest.mark.parametrize("code", [0, 3])
