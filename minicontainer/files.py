@@ -180,8 +180,10 @@ def remove_inside(parent: int, name: str) -> None:
     os.rmdir(name, dir_fd=parent)
 
 
-# How many directories in one another are entered: each takes two descriptors, and a container may make thousands.
+# How many directories in one another are entered before what is deeper is moved up: each takes two descriptors, and a
+# container may make thousands.
 DEEPEST = 100
+DEEPEST_PATH = 256  # names in a path of an image: each may be an open descriptor, or a stack frame, to who walks there
 
 
 def enter(parent: int, name: str) -> int:
@@ -215,14 +217,14 @@ def remove_below(directory: int, top: int, deepest: int) -> bool:
 
 
 def disk_usage(path: str) -> int:
-    """The bytes of all files below a directory, links not followed; 0 if it is not there. What lies deeper than DEEPEST
-    directories, where no image and no person puts anything, is not counted."""
+    """The bytes of all files below a directory, links not followed; 0 if it is not there. What lies deeper than an image
+    may have it is not counted."""
     try:
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return 0
     try:
-        return usage_below(directory, DEEPEST)
+        return usage_below(directory, DEEPEST_PATH)
     finally:
         os.close(directory)
 
@@ -360,11 +362,18 @@ def same_owner(info: os.stat_result) -> tuple[int, int]:
     return info.st_uid, info.st_gid
 
 
-def copy_tree(source: int, destination: int, owner: "Owner" = same_owner, nodes: bool = True) -> None:
+def copy_tree(
+    source: int,
+    destination: int,
+    owner: "Owner" = same_owner,
+    nodes: bool = True,
+    deepest: int = DEEPEST_PATH,
+) -> None:
     """Copy an open directory's content with owners, modes, times and extended attributes, following no link.
 
     Either may be a volume that a container has, which puts links in the way: all is opened and made where its directory
-    is open. Without `nodes`, devices, fifos and sockets are left out.
+    is open. Without `nodes`, devices, fifos and sockets are left out. Raises OSError: ELOOP, where somebody exchanges
+    a file for something else meanwhile; ENAMETOOLONG, where directories lie in one another more than `deepest`.
     """
     for name in os.listdir(source):
         info = os.stat(name, dir_fd=source, follow_symlinks=False)
@@ -375,12 +384,16 @@ def copy_tree(source: int, destination: int, owner: "Owner" = same_owner, nodes:
                 copy_node(source, destination, name, info, owner)
             continue
         directory = stat.S_ISDIR(info.st_mode)
+        if directory and not deepest:
+            raise OSError(errno.ENAMETOOLONG, "more directories lie in one another than an image may have", name)
         old = os.open(name, ENTER if directory else READ, dir_fd=source)
         try:
+            if stat.S_IFMT(os.fstat(old).st_mode) != stat.S_IFMT(info.st_mode):
+                raise OSError(errno.ELOOP, "exchanged for something else meanwhile", name)
             new = os.open(name, ENTER if directory else MAKE, 0o600, dir_fd=destination)
             try:
                 if directory:
-                    copy_tree(old, new, owner, nodes)
+                    copy_tree(old, new, owner, nodes, deepest - 1)
                 else:
                     copy_content(old, new)
                 copy_status(old, new, owner)
@@ -419,7 +432,13 @@ def copy_status(old: int, new: int, owner: "Owner") -> None:
     capabilities."""
     info = os.fstat(old)
     os.fchown(new, *owner(info))
-    for attribute in os.listxattr(old):
+    try:
+        names = os.listxattr(old)
+    except OSError as error:
+        if error.errno not in LACKING:
+            raise
+        names = []
+    for attribute in names:
         try:
             os.setxattr(new, attribute, os.getxattr(old, attribute))
         except OSError as error:

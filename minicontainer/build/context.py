@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, NoReturn
 
 from .. import errors, files
-from ..image import compression, extract, layers, pack, tar
+from ..image import compression, extract, pack, tar
 from . import ignore
 from .ignore import Ignore, Rule, Within
 
@@ -129,8 +129,8 @@ class Tree:
 
     def walk_below(self, directory: int, prefix: str, nodes: list[Node], filters: list[Within], depth: int) -> None:
         """Append what is in an open directory, whose names begin with `prefix`."""
-        if depth > layers.DEEPEST_PATH:
-            raise errors.BuildError(f"{prefix}: more than {layers.DEEPEST_PATH} directories in one another")
+        if depth >= files.DEEPEST_PATH:
+            raise errors.BuildError(f"{prefix}: {files.DEEPEST_PATH} directories in one another")
         with os.scandir(directory) as scanned:
             entries = sorted(scanned, key=lambda entry: entry.name)
         for entry in entries:

@@ -38,7 +38,6 @@ from .compression import Limits, Read
 IN_FLIGHT = 16  # chunks between the two threads
 
 LONGEST_PATH = 4095  # PATH_MAX, less its NUL
-DEEPEST_PATH = 256  # directories; each may be an open descriptor, or a stack frame, to whoever removes the tree
 LONGEST_NAMES = 256 << 20  # bytes of all directories' and whiteouts' paths in a layer: they are kept in memory
 MOST_REPLACED = 1000  # directories that a later entry of the same layer turns into something else
 
@@ -151,14 +150,14 @@ def inherit(target: str, unpacked: Unpacked, lower: list[str]) -> None:
     those. Whiteouts in a directory that nothing is below go: overlayfs would list them there, and find none of them.
     An opaque root becomes a whiteout for each name below: overlayfs reads no such attribute of a layer's root.
     """
-    root = os.open(target, _ENTER)
+    root, implied = os.open(target, _ENTER), set(unpacked.implied)
     try:
-        for path in sorted({*unpacked.implied, *unpacked.whited}, reverse=True):
+        for path in sorted({*implied, *unpacked.whited}, reverse=True):
             try:
                 found = _below(lower, path)
                 if found is None or not stat.S_ISDIR(found.st_mode):
-                    _uncover(root, path, found is None and path in unpacked.implied)
-                elif path in unpacked.implied:
+                    _uncover(root, path, found is None and path in implied)
+                elif path in implied:
                     _take_after(root, path, found)
             except OSError as error:
                 raise _refusal(error, path) from None
@@ -649,9 +648,9 @@ def clean(name: bytes) -> bytes:
         if b".." in parts:
             raise errors.InvalidImage(f"{_shown(name)} leads out of the archive")
         path = b"/".join(parts)
-    if len(path) > LONGEST_PATH or path.count(b"/") >= DEEPEST_PATH:
+    if len(path) > LONGEST_PATH or path.count(b"/") >= files.DEEPEST_PATH:
         raise errors.InvalidImage(
-            f"{_shown(path)} is longer than {LONGEST_PATH} bytes or deeper than {DEEPEST_PATH} directories"
+            f"{_shown(path)} is longer than {LONGEST_PATH} bytes or deeper than {files.DEEPEST_PATH} directories"
         )
     return path
 

@@ -17,7 +17,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-from .. import errors
+from .. import errors, files
 from . import tar
 
 CHUNK = 1 << 20
@@ -140,15 +140,13 @@ class Packer:
         return tar.header(tar.Member(path, tar.REGULAR, 0o600, 0, 0, 0, mtime, b"", 0, 0, {}, None))
 
 
-DEEPEST = 256  # directories in one another, as layers.py takes them
-
-
 def refuse_deep(path: bytes) -> None:
-    """Raise Unsupported for a directory, by its path from the root, that no image may hold: each that is entered takes
-    a descriptor, and a container may make thousands."""
-    if path.count(b"/") > DEEPEST:
+    """Raise Unsupported for a directory, by its path from the root, in which no image may have anything (layers.py):
+    each that is entered takes a descriptor, and a container may make thousands."""
+    if path.count(b"/") >= files.DEEPEST_PATH:
         raise errors.Unsupported(
-            f"more than {DEEPEST} directories lie in one another, which no image holds: {os.fsdecode(path[:40])!r}…"
+            f"{files.DEEPEST_PATH} directories lie in one another, in which no image has anything: "
+            f"{os.fsdecode(path[:40])!r}…"
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from minicontainer import errors
 from minicontainer.image import changes, layers, pack, tar
 
 LONG = "a-name-of-fifty-bytes-that-repeats-itself-five-tim" * 4
@@ -115,6 +116,21 @@ def test_others_read_it(tree: Path, tmp_path: Path) -> None:
         assert opened.getmember("sparse").size == 16 << 20
         assert opened.extractfile("d/" + "/".join([LONG] * 3)).read() == b"deep"  # type: ignore[union-attr]
         assert "socket" not in opened.getnames()
+
+
+def test_a_path_is_as_long_as_a_layer_may_have_it(tmp_path: Path) -> None:
+    """What is packed can be unpacked: a file below 255 directories, and nothing below one more."""
+    tree, target = tmp_path / "tree", tmp_path / "target"
+    deepest = tree.joinpath(*["d"] * 255)
+    deepest.mkdir(parents=True)
+    (deepest / "file").touch()
+    target.mkdir()
+    data = io.BytesIO(archive(tree))
+    layers.unpack(data.read, str(target))
+    assert target.joinpath(*["d"] * 255, "file").exists()
+    (deepest / "d").mkdir()
+    with pytest.raises(errors.Unsupported, match="in one another"):
+        archive(tree)
 
 
 def test_a_file_that_shrinks_meanwhile(tmp_path: Path) -> None:

@@ -71,6 +71,33 @@ def test_what_is_copied_up_is_not_what_a_link_leads_to(
     os.close(into)
 
 
+def test_what_becomes_a_device_or_very_deep_is_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of somebody else's volume that he turns into a device: it is not read. Directories without end: an error."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    target.mkdir()
+    source.mkdir()
+    (source / "x").write_text("x")
+    opened = os.open
+
+    def exchange(path: Any, *words: Any, **more: Any) -> int:
+        if path == "x" and (source / "x").is_file():
+            (source / "x").unlink()
+            os.mknod(source / "x", stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero: it would never end
+        return opened(path, *words, **more)
+
+    directory, into = os.open(source, os.O_RDONLY), os.open(target, os.O_RDONLY)
+    monkeypatch.setattr(os, "open", exchange)
+    with pytest.raises(OSError, match="exchanged"):
+        files.copy_tree(directory, into)
+    monkeypatch.undo()
+    (source / "x").unlink()
+    source.joinpath(*["d"] * (files.DEEPEST_PATH + 1)).mkdir(parents=True)
+    with pytest.raises(OSError, match="in one another"):
+        files.copy_tree(directory, into)
+    os.close(directory)
+    os.close(into)
+
+
 @pytest.mark.parametrize("kind", ["file", "directory"])
 def test_an_empty_volume_that_another_container_fills_with_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
