@@ -120,12 +120,15 @@ class Images:
                 return True
             return False
 
+        deleted: set[str] = set()
         said, space = removal.prune(self.store, containers.Containers(self.store.root).users, goes)
         for image, labels in going:
             for _ in image.names:
                 self.note("untag", image.id, labels)
             if f"Deleted: {image.id}" in said:
-                self.note("delete", image.id, {})
+                deleted.add(image.id)
+        for identifier in deleted:
+            self.note("delete", identifier, {})
         events.note_prune(self.store.root, "image", space)
         return {"ImagesDeleted": [dict([line.split(": ", 1)]) for line in said], "SpaceReclaimed": space}
 

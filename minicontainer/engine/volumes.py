@@ -184,7 +184,11 @@ class Volumes:
             mounted = engine.volumes_in_use()
             for name in self.list():
                 path = f"{self.directory}/{name}"
-                if name in mounted or not chosen(self.inspect(name)) or os.path.ismount(path):
+                try:
+                    wanted = name not in mounted and chosen(self.inspect(name))
+                except (errors.VolumeNotFound, FileNotFoundError):
+                    continue  # somebody is just making it, or removing it
+                if not wanted or os.path.ismount(path):
                     continue
                 space += files.disk_usage(self.data(name))
                 removed.append(name)

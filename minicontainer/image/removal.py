@@ -130,16 +130,17 @@ def prune(
     with Bin(here) as bin, here.lock():
         containers = users()
         used = {user.image_id for user in containers}
-        going = [image for image in here.look_at_all() if image.id not in used and chosen(image)]
-        index = here.index()
+        found = here.look_at_all()
+        going = [image for image in found if image.id not in used and chosen(image)]
         if going:
-            index = without(index, going)
-            here.write_index(index)
+            here.write_index(without(here.index(), going))
+        told = {image.id for image in found if image not in going}  # by another manifest they are still there
         gone, space = weighed(here, bin, containers)
         for image in going:
-            said += [f"Untagged: {told}" for told in sorted([*image.names, *image.repo_digests])]
-            if f"Deleted: {image.id}" not in said and not manifests(here, image.id, index):
+            said += [f"Untagged: {name}" for name in sorted([*image.names, *image.repo_digests])]
+            if image.id not in told:
                 said += deleted(image, gone)
+            told.add(image.id)
             gone.difference_update(image.chain_ids)
     return said, space
 

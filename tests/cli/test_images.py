@@ -442,11 +442,14 @@ def test_prunes_of_the_library_are_docker_py_s_and_are_told(shop: Shop) -> None:
     went = client.volumes.prune(filters={"all": ["true"]})
     assert went["VolumesDeleted"] == ["mine"] and went["SpaceReclaimed"] >= 5000
     demo = client.images.get("demo")
+    twin = json.dumps({**demo.manifest, "annotations": {"from": "elsewhere"}}).encode()
+    client.images.store.add(twin)  # as one that was loaded and pulled
     client.images.tag("foreign", "demo")
     went = client.images.prune()
     assert went["ImagesDeleted"][0] == {"Deleted": demo.id} and went["SpaceReclaimed"] > 0
     told = [json.loads(line) for line in (shop.root / "events.jsonl").read_text().splitlines()]
     assert [event["Action"] for event in told if event["Actor"]["ID"] == made.id] == ["create", "destroy"]
+    assert [event["Action"] for event in told if event["Actor"]["ID"] == demo.id].count("delete") == 1
     pruned = [event for event in told if event["Action"] == "prune"]
     assert [event["Type"] for event in pruned] == ["container", "container", "network", "volume", "volume", "image"]
     assert "status" in pruned[0] and "status" not in pruned[2]

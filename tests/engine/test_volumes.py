@@ -10,6 +10,7 @@ import pytest
 
 from minicontainer import errors
 from minicontainer.engine import volumes
+from minicontainer.engine.client import Client
 from minicontainer.engine.volumes import Mount, Volumes
 from tests.conftest import minicontainer
 from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
@@ -120,6 +121,15 @@ def test_the_store_of_volumes(tmp_path: Path) -> None:
             store.remove(name, [])
     with pytest.raises(errors.InvalidArgument):
         store.create("no/name")
+
+
+def test_a_prune_leaves_what_is_just_being_made(tmp_path: Path) -> None:
+    """`create` was killed, or is at it: there is a directory, and not yet what describes it."""
+    volumes = Client(str(tmp_path)).volumes
+    old = volumes.create()
+    half = Path(volumes.data("a" * 64))
+    half.mkdir(parents=True)
+    assert volumes.prune()["VolumesDeleted"] == [old] and half.is_dir()
 
 
 # ----------------------------------------------------------------------------------------------------- in a container
