@@ -99,8 +99,7 @@ class Runtime:
         linux["keyring"] = f"_ses.{identifier}" if keyring else ""
         if not namespaces.has(linux["namespaces"], "cgroup"):
             bundles.show_own_cgroup(config)
-        if linux["resources"].get("devices"):  # config-linux.md, Default Devices: those are always there
-            linux["resources"]["devices"] += cgroups.default_devices()[1:]
+        self.guard(linux["resources"])
         files.make_directory(self.root, 0o700)
         try:
             os.mkdir(place, 0o700)
@@ -133,6 +132,20 @@ class Runtime:
             else:
                 self.take_down(place, config)
             raise
+
+    def guard(self, resources: dict[str, Any]) -> None:
+        """What it may do with devices: nothing but what it asks for, and the default ones (config-linux.md).
+
+        So runc has it. A node for the machine's disk may lie in the bundle's root, or be made by a later process.
+        """
+        asked = resources.get("devices") or []
+        if asked or cgroups.has_device_rules():
+            nothing, *usual = cgroups.default_devices()
+            resources["devices"] = [nothing, *asked, *usual]
+        else:
+            self.warnings.append(
+                "all devices can be used: no v1 hierarchy of the cgroup controller `devices` is mounted"
+            )
 
     def start(self, identifier: str) -> list[str]:
         """Let a created container's command begin. Returns what went wrong with its poststart hooks.

@@ -61,7 +61,7 @@ def default() -> dict[str, Any]:
         ],
         "linux": {
             "namespaces": [{"type": kind} for kind in ("mount", "uts", "ipc", "pid", "network", "cgroup")],
-            "resources": {},
+            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "maskedPaths": list(MASKED),
             "readonlyPaths": list(READONLY),
             "devices": [],
@@ -81,6 +81,7 @@ def rootless(uid: int, gid: int) -> dict[str, Any]:
     linux["namespaces"].append({"type": "user"})
     linux["uidMappings"] = [{"containerID": 0, "hostID": uid, "size": 1}]
     linux["gidMappings"] = [{"containerID": 0, "hostID": gid, "size": 1}]
+    linux["resources"] = {}
     config["mounts"] = [entry for entry in config["mounts"] if entry["type"] not in ("cgroup", "sysfs")]
     config["mounts"].append(mount("/sys", "none", "/sys", ["rbind", "nosuid", "noexec", "nodev", "ro"]))
     for entry in config["mounts"]:

@@ -23,9 +23,9 @@ from typing import Any
 
 import pytest
 
-from minicontainer import host, syscalls
+from minicontainer import errors, host, syscalls
 from minicontainer.kernel import capabilities, cgroups
-from minicontainer.runtime import init, spec, state
+from minicontainer.runtime import init, lifecycle, spec, state
 from tests.conftest import CHECKOUT, is_systemd
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("busybox")]
@@ -479,6 +479,24 @@ def test_without_a_mount_namespace_it_lives_among_our_mounts_until_it_is_deleted
     finally:
         engine("delete", "--force", "c")
         syscalls.umount(str(root))
+
+
+def test_where_no_device_rules_can_be_had_who_asks_for_none_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runtime = lifecycle.Runtime(str(tmp_path))
+    monkeypatch.setattr(cgroups, "_layout", cgroups.Layout(1, {"memory": str(tmp_path)}, "/"))
+    given: dict[str, Any] = {}
+    runtime.guard(given)
+    assert given == {} and "no v1 hierarchy of the cgroup controller `devices`" in runtime.warnings.pop()
+    given = {"devices": [{"allow": False, "access": "rwm"}]}
+    runtime.guard(given)  # refused by name, then
+    with pytest.raises(errors.Unsupported, match="controller `devices`"):
+        list(cgroups.create("/a/b", given))
+    monkeypatch.setattr(cgroups, "_layout", cgroups.Layout(0, {}, "/"))
+    runtime.guard(given := {})
+    assert given["devices"] == cgroups.default_devices() and list(cgroups.create("/a/b", given)) == []
+    assert runtime.warnings == []
 
 
 @pytest.mark.skipif(is_systemd(), reason="tests/vm/test_systemd.py has scopes")

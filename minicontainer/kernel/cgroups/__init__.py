@@ -175,6 +175,11 @@ def has_swap_limit() -> bool:
     return os.path.exists("/proc/swaps")
 
 
+def has_device_rules() -> bool:
+    """Whether rules about devices, which nobody asked for, do no harm: on v1 their hierarchy may not be mounted."""
+    return version() != 1 or "devices" in detect().mounts or not usable()
+
+
 # ---------------------------------------------------------------------------------------------------------------- plans
 
 
