@@ -73,7 +73,8 @@ class BuildError(MiniContainerError):
     """A Dockerfile that cannot be parsed, or a build step that failed.
 
     `reason` is the sentence, `file` and `line` (from 1; 0: of no line) the place, `source` that line's text and
-    `column` (from 0) where in it the caret stands; `build_log` what `build.build` has heard before, in docker-py's form.
+    `column` (from 0) where in it the caret stands; `build_log` what `build.build` has heard before, in docker-py's
+    form.
     """
 
     def __init__(self, reason: str, file: str = "", line: int = 0, source: str = "", column: int = 0) -> None:

@@ -217,8 +217,10 @@ def remove_below(directory: int, top: int, deepest: int) -> bool:
 
 
 def disk_usage(path: str) -> int:
-    """The bytes of all files below a directory, links not followed; 0 if it is not there. What lies deeper than an image
-    may have it is not counted."""
+    """The bytes of all files below a directory, links not followed; 0 if it is not there.
+
+    What lies deeper than an image may have it is not counted.
+    """
     try:
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:

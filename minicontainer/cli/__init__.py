@@ -63,7 +63,10 @@ COMMANDS = {
     "grade": ("grade", "the labs of a whole class, for marks: each submission in a container"),
     "oci": ("oci", "create, start, exec, delete and the rest of an OCI runtime, as runc is one"),
     "doctor": ("doctor", "what this machine can do, and the mend for what it cannot"),
-    "system": ("system", "df, prune, check [--repair], start, enable, disable, reset: the store as a whole, and after a boot"),
+    "system": (
+        "system",
+        "df, prune, check [--repair], start, enable, disable, reset: the store as a whole, and after a boot",
+    ),
     "bench": ("bench", "measure: start, life, load, and native beside container"),
 }
 LONGER = {

@@ -117,8 +117,8 @@ def confirm(root: str, identifier: str, first: int, count: int) -> None:
                 if holder == directory(root, identifier):
                     return
                 raise errors.Conflict(
-                    f"the ids of container {identifier[:12]} (from {first} on) have been given to another one, {holder}, "
-                    "while this store was not to be seen: commit it, and run its image"
+                    f"the ids of container {identifier[:12]} (from {first} on) have been given to another one, "
+                    f"{holder}, while this store was not to be seen: commit it, and run its image"
                 )
         note(f"{first}-{count}", directory(root, identifier))
 

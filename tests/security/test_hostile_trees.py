@@ -72,7 +72,7 @@ def test_what_is_copied_up_is_not_what_a_link_leads_to(
 
 
 def test_what_becomes_a_device_or_very_deep_is_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of somebody else's volume that he turns into a device: it is not read. Directories without end: an error."""
+    """A file of somebody else's volume that he turns into a device is not read. Directories without end: an error."""
     source, target = tmp_path / "source", tmp_path / "target"
     target.mkdir()
     source.mkdir()
