@@ -156,6 +156,12 @@ def map_ids(tree: int, namespace: int, recursive: bool) -> None:
     syscall("mount_setattr", tree, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), attributes, len(attributes))
 
 
+def propagate(tree: int, kind: int) -> None:
+    """mount_setattr(2): the propagation (MS_SLAVE …) of a mount that is attached nowhere, and of all below it."""
+    attributes = b"".join(value.to_bytes(8, "little") for value in (0, 0, kind, 0))
+    syscall("mount_setattr", tree, b"", AT_EMPTY_PATH | AT_RECURSIVE, attributes, len(attributes))
+
+
 def move_mount(tree: int, target: str) -> None:
     """move_mount(2): attach what `open_tree` gave at a path, whose last link is followed."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS

@@ -14,7 +14,7 @@ def install(lab):
     package = mounts.all_of
 
     def all_of(root, wanted, trees=None):
-        """`trees`: by a mount's number, what the package has taken before, for it is seen with other ids."""
+        """`trees`: by a mount's number, what the package has taken before: seen with other ids, or the host's peer."""
         trees = trees or {}
 
         def learners_own(numbered):

@@ -13,7 +13,7 @@ from typing import Any
 from .. import errors, files, netlink, oci
 from .. import quickjson as json
 from ..image import blobs
-from ..kernel import capabilities
+from ..kernel import capabilities, mounts
 from ..network import Network, spoofing
 from . import configure, containers, health, networks
 from . import container as nouns
@@ -204,7 +204,8 @@ def mounted(engine: containers.Containers, mount: Document) -> Document:
         return {**kind, **named, **place, "Driver": "local", **mode, "Propagation": ""}
     if mount["kind"] == "tmpfs":
         return {**kind, "Source": "", **place, **mode, "Propagation": ""}
-    return {**kind, "Source": mount["source"], **place, **mode, "Propagation": "rprivate"}
+    asked = [word for word in mount["options"] if word in mounts.PROPAGATION]
+    return {**kind, "Source": mount["source"], **place, **mode, "Propagation": (asked or ["rprivate"])[-1]}
 
 
 STREAMS = ("Stdin", "Stdout", "Stderr")

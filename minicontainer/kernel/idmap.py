@@ -262,6 +262,11 @@ def tree(path: str, recursive: bool, space: int = -1, all_below: bool = False) -
     return clone
 
 
+def listen(tree: int) -> None:
+    """A mount that is attached nowhere, and all below it, hear of what the host mounts there and tell it nothing."""
+    syscalls.propagate(tree, syscalls.MS_SLAVE)
+
+
 CANNOT = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM)
 
 

@@ -125,7 +125,7 @@ def translated(mount: dict[str, Any]) -> str:
 
     The maps alone ask for the first: config.md says that the option should be there, not that it must.
     """
-    return parse_options(mount.get("options") or []).translated or ("idmap" if mount.get("uidMappings") else "")
+    return asked(mount).translated or ("idmap" if mount.get("uidMappings") else "")
 
 
 def taken(mounts: list[dict[str, Any]], linux: dict[str, Any]) -> dict[int, steps.Symbol]:
@@ -142,9 +142,38 @@ def taken(mounts: list[dict[str, Any]], linux: dict[str, Any]) -> dict[int, step
     }
 
 
+def connected(mounts: list[dict[str, Any]], trees: dict[int, steps.Symbol]) -> dict[int, steps.Symbol]:
+    """The bind mounts that hear of what the host mounts below them (slave), or tell it of theirs, too (shared).
+
+    As `taken` has it, and without those that are.
+    """
+    return {
+        index: steps.Symbol(f"tree{index}")
+        for index, mount in enumerate(mounts)
+        if index not in trees and is_bind(mount) and asked(mount).propagation & (syscalls.MS_SLAVE | syscalls.MS_SHARED)
+    }
+
+
+def connect(mounts: list[dict[str, Any]], trees: dict[int, steps.Symbol]) -> Iterator[steps.Step]:
+    """Those that are `connected`, attached nowhere yet: what is so is not cut off with all others (rootfs.private)."""
+    if not trees:
+        return
+    from . import idmap
+
+    for index, symbol in trees.items():
+        below = bool(asked(mounts[index]).flags & syscalls.MS_REC)
+        why = "still a peer of the host's mount, to go on hearing of it: all others are cut off now"
+        yield steps.call(idmap.tree, mounts[index]["source"], below, why=why, result=symbol.name)
+
+
+def asked(mount: dict[str, Any]) -> Options:
+    """The options of one of the spec's mounts."""
+    return parse_options(mount.get("options") or [])
+
+
 def is_bind(mount: dict[str, Any]) -> bool:
     """Whether it shows what is there already."""
-    return bool(parse_options(mount.get("options") or []).flags & syscalls.MS_BIND)
+    return bool(asked(mount).flags & syscalls.MS_BIND)
 
 
 def take(mounts: list[dict[str, Any]], linux: dict[str, Any], trees: dict[int, steps.Symbol]) -> Iterator[steps.Step]:
@@ -157,7 +186,7 @@ def take(mounts: list[dict[str, Any]], linux: dict[str, Any], trees: dict[int, s
     spaces: dict[idmap.Maps, steps.Symbol] = {}
     for index, symbol in trees.items():
         mount = mounts[index]
-        below = bool(parse_options(mount.get("options") or []).flags & syscalls.MS_REC)
+        below = bool(asked(mount).flags & syscalls.MS_REC)
         words, why = [], "who is root inside may not be allowed to walk there"
         if way := translated(mount):
             if joined and not mount.get("uidMappings"):
@@ -173,6 +202,9 @@ def take(mounts: list[dict[str, Any]], linux: dict[str, Any], trees: dict[int, s
                 space = spaces[maps]
             words, why = [space, way == "ridmap"], "its files belong to others in here, the disk stays as it is"
         yield steps.call(idmap.tree, mount["source"], below, *words, why=why, result=symbol.name)
+        loose = asked(mount).propagation & (syscalls.MS_SHARED | syscalls.MS_UNBINDABLE)
+        if loose and namespaces.has(linux["namespaces"], "user"):
+            yield steps.call(idmap.listen, symbol, why="root of a user namespace mounts nothing on the host")
     for space in spaces.values():
         yield steps.call(idmap.let_go, space, why="the mounts keep it")
 
@@ -182,10 +214,10 @@ def all_of(
 ) -> Iterator[steps.Step]:
     """A step for each mount, in their order: a parent comes before what is mounted inside it.
 
-    `trees`: those that are `taken`.
+    `trees`: those that are `taken` or `connected`.
     """
     for index, mount in enumerate(mounts):
-        options = parse_options(mount.get("options", []))
+        options = asked(mount)
         if mount["type"] == "cgroup":
             yield steps.call(
                 cgroup_tree, root, mount["destination"], hierarchies(), options.flags, why=WHY["/sys/fs/cgroup"]
@@ -277,7 +309,7 @@ def attach_copy(root: str, source: str, destination: str, kind: str, flags: int,
 def bind(root: str, source: str | int, destination: str, flags: int, propagation: int) -> None:
     """Bind `source` at `destination` under `root`; a directory or file is made there if missing.
 
-    A source may be the descriptor of a mount that is attached nowhere (`take`), which is closed then.
+    A source may be the descriptor of a mount that is attached nowhere (`take`, `connect`), which is closed then.
 
     The kernel ignores all other flags in the call that binds (mount(2)), so a second one remounts with them.
     """
@@ -295,7 +327,10 @@ def bind(root: str, source: str | int, destination: str, flags: int, propagation
         rest = flags & ~(syscalls.MS_BIND | syscalls.MS_REC)
         if rest:
             remount(target, rest)
-        syscalls.mount("", target, "", propagation or syscalls.MS_PRIVATE | syscalls.MS_REC)
+        propagation = propagation or syscalls.MS_PRIVATE
+        if propagation & (syscalls.MS_PRIVATE | syscalls.MS_SLAVE):
+            propagation |= syscalls.MS_REC  # what lies below may be the host's peer, too, and is to tell it no more
+        syscalls.mount("", target, "", propagation)
 
 
 def set_below(root: str, destination: str, on: int, off: int) -> None:

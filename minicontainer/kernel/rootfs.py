@@ -82,8 +82,12 @@ def take_back(root: str, parent: int) -> Iterator[steps.Step]:
 
 
 def let_go(root: str, parent: int) -> None:
-    """umount2(2) what is mounted at `root` on the mount `parent`, with all that lies on it."""
+    """umount2(2) what is mounted at `root` on the mount `parent`, with all that lies on it.
+
+    Made private first: what a shared bind mount shows would be unmounted at its source, too.
+    """
     while syscalls.is_mounted(root, parent):
+        syscalls.mount("", root, "", syscalls.MS_REC | syscalls.MS_PRIVATE)
         syscalls.umount(root, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
 
 

@@ -82,6 +82,8 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         yield lo._replace(concept="namespaces")
     yield steps.call(channel.tell, CHANNEL, "namespaces", why="the parent can now plug in the network")
 
+    connected = mounts.connected(config["mounts"], trees)
+    yield from steps.about("mounts", mounts.connect(config["mounts"], connected))
     lent = linux.get("lent")  # it lives among our own mounts
     yield from steps.about("rootfs", (rootfs.lend if lent else rootfs.private)(root, propagation))
     if mapped:
@@ -89,7 +91,7 @@ def plan(config: dict[str, Any], root: str, stdin: bool, held: waiting.Held | No
         root = "."
         yield from become_root()
         process = {**process, **RANKED}
-    yield from steps.about("mounts", mounts.all_of(root, config["mounts"], trees))
+    yield from steps.about("mounts", mounts.all_of(root, config["mounts"], {**trees, **connected}))
     if not any(os.path.normpath(m["destination"]) == "/dev" and m["type"] == "bind" for m in config["mounts"]):
         yield from steps.about(
             "rootfs", rootfs.devices(root, linux.get("devices", []), bound=mapped)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import resource
 
-from .. import errors, host
+from .. import errors, host, syscalls
 from ..kernel import mounts, namespaces
 from . import hooks
 
@@ -204,6 +204,7 @@ def check(config: dict[str, Any]) -> None:
         apparmor.check(config["process"])
     check_maps(config["linux"])
     check_translations(config["mounts"], config["linux"])
+    check_shared(config["mounts"], config["linux"])
     if any(config["process"].get(name) for name in ("scheduler", "ioPriority")) or config["linux"].get("personality"):
         from ..kernel import priorities
 
@@ -359,6 +360,27 @@ def check_translations(entries: list[dict[str, Any]], linux: dict[str, Any]) -> 
             check_lines(entry.get(name) or [], f"{name} of {at}")
         if not mounts.is_bind(entry):
             raise errors.Unsupported(f"config.json: {at} is to be idmapped and is no bind mount: those are supported")
+
+
+def check_shared(entries: list[dict[str, Any]], linux: dict[str, Any]) -> None:
+    """Raise Unsupported where a shared bind mount would give the host what the container is to have of its own.
+
+    Its /proc, /sys, /dev, cgroups and masks, that is. Another bind mount may be meant to be there; and nobody mounts on
+    the host from a user namespace.
+    """
+    if namespaces.has(linux["namespaces"], "user"):
+        return
+    for index, entry in enumerate(entries):
+        if not mounts.is_bind(entry) or not mounts.asked(entry).propagation & syscalls.MS_SHARED:
+            continue
+        within = os.path.normpath(entry["destination"]).rstrip("/") + "/"
+        own = [later["destination"] for later in entries[index + 1 :] if not mounts.is_bind(later)]
+        for path in (*own, *linux["readonlyPaths"], *linux["maskedPaths"]):
+            if os.path.normpath(path).startswith(within):
+                raise errors.Unsupported(
+                    f"config.json: the mount at {entry['destination']} is shared with the host, which would get what "
+                    f"is mounted at {path}, too"
+                )
 
 
 def check_lines(lines: list[dict[str, Any]], name: str) -> None:

@@ -798,6 +798,14 @@ def attach(sheet: Sheet, root: str, source: str, destination: str, kind: str, fl
     sheet.add(f'{" ".join(words)} "$place"')
 
 
+def tree(sheet: Sheet, path: str, below: bool, space: Any = None, all_below: bool = False) -> None:
+    if space is None:
+        what = "a mount that is attached nowhere: no command makes one; its source is bound, and hears of nothing"
+    else:
+        what = "a mount that translates ids: mount(8) makes one with X-mount.idmap= since util-linux 2.39"
+    sheet.add(f"# not reproduced: {what}", f"export {sheet.result}={sheet.word(path)}")
+
+
 def bind(sheet: Sheet, root: str, source: str, destination: str, flags: int, propagation: int) -> None:
     """The source may be made by an earlier step, so the script itself looks what it is."""
     sheet.use("directory", "file")
@@ -809,7 +817,7 @@ def bind(sheet: Sheet, root: str, source: str, destination: str, flags: int, pro
         sheet.use("remount")
         sheet.add(f'remount "$place" {rest[1]}')
     name = next((name for bit, name in PROPAGATION.items() if propagation & bit), "private")
-    recursive = "r" if not propagation or propagation & MS_REC else ""
+    recursive = "r" if name in ("private", "slave") or propagation & MS_REC else ""
     sheet.add(f'mount --make-{recursive}{name} "$place"')
 
 
@@ -1006,7 +1014,8 @@ CALLS: dict[str, Callable[..., None]] = {
     "mounts.cgroup_tree": cgroup_tree,
     "idmap.namespace": none("a user namespace without a process, whose maps a mount takes"),
     "idmap.let_go": none("that again"),
-    "idmap.tree": none("a mount that translates ids: mount(8) makes one with X-mount.idmap= since util-linux 2.39"),
+    "idmap.tree": tree,
+    "idmap.listen": none("that it tells the host nothing: so it is where it is bound"),
     "mounts.remount": remount,
     "mounts.make_readonly": function("make_readonly"),
     "mounts.mask": function("mask"),

@@ -155,7 +155,8 @@ def test_ports_in_a_row_are_shown_as_a_range(cleared: Shop) -> None:
 
 def test_a_container_is_inspected_as_the_kernel_has_it(cleared: Shop) -> None:
     run("web", "-m", "64m", "--cpus", "0.5", "--pids-limit", "50", "--cap-add", "NET_ADMIN", "--cap-drop", "CHOWN",
-        "-v", "data:/data:ro", "-p", "127.0.0.1:0:80", "--read-only", "--stop-signal", "INT", "-u", "alice",
+        "-v", "data:/data:ro", "-v", "/srv:/srv:rslave", "-v", "/srv:/mine",
+        "-p", "127.0.0.1:0:80", "--read-only", "--stop-signal", "INT", "-u", "alice",
         "demo", "sleep", "600")  # fmt: skip
     found = inspect("web")
     pid = found["State"]["Pid"]
@@ -184,6 +185,7 @@ def test_a_container_is_inspected_as_the_kernel_has_it(cleared: Shop) -> None:
     assert [Path(lower, "bin").is_dir() for lower in layers["LowerDir"].split(":")] == [False, True]
     mounts = {mount["Destination"]: mount for mount in found["Mounts"]}
     assert (mounts["/data"]["Name"], mounts["/data"]["RW"]) == ("data", False)
+    assert (mounts["/srv"]["Propagation"], mounts["/mine"]["Propagation"]) == ("rslave", "rprivate")
     assert json.loads(out("network", "inspect", "bridge"))[0]["Containers"][found["Id"]]["Name"] == "web"
 
 

@@ -373,6 +373,16 @@ def idmapped(destination: str, source: str, options: list[str], first: int = 500
         (without("linux", "namespaces", value=[{"type": "mount"}, {"type": "mount"}]), "more than one namespace"),
         (without("linux", "gidMappings", value=[{"containerID": 0, "hostID": 1, "size": 1}]), "no namespace 'user'"),
         (without("linux", "rootfsPropagation", value="public"), "'public' is no propagation"),
+        (
+            without("mounts", value=[spec.mount("/sys", "bind", "/sys", ["rbind", "rshared"])]),
+            "the mount at /sys is shared with the host, which would get what is mounted at /sys/",
+        ),
+        (
+            without("mounts", value=[
+                spec.mount("/x", "bind", "/var/empty", ["rbind", "shared"]), spec.mount("/x/y", "tmpfs", "tmpfs", []),
+            ]),
+            "mounted at /x/y",
+        ),
         (without("process", "user", value={"uid": -1, "gid": 0}), "-1 is no number"),
         (without("process", "user", value={"uid": 0, "gid": 2**32 - 1}), "4294967295 is no number"),
         (without("process", "user", value={"uid": "0", "gid": 0}), "'0' is no number"),
@@ -1072,12 +1082,103 @@ def test_the_roots_propagation(engine: Engine, tmp_path: Path, asked: str, found
     assert root.startswith(found)
 
 
-def test_a_user_namespace_whose_root_is_nobody_outside(engine: Engine, tmp_path: Path) -> None:
+PEERS = """
+set -e
+folder=$1; shift
+mount -t tmpfs tmpfs "$folder"
+mkdir "$folder/deep"
+mount -t tmpfs deep "$folder/deep"
+mkdir "$folder/late" "$folder/inner" "$folder/deep/late" "$folder/deep/inner"
+mount --make-rshared "$folder"
+"$@" > /dev/null
+pid=$(cat "$folder/../pid")
+for below in '' deep/; do
+    mount -t tmpfs late "$folder/${below}late"
+    nsenter --target "$pid" --mount busybox mount -t tmpfs inner "/x/${below}inner"
+done
+cat "/proc/$pid/mountinfo"
+cat /proc/self/mountinfo
+"""
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize(
+    ("words", "heard", "told"),
+    [
+        (["rbind"], False, False),
+        (["rbind", "rprivate"], False, False),
+        (["rbind", "rslave", "ro"], True, False),
+        (["rbind", "slave"], True, False),
+        (["rbind", "rshared"], True, True),
+        (["rbind", "shared"], True, True),
+    ],
+)
+def test_who_hears_of_what_is_mounted_below_a_bind_mount(
+    engine: Engine, tmp_path: Path, words: list[str], heard: bool, told: bool, mapped: bool
+) -> None:
+    """In a mount namespace whose mounts are nobody else's: the host's below its source, and the container's."""
+    source = tmp_path / "x"
+    source.mkdir()
+    if mapped:
+        told = False
+        own_users(engine)
+    engine.config["mounts"].append(spec.mount("/x", "bind", str(source), words))
+    engine.write()
+    create = engine.words("create", "--bundle", str(engine.bundle), "--pid-file", str(tmp_path / "pid"), "c")
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", PEERS, "sh", str(source), *create]
+    done = subprocess.run(command, cwd=CHECKOUT, check=True, timeout=60, stdout=subprocess.PIPE, text=True)
+    points = [line.split()[4] for line in done.stdout.splitlines()]
+    for below in ("", "deep/"):
+        assert (f"/x/{below}late" in points) == heard
+        assert (f"{source}/{below}inner" in points) == told
+        assert f"/x/{below}inner" in points and f"{source}/{below}late" in points, "each has its own"
+    [options] = [line.split()[5] for line in done.stdout.splitlines() if line.split()[4] == "/x"]
+    assert ("ro" in options.split(",")) == ("ro" in words)
+
+
+LENT = """
+set -e
+folder=$1; shift
+mount -t tmpfs tmpfs "$folder"
+mkdir "$folder/deep"
+mount -t tmpfs deep "$folder/deep"
+mount --make-rshared "$folder"
+"$@" create --bundle "$folder/../bundle" c > /dev/null
+grep -c -e " $folder/../bundle/rootfs/x/deep " /proc/self/mountinfo
+"$@" delete --force c
+cat /proc/self/mountinfo
+"""
+
+
+def test_what_a_shared_bind_mount_shows_stays_when_it_is_deleted(engine: Engine, tmp_path: Path) -> None:
+    """Also where its mounts are among ours, and are unmounted."""
+    source = tmp_path / "x"
+    source.mkdir()
+    engine.config["mounts"] = [spec.mount("/x", "bind", str(source), ["rbind", "rshared"])]
+    engine.config["linux"] |= {"namespaces": [], "maskedPaths": [], "readonlyPaths": []}
+    engine.write()
+    script = LENT.replace("$folder/../bundle", str(engine.bundle))
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(source)]
+    done = subprocess.run(
+        [*command, *engine.words()], cwd=CHECKOUT, check=True, timeout=60, stdout=subprocess.PIPE, text=True
+    )
+    was, *lines = done.stdout.splitlines()
+    points = [line.split()[4] for line in lines]
+    assert was == "1" and f"{source}/deep" in points
+    assert [point for point in points if point.startswith(str(engine.bundle))] == []
+
+
+def own_users(engine: Engine) -> None:
+    """Give it a user namespace of its own, in which its root is 100000."""
     maps = [{"containerID": 0, "hostID": 100000, "size": 1000}]
     engine.config["linux"] |= {"uidMappings": maps, "gidMappings": maps}
     engine.config["linux"]["namespaces"].append({"type": "user"})
     for path in (engine.bundle / "rootfs", *(engine.bundle / "rootfs").rglob("*")):
         os.lchown(path, 100000, 100000)
+
+
+def test_a_user_namespace_whose_root_is_nobody_outside(engine: Engine, tmp_path: Path) -> None:
+    own_users(engine)
     engine.command("sh", "-c", "touch /here; echo hello > /dev/stdout; exec sleep 1000", oomScoreAdj=BETTER)
     pid, said = engine.begin()
     assert said == b"hello\n"
@@ -1101,11 +1202,7 @@ def test_a_user_namespace_whose_root_is_nobody_outside(engine: Engine, tmp_path:
 
 def test_root_of_a_user_namespace_has_all_capabilities(engine: Engine) -> None:
     """In there, also those that were taken from us; its set-up keeps what is asked for."""
-    maps = [{"containerID": 0, "hostID": 100000, "size": 1000}]
-    engine.config["linux"] |= {"uidMappings": maps, "gidMappings": maps}
-    engine.config["linux"]["namespaces"].append({"type": "user"})
-    for path in (engine.bundle / "rootfs", *(engine.bundle / "rootfs").rglob("*")):
-        os.lchown(path, 100000, 100000)
+    own_users(engine)
     every = list(capabilities.NAMES[: int(Path("/proc/sys/kernel/cap_last_cap").read_text()) + 1])
     engine.command("cat", "/proc/self/status", capabilities={"bounding": every, "effective": every, "permitted": every})
     words = [sys.executable, "-c", DROPPED, *engine.words("run", "--bundle", str(engine.bundle), "c")]

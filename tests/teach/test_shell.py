@@ -211,11 +211,13 @@ def normalised(output: str, host: bool) -> str:
     text = re.sub(r"\b[0-9a-f]{64}\b", "ID", output)
     text = re.sub(r"\b[0-9a-f]{12}\b", "SHORT", text)
     head, _, rest = text.partition("== namespaces")
-    # Mounts: numbered anew in their order; device numbers of what was mounted for it, by their order, too.
+    # Mounts: numbered anew in their order; device numbers of what was mounted for it, by their order, too. A slave's
+    # master is what the script says that it cannot make; and the kernel lists first what was made first.
     order: dict[str, str] = {}
     lines = []
-    for line in head.splitlines()[1:]:
-        fields = line.split(" ")
+    listed = [line.split(" ") for line in head.splitlines()[1:]]
+    for fields in sorted(listed, key=lambda fields: fields[4]):
+        fields = [field for field in fields if not field.startswith("master:")]
         order.setdefault(fields[0], f"m{len(order)}")
         device = order.setdefault(fields[2], f"d{len(order)}") if fields[2].startswith("0:") else fields[2]
         lines.append(" ".join([order[fields[0]], order.get(fields[1], "outside"), device, *fields[3:]]))
