@@ -228,6 +228,7 @@ def check(config: dict[str, Any]) -> None:
     for device in config["linux"]["devices"]:
         if device.get("type") not in ("c", "u", "b", "p") or not str(device.get("path", "")).startswith("/"):
             raise errors.InvalidArgument(f"config.json: linux.devices: {device}: a path, and a type of c, b, u or p")
+    check_device_rules(config["linux"]["resources"].get("devices") or [])
     if not config["process"]["args"]:
         raise errors.InvalidArgument("config.json names no command: process.args is empty")
     if not config["process"]["cwd"].startswith("/"):
@@ -240,6 +241,23 @@ def check_user(process: dict[str, Any]) -> None:
     for number in (user["uid"], user["gid"], *(user.get("additionalGids") or ())):
         if type(number) is not int or not 0 <= number < NOBODY:
             raise errors.InvalidArgument(f"config.json: process.user: {number!r} is no number of a user or group")
+
+
+def check_device_rules(rules: list[dict[str, Any]]) -> None:
+    """Raise InvalidArgument for a rule about devices that could be taken to mean more than it says."""
+    for rule in rules:
+        access, numbers = rule.get("access"), (rule.get("major"), rule.get("minor"))
+        if rule.get("type") not in (None, "a", "b", "c"):
+            wrong = "its type is a, b or c"
+        elif not isinstance(access, str) or not access or set(access) - set("rwm"):
+            wrong = "its access is some of r, w and m"
+        elif any(number is not None and (type(number) is not int or not -1 <= number < 1 << 32) for number in numbers):
+            wrong = "major and minor are numbers"
+        elif type(rule.get("allow", False)) is not bool:
+            wrong = "allow is true or false"
+        else:
+            continue
+        raise errors.InvalidArgument(f"config.json: linux.resources.devices: {rule}: {wrong}")
 
 
 NOBODY = (1 << 32) - 1  # (uid_t) -1

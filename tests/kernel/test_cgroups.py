@@ -138,6 +138,16 @@ def test_v1_device_rules() -> None:
     ]
     assert ("devices.allow", "c 136:* rwm") in v1.devices(cgroups.default_devices())
     assert v1.devices([{"allow": True, "access": "rwm"}]) == [("devices.allow", "a")]
+    assert v1.devices([{"allow": False, "type": "a", "access": "mrw", "major": -1}]) == [("devices.deny", "a")]
+
+
+@pytest.mark.parametrize("kind", [{}, {"type": "a"}], ids=["no type", "a"])
+def test_a_v1_device_rule_of_any_type_means_no_more_than_it_says(kind: dict[str, str]) -> None:
+    """The kernel takes `a 10:229 rwm` for all devices (security/device_cgroup.c, devcgroup_update_access)."""
+    one = {"allow": True, "major": 10, "minor": 229, "access": "rwm", **kind}
+    assert v1.devices([one]) == [("devices.allow", "b 10:229 rwm"), ("devices.allow", "c 10:229 rwm")]
+    part = {"allow": True, "access": "r", **kind}
+    assert v1.devices([part]) == [("devices.allow", "b *:* r"), ("devices.allow", "c *:* r")]
 
 
 def test_layouts() -> None:

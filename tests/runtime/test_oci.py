@@ -333,6 +333,11 @@ def without(*path: str, **more: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def rule(**said: Any) -> Callable[[dict[str, Any]], None]:
+    """Change a config: one rule about devices, which allows."""
+    return without("linux", "resources", value={"devices": [{"allow": True, **said}]})
+
+
 IPV4 = {"net.ipv4.ip_default_ttl": Path("/proc/sys/net/ipv4/ip_default_ttl").read_text().strip()}
 
 
@@ -389,6 +394,14 @@ def idmapped(destination: str, source: str, options: list[str], first: int = 500
         (without("process", "user", value={"uid": 1, "gid": 1, "additionalGids": [-1]}), "-1 is no number"),
         (without("process", "env", value=["A"]), "'A' is not NAME=VALUE"),
         (without("linux", "devices", value=[{"path": "/dev/x", "type": "z"}]), "linux.devices"),
+        (rule(type="p", access="rwm"), "its type is a, b or c"),
+        (rule(type="char", access="rwm"), "its type is a, b or c"),
+        (rule(access=""), "its access is some of r, w and m"),
+        (rule(type="c"), "its access is some of r, w and m"),
+        (rule(access="rx"), "its access is some of r, w and m"),
+        (rule(access="r", minor="229"), "major and minor are numbers"),
+        (rule(access="r", major=(1 << 32) + 1), "major and minor are numbers"),
+        (rule(access="r", allow="no"), "allow is true or false"),
         (without("mounts", value={"a": 1}), "not the form"),
         (without("mounts", value=[{"type": "tmpfs"}]), "not the form"),
         (without("process", "rlimits", value=[{"type": "RLIMIT_X", "soft": 1, "hard": 1}]), "no limit 'RLIMIT_X'"),

@@ -105,14 +105,19 @@ def _pids(resources: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def devices(rules: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The device rules, in the list's order, for devices.allow and devices.deny."""
+    """The device rules, in the list's order, for devices.allow and devices.deny.
+
+    After an `a` the kernel reads no further: all devices. So an `a` that says less is a line for each type.
+    """
     lines = []
     for rule in rules:
         kind = rule.get("type") or "a"
-        access = rule.get("access") or "rwm"
-        whole = kind == "a" and not _number(rule, "major") and not _number(rule, "minor")
-        line = "a" if whole else f"{kind} {_number(rule, 'major') or '*'}:{_number(rule, 'minor') or '*'} {access}"
-        lines.append(("devices.allow" if rule.get("allow") else "devices.deny", line))
+        file = "devices.allow" if rule.get("allow") else "devices.deny"
+        numbers, access = [_number(rule, name) or "*" for name in ("major", "minor")], rule.get("access") or "rwm"
+        if kind == "a" and numbers == ["*", "*"] and set(access) == set("rwm"):
+            lines.append((file, "a"))
+            continue
+        lines += [(file, f"{one} {':'.join(numbers)} {access}") for one in ("bc" if kind == "a" else kind)]
     return lines
 
 
