@@ -1064,6 +1064,36 @@ def test_a_process_and_limits_that_have_not_their_form(engine: Engine, tmp_path:
     engine("update", "--resources", "-", "c", stdin=None, input="{}", check=True)
 
 
+def test_other_limits_that_cannot_be_had_are_refused_by_name(engine: Engine) -> None:
+    """And are not said to be there. What is used already is looked at only where that was asked for."""
+    engine.create()
+    before = (engine.state / "c/config.json").read_bytes()
+    little = {"limit": 1 << 12, "checkBeforeUpdate": True}
+    for resources, said in (
+        ({"misc": {"x": 10}}, "resources.misc"),
+        ({"memory": {"limit": 1 << 26, "odd": 1}}, "memory.odd"),
+        ({"memory": 5}, "not the form"),
+        ({"unified": {"no.such": "1"}}, "unified" if cgroups.version() == 1 else "no.such"),
+        ({"memory": little}, "4096 is less than the"),
+    ):
+        done = engine("update", "-r", "-", "c", stdin=None, input=json.dumps(resources))
+        assert done.returncode == 1 and said in done.stderr, done.stderr
+        assert (engine.state / "c/config.json").read_bytes() == before
+    enough = {"limit": 1 << 26, "checkBeforeUpdate": True}
+    engine("update", "-r", "-", "c", stdin=None, input=json.dumps({"memory": enough}), check=True)
+    assert cgroups.stats(engine.config["linux"]["cgroupsPath"])["memory_limit"] == 1 << 26
+
+
+@pytest.mark.vm
+@pytest.mark.needs("cgroup2")
+def test_limits_by_the_names_of_files_change(engine: Engine) -> None:
+    engine.create()
+    text = json.dumps({"unified": {"memory.high": str(1 << 26), "pids.max": "17"}})
+    engine("update", "-r", "-", "c", stdin=None, input=text, check=True)
+    [directory] = engine.cgroups()
+    assert [Path(directory, name).read_text() for name in ("memory.high", "pids.max")] == ["67108864\n", "17\n"]
+
+
 def test_limits_change_and_it_is_held_still(engine: Engine) -> None:
     engine.config["linux"]["resources"] = {"pids": {"limit": 20}, "cpu": {"shares": 0}}
     engine.create()

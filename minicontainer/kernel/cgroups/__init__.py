@@ -186,8 +186,8 @@ def has_device_rules() -> bool:
 def create(path: str, resources: Resources) -> steps.Plan:
     """The cgroup at `path` with the limits of `linux.resources`. Unsupported for a limit that cannot be had."""
     layout = detect()
-    _refuse_unknown(resources, layout.version)
     try:
+        _refuse_unknown(resources, layout.version)
         limits = v1.writes(resources) if layout.version == 1 else v2.writes(resources)
     except (KeyError, TypeError, AttributeError) as error:
         raise errors.InvalidArgument(
@@ -230,8 +230,16 @@ def join(path: str, pid: steps.Symbol | int, resources: Resources = NOTHING) -> 
 
 
 def update(path: str, before: Resources, after: Resources) -> steps.Plan:
-    """Other limits for the cgroup at `path` and what runs in it. Raises as `create` does."""
-    different = {part: after[part] for part in (*KNOWN, *FREE) if after.get(part) and after[part] != before.get(part)}
+    """Other limits for the cgroup at `path` and what runs in it. Raises as `create` does, and Conflict."""
+    different = {part: value for part, value in after.items() if value and value != before.get(part)}
+    changes = create(path, different)
+    memory = different.get("memory") or {}
+    if memory.get("checkBeforeUpdate"):
+        _refuse_less_than_used(path, memory)
+    return _update(path, before, different, changes)
+
+
+def _update(path: str, before: Resources, different: Resources, changes: steps.Plan) -> Iterator[steps.Step]:
     memory = different.get("memory") or {}
     if version() == 1 and memory.get("swap"):
         # The kernel keeps memory at or below memory and swap together at all times: who grows raises the latter first.
@@ -239,7 +247,7 @@ def update(path: str, before: Resources, after: Resources) -> steps.Plan:
         if memory["swap"] < 0 or 0 < old < memory["swap"]:
             file = f"{detect().mounts['memory']}{path}/memory.memsw.limit_in_bytes"
             yield steps.put(file, str(memory["swap"]), why="room for the memory's own limit to grow")
-    yield from create(path, different)
+    yield from changes
     cpu, had = different.get("cpu") or {}, before.get("cpu") or {}
     if version() == 1 and (cpu.get("cpus") or cpu.get("mems")) and not (had.get("cpus") or had.get("mems")):
         yield steps.call(gather, path, f"{detect().mounts['cpuset']}{path}", why="it had no cpuset of its own so far")
@@ -411,6 +419,13 @@ def _refuse_less(name: str, memory: Resources) -> None:
             f"linux.resources.memory.{name} is less than the limit on all memory, of which the kernel counts it as a "
             "part: set linux.resources.memory.limit"
         )
+
+
+def _refuse_less_than_used(path: str, memory: Resources) -> None:
+    """Else v2's kernel would kill for the new limit."""
+    used, limit = stats(path).get("memory", 0), memory.get("limit") or -1
+    if 0 < limit < used:
+        raise errors.Conflict(f"linux.resources.memory.limit: {limit} is less than the {used} bytes that are used")
 
 
 def _first_line(path: str) -> str:

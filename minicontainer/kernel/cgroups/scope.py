@@ -181,8 +181,9 @@ def start(scope: Scope, pid: steps.Symbol | int, resources: dict[str, Any]) -> s
 def update(scope: Scope, before: dict[str, Any], after: dict[str, Any]) -> steps.Plan:
     """Other limits, in the parts of `after`; the other parts stay. Raises as `start` does."""
     words = properties({**before, **after})
+    changes = cgroups.update(scope.path, before, after)
     yield steps.call(change, scope.unit, words, why="else systemd would put the old ones back")
-    yield from cgroups.update(scope.path, before, after)
+    yield from changes
 
 
 def remove(scope: Scope) -> steps.Plan:
