@@ -6,7 +6,7 @@ import os
 
 from .. import errors, files
 from .. import quickjson as json
-from ..kernel import cgroups
+from ..kernel import cgroups, mounts
 from . import spec
 
 TYPE_CHECKING = False
@@ -17,7 +17,10 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
 
 
 def read(bundle: str) -> Config:
-    """A bundle's config.json, checked and whole. Raises InvalidArgument, Unsupported."""
+    """A bundle's config.json, checked and whole; what it binds by a relative path lies in it (config.md, Mounts).
+
+    Raises InvalidArgument, Unsupported.
+    """
     try:
         config = json.loads(files.read(f"{bundle}/config.json"))
     except FileNotFoundError:
@@ -30,6 +33,9 @@ def read(bundle: str) -> Config:
         config = spec.complete(config)
         spec.check(config)
         check_environment(config["process"])
+        for entry in config["mounts"]:
+            if mounts.is_bind(entry) and entry["source"]:
+                entry["source"] = os.path.join(bundle, entry["source"])
     except MISFITS as error:
         raise malformed(f"{bundle}/config.json", error) from None
     return config

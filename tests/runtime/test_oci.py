@@ -1125,6 +1125,17 @@ def test_the_roots_propagation(engine: Engine, tmp_path: Path, asked: str, found
     assert root.startswith(found)
 
 
+def test_what_a_bundle_binds_by_a_relative_path_lies_in_it(engine: Engine) -> None:
+    """Wherever its caller stands."""
+    (engine.bundle / "files").mkdir()
+    (engine.bundle / "files/one").write_text("the bundle's\n")
+    engine.config["mounts"].append(spec.mount("/x", "bind", "files", ["bind"]))
+    engine.config["mounts"].append(spec.mount("/one", "bind", "./files/one", ["bind", "ro"]))
+    engine.command("cat", "/x/one", "/one")
+    words = ["--bundle", os.path.relpath(engine.bundle, CHECKOUT)]
+    assert engine("run", *words, "c").stdout == "the bundle's\n" * 2
+
+
 PEERS = """
 set -e
 folder=$1; shift
