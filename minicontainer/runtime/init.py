@@ -364,9 +364,10 @@ def give_terminal(end: socket.socket, uid: int, rows: int, columns: int) -> None
 
 
 def set_limit(kind: str, soft: int, hard: int) -> None:
-    """setrlimit(2) by name (RLIMIT_NOFILE ...); -1 is no limit."""
+    """setrlimit(2) by name (RLIMIT_NOFILE ...); -1 is no limit, and so is 2**64 - 1, as engines in Go write it."""
+    bounds = [value if value < 1 << 63 else resource.RLIM_INFINITY for value in (soft, hard)]
     try:
-        resource.setrlimit(getattr(resource, kind), (soft, hard))
+        resource.setrlimit(getattr(resource, kind), (bounds[0], bounds[1]))
     except (ValueError, OSError) as error:
         number = error.errno if isinstance(error, OSError) and error.errno else 1
         hint = "raising a hard limit needs CAP_SYS_RESOURCE, which this process lacks"

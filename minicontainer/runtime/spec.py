@@ -224,6 +224,9 @@ def check(config: dict[str, Any]) -> None:
     for limit in config["process"]["rlimits"]:
         if not str(limit.get("type")).startswith("RLIMIT_") or not hasattr(resource, limit["type"]):
             raise errors.InvalidArgument(f"config.json: process.rlimits: there is no limit {limit.get('type')!r}")
+        for value in (limit.get("soft"), limit.get("hard")):
+            if type(value) is not int or not -1 <= value < 1 << 64:
+                raise errors.InvalidArgument(f"config.json: process.rlimits: {limit}: soft and hard are numbers")
     check_user(config["process"])
     for device in config["linux"]["devices"]:
         if device.get("type") not in ("c", "u", "b", "p") or not str(device.get("path", "")).startswith("/"):

@@ -405,6 +405,8 @@ def idmapped(destination: str, source: str, options: list[str], first: int = 500
         (without("mounts", value={"a": 1}), "not the form"),
         (without("mounts", value=[{"type": "tmpfs"}]), "not the form"),
         (without("process", "rlimits", value=[{"type": "RLIMIT_X", "soft": 1, "hard": 1}]), "no limit 'RLIMIT_X'"),
+        (without("process", "rlimits", value=[{"type": "RLIMIT_AS", "soft": 1}]), "soft and hard are numbers"),
+        (without("process", "rlimits", value=[{"type": "RLIMIT_AS", "soft": 0, "hard": 2**64}]), "RLIMIT_AS"),
         (without("linux", "resources", value={"memory": {"kernel": 1 << 24}}), "memory.kernel is less"),
         (without("linux", "resources", value={"memory": {"kernel": 9, "limit": 1 << 25}}), "memory.kernel is less"),
         (without("linux", "cgroupsPath", value="/"), "cgroupsPath"),
@@ -574,6 +576,13 @@ def test_when_it_gets_a_processor(engine: Engine, scheduler: dict[str, Any], fou
     if scheduler["policy"] != "SCHED_DEADLINE":
         values[4] = 0  # Linux 6.12 tells a time slice there
     assert tuple(values) == found
+
+
+def test_no_limit_as_engines_in_go_write_it(engine: Engine) -> None:
+    endless = {"type": "RLIMIT_CORE", "soft": 2**63, "hard": 2**64 - 1}
+    engine.command("sh", "-c", "echo $(ulimit -Sc) $(ulimit -Hc); exec sleep 1000", rlimits=[endless])
+    assert engine.begin()[1].split() == [b"unlimited"] * 2
+    assert engine("exec", "c", "sh", "-c", "ulimit -Hc", check=True).stdout == "unlimited\n"
 
 
 def test_when_it_gets_the_disk_and_which_machine_it_is_on(engine: Engine, tmp_path: Path) -> None:
