@@ -2,14 +2,16 @@
 
     <root>/<id>/    made first, removed last: an id is taken by one mkdir(2)
         config.json the bundle's, as it was at `create`
-        state.json  its process: pid and start time; its bundle; once it has been written, it is created
+        state.json  its process: pid and start time; its bundle; whether it is created, or on its way there
         fifo        where the process waits to be started (fifo(7)); gone once it has been
 
 create                                  the process (init.py)
 mkdir, mkfifo
-fork, and all that launch.py says ────▶ all but its command
+fork ─────────────────────────────────▶ its namespaces
+state.json, whatever comes: creating
+all that launch.py says ──────────────▶ all but its command
      ◀──────────────────── "created" ── read the fifo
-state.json, the pid file; ends
+state.json: created; the pid file; ends
                                         its parent is now whoever takes orphans: containerd's shim, conmon, init
 start: one byte into the fifo ────────▶ execve
 """
@@ -100,6 +102,8 @@ class Runtime:
         if not namespaces.has(linux["namespaces"], "cgroup"):
             bundles.show_own_cgroup(config)
         self.guard(linux["resources"])
+        values = launch.values()
+        values[launch.VALUES.name] = values
         files.make_directory(self.root, 0o700)
         try:
             os.mkdir(place, 0o700)
@@ -110,23 +114,22 @@ class Runtime:
             os.mkfifo(f"{place}/fifo", 0o600)
             described = {"ociVersion": spec.VERSION, "id": identifier, "status": "creating", "bundle": bundle}
             described["annotations"] = config["annotations"]
-            values = launch.values()
-            values[launch.VALUES.name] = values
             held = waiting.Held(f"{place}/fifo", described, outlives, kept)
             # prestart hooks are of a time when `start` ran them (config.md of 1.0.0): there, it is created already.
-            first = [
+            first = [steps.call(note, place, described, steps.PID, why="who is to be ended, should we end before it")]
+            first += [
                 steps.call(run_hooks, config, (kind,), {**described, "status": status}, steps.PID, why=HOOKS)
                 for kind, status in (("prestart", "created"), ("createRuntime", "creating"))
             ]
             steps.execute(launch.plan(config, root, True, False, first, held), values)
             pid = int(values["pid"])
             self.hand_over(console_socket, values)
-            known = {**described, "pid": pid, "start_time": state.start_time(pid)}
-            files.write(f"{place}/state.json", json.dumps(known).encode())
+            note(place, {**described, "status": "created"}, pid)
             if pid_file:
                 files.write(pid_file, str(pid).encode())
             return pid
         except BaseException as error:
+            abandon(values)
             if linux["scope"] and isinstance(error, errors.Conflict):  # a unit of that name, which is another's
                 files.remove_tree(place)
             else:
@@ -199,10 +202,14 @@ class Runtime:
             raise bundles.malformed("the process", error) from None
         values = launch.values()
         values[launch.VALUES.name] = values
-        steps.execute(enter.plan(config, process, known["pid"], started, outlives, kept, known), values)
-        self.hand_over(console_socket, values)
-        if pid_file:
-            files.write(pid_file, str(values["pid"]).encode())
+        try:
+            steps.execute(enter.plan(config, process, known["pid"], started, outlives, kept, known), values)
+            self.hand_over(console_socket, values)
+            if pid_file:
+                files.write(pid_file, str(values["pid"]).encode())
+        except BaseException:
+            abandon(values)
+            raise
         return int(values["pid"])
 
     def hand_over(self, console_socket: str, values: dict[str, Any]) -> None:
@@ -251,7 +258,7 @@ class Runtime:
         return self.look(identifier)[0]
 
     def look(self, identifier: str) -> tuple[dict[str, Any], int]:
-        """The same, and when its process started, in the kernel's clock ticks; 0 before it is created."""
+        """The same, and when its process started, in the kernel's clock ticks; 0 before there is one."""
         place = self.place(identifier)
         try:
             known: dict[str, Any] = json.loads(files.read(f"{place}/state.json"))
@@ -262,6 +269,8 @@ class Runtime:
 
             return {"ociVersion": spec.VERSION, "id": identifier, "status": "creating", "pid": 0, "bundle": ""}, 0
         started = known.pop("start_time")
+        if known["status"] == "creating":
+            return known, started
         if not state.alive(known["pid"], started):
             return {**known, "status": "stopped", "pid": 0}, started
         if os.path.exists(f"{place}/fifo"):
@@ -416,6 +425,22 @@ def features() -> dict[str, Any]:
             "mountExtensions": {"idmap": {"enabled": idmap.translates()}},
         },
     }
+
+
+def note(place: str, described: dict[str, Any], pid: int) -> None:
+    """Write a container's state.json, with the process that it is."""
+    known = {**described, "pid": pid, "start_time": state.start_time(pid)}
+    files.write(f"{place}/state.json", json.dumps(known).encode())
+
+
+def abandon(values: dict[str, Any]) -> None:
+    """Kill the child that a plan has bound to $pid, if it has come to that, and see it end."""
+    try:
+        if "pid" in values and os.waitpid(values["pid"], os.WNOHANG) == (0, 0):
+            os.kill(values["pid"], signal.SIGKILL)
+            os.waitpid(values["pid"], 0)
+    except ChildProcessError:
+        pass  # it has ended already, and its number may be another's
 
 
 HOOKS = "the caller's own programs: docker's network is plugged in by one"

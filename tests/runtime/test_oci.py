@@ -991,6 +991,53 @@ def test_exec_goes_inside_and_one_that_is_left_alone_outlives_us(engine: Engine,
     assert engine("exec", "c", "nosuch").returncode == 255
 
 
+WITHOUT_CGROUPS = """
+import sys
+from minicontainer import cli
+from minicontainer.kernel import cgroups
+cgroups.obstacle = lambda: "this is a test"
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def inside(root: Path) -> list[int]:
+    """Whose root this is."""
+    found, meant = [], os.stat(root)
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(f"/proc/{name}/root"), meant):
+                found.append(int(name))
+    return found
+
+
+@pytest.mark.parametrize("wrong", ["--console-socket", "--pid-file"])
+def test_who_is_not_handed_over_is_left_nowhere(engine: Engine, tmp_path: Path, wrong: str) -> None:
+    """Its process has let go of its parent by then, and where there is no cgroup nobody else would find it."""
+    engine.command("sleep", "1000", terminal=wrong == "--console-socket")
+    words = engine.words("create", "--bundle", str(engine.bundle), wrong, str(tmp_path / "no/such"), "c")
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_CGROUPS, *words[3:]], cwd=CHECKOUT, **quiet)
+    left = inside(engine.bundle / "rootfs")
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert done.returncode == 1 and left == [] and engine.left() == []
+
+
+def test_exec_that_fails_leaves_no_process(engine: Engine, tmp_path: Path) -> None:
+    engine.create()
+    engine("start", "c", check=True)
+    pid = engine.status()["pid"]
+    process = {**engine.config["process"], "args": ["sleep", "1000"], "terminal": True}
+    (tmp_path / "process").write_text(json.dumps(process))
+    for words in (
+        ("--pid-file", str(tmp_path / "no/such"), "c", "sleep", "1000"),
+        ("--process", str(tmp_path / "process"), "--console-socket", str(tmp_path / "no/such"), "c"),
+    ):
+        done = engine("exec", "--detach", *words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert done.returncode == 255 and "no such file" in engine.log.read_text().splitlines()[-1]
+        assert inside(engine.bundle / "rootfs") == [pid]
+
+
 def test_execs_flags_say_what_process_would(engine: Engine) -> None:
     """CVE-2022-29162 among them: a capability that is added is not inheritable."""
     (engine.bundle / "rootfs/dir").mkdir()
@@ -1398,16 +1445,18 @@ def test_run_waits_and_killed_it_takes_its_container_along(engine: Engine) -> No
     engine("delete", "c", check=True)
 
 
-@pytest.mark.parametrize("lent", [False, True], ids=["", "lent"])
+@pytest.mark.parametrize(("lent", "cgroup"), [(False, ""), (True, ""), (False, "none")], ids=["", "lent", "no-cgroup"])
 @pytest.mark.parametrize(("verb", "who"), [("create", "parent"), ("create", "child"), ("start", "parent"),
                                            ("delete", "parent")])  # fmt: skip
-def test_killed_at_each_point_it_can_be_deleted(engine: Engine, verb: str, who: str, lent: bool) -> None:
+def test_killed_at_each_point_it_can_be_deleted(engine: Engine, verb: str, who: str, lent: bool, cgroup: str) -> None:
     if lent:  # its mounts are among ours
         engine.config["linux"]["namespaces"] = [{"type": "pid"}]
         engine.write()
     script = Path(__file__).with_name("oci_killed_at.py")
     words = [verb, who, str(engine.bundle), str(engine.state), engine.config["linux"]["cgroupsPath"]]
     engine.state.mkdir()
+    if cgroup == "none":
+        words[-1] = cgroup
     done = subprocess.run([sys.executable, script, *words], cwd=CHECKOUT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) >= {"create": 20, "start": 2, "delete": 10}[verb]
+    assert int(done.stdout.split()[-1]) >= {"create": 16, "start": 2, "delete": 3 if cgroup else 10}[verb]
