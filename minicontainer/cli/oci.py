@@ -156,8 +156,16 @@ def run(runtime: lifecycle.Runtime, given: dict[str, Any], words: list[str]) -> 
     if given["detach"]:
         warn(runtime.start(identifier))
         return 0
+    process = os.pidfd_open(pid)
+
+    def pass_on(number: int, _: object) -> None:
+        try:
+            signal.pidfd_send_signal(process, number)
+        except ProcessLookupError:
+            pass  # it has ended, and what is left of it is being taken down
+
     for number in set(signal.valid_signals()) - {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, lambda number, _: os.kill(pid, number))
+        signal.signal(number, pass_on)
     try:
         warn(runtime.start(identifier))
         attend(runtime, pid)

@@ -1445,6 +1445,15 @@ def test_run_waits_and_killed_it_takes_its_container_along(engine: Engine) -> No
     engine("delete", "c", check=True)
 
 
+def test_a_signal_that_comes_when_it_has_ended_disturbs_nothing(engine: Engine) -> None:
+    """A second Ctrl-C, while what is left of the container is taken down."""
+    engine.config["hooks"] = {"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", "kill -TERM $PPID; kill $PPID"]}]}
+    engine.command("sh", "-c", "exit 5")
+    done = engine("run", "--bundle", str(engine.bundle), "c")
+    assert (done.returncode, done.stderr) == (5, "")
+    assert engine.left() == []
+
+
 @pytest.mark.parametrize(("lent", "cgroup"), [(False, ""), (True, ""), (False, "none")], ids=["", "lent", "no-cgroup"])
 @pytest.mark.parametrize(("verb", "who"), [("create", "parent"), ("create", "child"), ("start", "parent"),
                                            ("delete", "parent")])  # fmt: skip
