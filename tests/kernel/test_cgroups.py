@@ -227,6 +227,20 @@ def test_v2_without_the_controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         list(cgroups.create("/mini/one", {"memory": {"limit": 1 << 20}}))
 
 
+@pytest.mark.parametrize("layout", [cgroups.Layout(1, {"memory": "/m"}, "/"), cgroups.Layout(0, {}, "/")])
+def test_where_nothing_can_be_frozen_nothing_is(layout: cgroups.Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "_layout", layout)
+    assert not cgroups.is_frozen("/a/b")
+    with pytest.raises(errors.Unsupported, match="controller `freezer`"):
+        cgroups.freeze("/a/b")
+
+
+def test_what_somebody_else_removes_meanwhile_need_not_be_thawed(tmp_path: Path) -> None:
+    """Two remove the same container (v1): a directory that is still there, and its files are not."""
+    (tmp_path / "below").mkdir()
+    cgroups._set_frozen([str(tmp_path)], "THAWED")
+
+
 # --------------------------------------------------------------------------------------------- pure: the device program
 
 

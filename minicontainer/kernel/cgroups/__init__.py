@@ -587,8 +587,9 @@ def _set_frozen(directories: list[str], state: str) -> None:
         for level in _levels(directory):
             try:
                 files.put(f"{level}/freezer.state", state)
-            except FileNotFoundError:
-                pass
+            except errors.KernelError as error:  # removed meanwhile: before it was opened, or after
+                if error.errno not in (errno.ENOENT, errno.ENODEV):
+                    raise
 
 
 def freeze(path: str, patience: float = 10.0) -> None:
@@ -614,8 +615,11 @@ def thaw(path: str) -> None:
 
 
 def is_frozen(path: str) -> bool:
-    """Whether all that runs in the cgroup is held still (v1 says FREEZING until it is)."""
-    directory = _freezer(path)[0]
+    """Whether all that runs in the cgroup is held still (v1 says FREEZING until it is); not where nothing freezes."""
+    try:
+        directory = _freezer(path)[0]
+    except errors.Unsupported:
+        return False
     return _text(f"{directory}/freezer.state").strip() == "FROZEN" or "frozen 1" in _text(f"{directory}/cgroup.events")
 
 
