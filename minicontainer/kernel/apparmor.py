@@ -9,6 +9,7 @@ profile must let the command be executed (`ix`), as docker's and podman's own do
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .. import errors, files, steps, syscalls
@@ -61,7 +62,10 @@ def confine(name: str) -> None:
         resolve = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_MAGICLINKS  # nothing is mounted over what we want
         try:
             file = syscalls.openat2(top, "self/attr/apparmor/exec", os.O_WRONLY, resolve=resolve)
-        except FileNotFoundError:  # before Linux 5.8: that of whichever security module is the first
+        except errors.KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            # Before Linux 5.8: that of whichever security module is the first.
             file = syscalls.openat2(top, "self/attr/exec", os.O_WRONLY, resolve=resolve)
     finally:
         os.close(top)

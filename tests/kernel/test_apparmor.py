@@ -1,5 +1,6 @@
 """Which profiles are asked for, by what the kernel says of itself. With AppArmor: tests/vm/test_apparmor.py."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,14 @@ def confined_where(covered: str, told: str) -> subprocess.CompletedProcess[str]:
         f"try: apparmor.confine('unconfined')\nexcept Exception as error: print(type(error).__name__, {told})"
     )
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/attr/exec"), reason="this kernel has no security modules")
+def test_where_apparmor_has_no_file_of_its_own_it_is_asked_by_the_common_one() -> None:
+    """Before Linux 5.8, and where another module, or none, is on. No profile of that name is there."""
+    with pytest.raises(errors.KernelError) as refused:
+        apparmor.confine(f"minicontainer-test-{os.getpid()}")
+    assert refused.value.call == "write"
 
 
 @pytest.mark.root
