@@ -84,6 +84,13 @@ RECURSIVE: dict[str, tuple[int, int]] = {
 }
 
 
+# What engines and fstab(5) leave on a bind mount beside these: it was for themselves, or changes nothing of one.
+IDLE = frozenset(
+    "copy nocopy z Z U O consistent cached delegated silent loud mand nomand acl noacl iversion noiversion remount "
+    "auto noauto user nouser users owner group nofail _netdev".split()
+)
+IDLE_PREFIXES = ("x-", "X-", "comment=", "consistency=")
+
 # Ids are translated in the mount, or in all below it, too (idmap.py).
 TRANSLATED = ("idmap", "ridmap")
 
@@ -169,6 +176,12 @@ def connect(mounts: list[dict[str, Any]], trees: dict[int, steps.Symbol]) -> Ite
 def asked(mount: dict[str, Any]) -> Options:
     """The options of one of the spec's mounts."""
     return parse_options(mount.get("options") or [])
+
+
+def unknown(mount: dict[str, Any]) -> list[str]:
+    """The options of a bind mount that nobody knows: it has no file system of its own to refuse them."""
+    words = asked(mount).data.split(",")
+    return [word for word in words if word and word not in IDLE and not word.startswith(IDLE_PREFIXES)]
 
 
 def is_bind(mount: dict[str, Any]) -> bool:

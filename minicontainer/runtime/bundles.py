@@ -108,7 +108,8 @@ def show_own_cgroup(config: Config) -> None:
         if entry["type"] != "cgroup":
             shown.append(entry)
             continue
-        top, options = entry["destination"], [*(entry.get("options") or []), "bind"]
+        top, lost = entry["destination"], mounts.unknown(entry)  # what a file system of that type would have read
+        options = [*(word for word in entry.get("options") or [] if word not in lost), "bind"]
         if layout.version == 2:
             shown.append(spec.mount(top, "bind", layout.mounts[""], options))
             continue

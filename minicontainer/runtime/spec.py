@@ -204,6 +204,7 @@ def check(config: dict[str, Any]) -> None:
         apparmor.check(config["process"])
     check_maps(config["linux"])
     check_translations(config["mounts"], config["linux"])
+    check_binds(config["mounts"])
     check_shared(config["mounts"], config["linux"])
     if any(config["process"].get(name) for name in ("scheduler", "ioPriority")) or config["linux"].get("personality"):
         from ..kernel import priorities
@@ -381,6 +382,16 @@ def check_translations(entries: list[dict[str, Any]], linux: dict[str, Any]) -> 
             check_lines(entry.get(name) or [], f"{name} of {at}")
         if not mounts.is_bind(entry):
             raise errors.Unsupported(f"config.json: {at} is to be idmapped and is no bind mount: those are supported")
+
+
+def check_binds(entries: list[dict[str, Any]]) -> None:
+    """Raise InvalidArgument for an option that no bind mount has: without a word, a `nosiud` would be nothing."""
+    for entry in entries:
+        if mounts.is_bind(entry):
+            for word in mounts.unknown(entry):
+                raise errors.InvalidArgument(
+                    f"config.json: {entry['destination']} is a bind mount, which has no option {word!r}"
+                )
 
 
 def check_shared(entries: list[dict[str, Any]], linux: dict[str, Any]) -> None:

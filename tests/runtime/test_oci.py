@@ -382,6 +382,8 @@ def idmapped(destination: str, source: str, options: list[str], first: int = 500
             without("mounts", value=[spec.mount("/sys", "bind", "/sys", ["rbind", "rshared"])]),
             "the mount at /sys is shared with the host, which would get what is mounted at /sys/",
         ),
+        (without("mounts", value=[spec.mount("/x", "bind", "/", ["rbind", "nosiud"])]), "no option 'nosiud'"),
+        (without("mounts", value=[spec.mount("/x", "none", "/", ["bind", "mode=700"])]), "no option 'mode=700'"),
         (
             without("mounts", value=[
                 spec.mount("/x", "bind", "/var/empty", ["rbind", "shared"]), spec.mount("/x/y", "tmpfs", "tmpfs", []),
@@ -1182,11 +1184,11 @@ def test_the_roots_propagation(engine: Engine, tmp_path: Path, asked: str, found
 
 
 def test_what_a_bundle_binds_by_a_relative_path_lies_in_it(engine: Engine) -> None:
-    """Wherever its caller stands."""
+    """Wherever its caller stands, and whatever words an engine leaves among the options: podman its `nocopy`."""
     (engine.bundle / "files").mkdir()
     (engine.bundle / "files/one").write_text("the bundle's\n")
     engine.config["mounts"].append(spec.mount("/x", "bind", "files", ["bind"]))
-    engine.config["mounts"].append(spec.mount("/one", "bind", "./files/one", ["bind", "ro"]))
+    engine.config["mounts"].append(spec.mount("/one", "bind", "./files/one", ["bind", "ro", "nocopy", "x-mine=1"]))
     engine.command("cat", "/x/one", "/one")
     words = ["--bundle", os.path.relpath(engine.bundle, CHECKOUT)]
     assert engine("run", *words, "c").stdout == "the bundle's\n" * 2
