@@ -231,17 +231,16 @@ def all_of(
     """
     for index, mount in enumerate(mounts):
         options = asked(mount)
-        if mount["type"] == "cgroup":
-            yield steps.call(
-                cgroup_tree, root, mount["destination"], hierarchies(), options.flags, why=WHY["/sys/fs/cgroup"]
-            )
-            continue
         arguments = (root, mount.get("source", "none"), mount["destination"])
         if options.flags & syscalls.MS_BIND:
             if trees and index in trees:
                 arguments = (root, trees[index], mount["destination"])
             yield steps.call(
                 bind, *arguments, options.flags, options.propagation, why=WHY.get(mount["destination"], BIND)
+            )
+        elif mount["type"] == "cgroup":
+            yield steps.call(
+                cgroup_tree, root, mount["destination"], hierarchies(), options.flags, why=WHY["/sys/fs/cgroup"]
             )
         else:
             why = WHY.get(mount["destination"], f"a {mount['type']} of its own")
@@ -250,6 +249,9 @@ def all_of(
             yield steps.call(
                 attach_copy if COPY_UP in words else attach, *arguments, mount["type"], options.flags, data, why=why
             )
+        if options.propagation and not options.flags & syscalls.MS_BIND:
+            why = "who hears of what is mounted in it"
+            yield steps.call(propagate, root, mount["destination"], options.propagation, why=why)
         if any(options.recursive):
             yield steps.call(
                 set_below, root, mount["destination"], *options.recursive, why="the same for all that is mounted below"
@@ -350,6 +352,12 @@ def set_below(root: str, destination: str, on: int, off: int) -> None:
     """Set and clear attributes of the mount at `destination` under `root` and of all below it."""
     with Target(root, destination, directory=True) as target:
         syscalls.mount_setattr(target, on, off)
+
+
+def propagate(root: str, destination: str, propagation: int) -> None:
+    """Make the mount at `destination` under `root` shared, private and so on."""
+    with Target(root, destination, directory=True) as target:
+        syscalls.mount("", target, "", propagation)
 
 
 def remount(target: str, flags: int) -> None:

@@ -105,7 +105,7 @@ def show_own_cgroup(config: Config) -> None:
     """
     layout, path, shown = cgroups.detect(), config["linux"]["cgroupsPath"], []
     for entry in config["mounts"]:
-        if entry["type"] != "cgroup":
+        if entry["type"] != "cgroup" or mounts.is_bind(entry):
             shown.append(entry)
             continue
         top, lost = entry["destination"], mounts.unknown(entry)  # what a file system of that type would have read

@@ -65,6 +65,7 @@ FLAGS: dict[str, dict[int, dict[str, int]]] = {
     "mounts.attach": {4: MOUNT},
     "mounts.bind": {3: MOUNT, 4: MOUNT},
     "mounts.cgroup_tree": {3: MOUNT},
+    "mounts.propagate": {2: MOUNT},
     "mounts.remount": {1: MOUNT},
     "capabilities.limit_bounding_set": {0: CAPABILITIES},
     "capabilities.set_capabilities": {0: CAPABILITIES, 1: CAPABILITIES, 2: CAPABILITIES},

@@ -1194,6 +1194,24 @@ def test_what_a_bundle_binds_by_a_relative_path_lies_in_it(engine: Engine) -> No
     assert engine("run", *words, "c").stdout == "the bundle's\n" * 2
 
 
+def test_what_is_no_bind_mount_has_its_propagation_and_its_options_for_all_below(engine: Engine) -> None:
+    config = engine.config
+    config["mounts"] = [entry for entry in config["mounts"] if entry["destination"] != "/sys/fs/cgroup"] + [
+        spec.mount("/sys/fs/cgroup", "cgroup", "cgroup", ["nosuid", "rro", "rnoexec", "shared"]),
+        spec.mount("/a", "tmpfs", "tmpfs", ["shared"]),
+        spec.mount("/b", "tmpfs", "tmpfs", ["tmpcopyup", "runbindable"]),
+        spec.mount("/c", "tmpfs", "tmpfs", ["rprivate"]),
+    ]
+    engine.write()
+    engine.create()
+    lines = Path(f"/proc/{engine.status()['pid']}/mountinfo").read_text().splitlines()
+    found = {line.split()[4]: line.split() for line in lines}
+    tags = [found[path][6].partition(":")[0] for path in ("/sys/fs/cgroup", "/a", "/b", "/c")]
+    assert tags == ["shared", "shared", "unbindable", "-"]
+    trees = [path for path in found if f"{path}/".startswith("/sys/fs/cgroup/")]
+    assert trees and all({"ro", "noexec"} <= set(found[path][5].split(",")) for path in trees)
+
+
 PEERS = """
 set -e
 folder=$1; shift

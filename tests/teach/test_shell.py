@@ -52,6 +52,7 @@ ELSEWHERE = (  # `update`'s, and bundles'
     "listener.hand_over",
     "listener.load",
     "mounts.attach_copy",
+    "mounts.propagate",
     "mounts.set_below",
     "os.chroot",
     "priorities.run_on",
