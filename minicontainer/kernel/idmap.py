@@ -332,12 +332,17 @@ def outside(lines: Iterable[Range], number: int) -> int:
 def give_pipes(maps: Maps, uid: int, gid: int) -> None:
     """Pipes that are our standard descriptors become those of a user inside, who can then open /dev/stdout.
 
-    It is root of the machine's to do: root inside may not change what belongs to an id that it does not know.
+    It is root of the machine's to do: root inside may not change what belongs to an id that it does not know. Nor
+    may an ordinary user what is another's: those pipes stay as they are, as with runc.
     """
     uid, gid = outside(maps.uids, uid), outside(maps.gids, gid)
     for descriptor in (0, 1, 2):
-        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            os.fchown(descriptor, uid, gid)
+        found = os.fstat(descriptor)
+        if stat.S_ISFIFO(found.st_mode) and found.st_uid != uid:
+            try:
+                os.fchown(descriptor, uid, gid)
+            except PermissionError:
+                pass
 
 
 def become_root() -> None:
