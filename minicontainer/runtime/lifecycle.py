@@ -327,22 +327,20 @@ class Runtime:
     # To its end
 
     def kill(self, identifier: str, number: int, everyone: bool = False) -> None:
-        """Send its process a signal; `everyone`: all processes of its cgroup. Raises Conflict if it does not run."""
+        """Send its process a signal. Raises Conflict if it does not run.
+
+        `everyone`: all others of its cgroup get it, too, and may outlive it. SIGKILL lets go what is held still: on
+        cgroup v1 it would reach nobody before.
+        """
         known, started = self.look(identifier)
-        if everyone:
-            for pid in cgroups.processes(self.config(identifier)["linux"]["cgroupsPath"]):
-                try:
-                    os.kill(pid, number)
-                except ProcessLookupError:
-                    pass
-            return
-        if known["status"] not in ("created", "running", "paused"):
+        if known["status"] not in ("created", "running", "paused") and not everyone:
             raise errors.Conflict(f"cannot kill container {identifier}: container not running")
-        process = state.hold(known["pid"], started)
-        try:
-            signal.pidfd_send_signal(process, number)
-        finally:
-            os.close(process)
+        path = self.config(identifier)["linux"]["cgroupsPath"]
+        told = cgroups.send(path, number) if everyone else set()
+        if known["pid"] not in told:
+            self.send(known["pid"], started, number)
+        if number == signal.SIGKILL and cgroups.is_frozen(path):
+            cgroups.thaw(path)
 
     def delete(self, identifier: str, force: bool = False) -> list[str]:
         """Remove one that has stopped; with `force`, whatever it is, and whether or not it is there.
@@ -363,12 +361,12 @@ class Runtime:
         except FileNotFoundError:  # killed before it was written: nothing else was done
             files.remove_tree(place)
             return []
-        self.end(known["pid"], started)
+        self.send(known["pid"], started, signal.SIGKILL)
         self.take_down(place, config)
         return afterwards(config, "poststop", {**known, "status": "stopped", "pid": 0})
 
-    def end(self, pid: int, started: int) -> None:
-        """SIGKILL for its first process, if it lives: who has no cgroup of its own is not ended with that.
+    def send(self, pid: int, started: int, number: int) -> None:
+        """A signal for its first process, if it lives: where it has no cgroup, nothing else reaches it.
 
         Without a pid namespace of its own, what it has started lives on. A frozen one ends when its cgroup is thawed.
         """
@@ -378,8 +376,12 @@ class Runtime:
             process = state.hold(pid, started)
         except errors.Conflict:
             return  # it has just ended
-        signal.pidfd_send_signal(process, signal.SIGKILL)
-        os.close(process)
+        try:
+            signal.pidfd_send_signal(process, number)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(process)
 
     def take_down(self, place: str, config: Config) -> None:
         """The reverse of `create`, from the config alone, as often as one likes: kills what runs in its cgroup."""

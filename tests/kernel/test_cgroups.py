@@ -520,6 +520,29 @@ def test_removal_kills_what_is_left_and_what_lies_below(path: str) -> None:
 
 
 @pytest.mark.root
+def test_what_is_forked_meanwhile_is_killed_too(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    forked = [subprocess.Popen(["sleep", "1000"]) for _ in range(3)]
+    pids = [each.pid for each in forked]
+    seen = [pids[:1], pids[:2], pids[1:], [], []]  # as one look after the other finds them
+    monkeypatch.setattr(cgroups, "processes", lambda _: seen.pop(0))
+    try:
+        assert cgroups.send(path, 9) == set(pids)
+        assert [each.wait(timeout=10) for each in forked] == [-9] * 3
+    finally:
+        for each in forked:
+            each.kill()
+            each.wait()
+
+
+@pytest.mark.root
+def test_a_signal_reaches_everybody_once(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(cgroups, "processes", lambda _: [5, 6, os.getpid()])
+    monkeypatch.setattr(cgroups.os, "kill", lambda pid, _: told.append(pid))
+    assert cgroups.send(path, 15) == {5, 6} and sorted(told) == [5, 6]
+
+
+@pytest.mark.root
 @pytest.mark.needs("cgroup1")
 def test_removal_of_the_frozen(path: str) -> None:
     create(path, {})

@@ -1002,6 +1002,13 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+def without_cgroups(engine: Engine, *words: str) -> int:
+    """The exit code of the runtime where nobody may make a cgroup."""
+    quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    command = [sys.executable, "-c", WITHOUT_CGROUPS, *engine.words(*words)[3:]]
+    return subprocess.run(command, cwd=CHECKOUT, **quiet).returncode
+
+
 def inside(root: Path) -> list[int]:
     """Whose root this is."""
     found, meant = [], os.stat(root)
@@ -1016,13 +1023,28 @@ def inside(root: Path) -> list[int]:
 def test_who_is_not_handed_over_is_left_nowhere(engine: Engine, tmp_path: Path, wrong: str) -> None:
     """Its process has let go of its parent by then, and where there is no cgroup nobody else would find it."""
     engine.command("sleep", "1000", terminal=wrong == "--console-socket")
-    words = engine.words("create", "--bundle", str(engine.bundle), wrong, str(tmp_path / "no/such"), "c")
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    done = subprocess.run([sys.executable, "-c", WITHOUT_CGROUPS, *words[3:]], cwd=CHECKOUT, **quiet)
+    code = without_cgroups(engine, "create", "--bundle", str(engine.bundle), wrong, str(tmp_path / "no/such"), "c")
     left = inside(engine.bundle / "rootfs")
     for pid in left:
         os.kill(pid, signal.SIGKILL)
-    assert done.returncode == 1 and left == [] and engine.left() == []
+    assert code == 1 and left == [] and engine.left() == []
+
+
+def test_all_of_one_without_a_cgroup_is_its_first_process(engine: Engine) -> None:
+    """Slurm's srun calls it so."""
+    assert without_cgroups(engine, "create", "--bundle", str(engine.bundle), "c") == 0
+    assert without_cgroups(engine, "kill", "--all", "c", "KILL") == 0
+    engine.until("stopped")
+    assert engine("kill", "--all", "c", "KILL").returncode == 0, "there is nobody left"
+
+
+@pytest.mark.parametrize("words", [["c", "KILL"], ["--all", "c", "9"]])
+def test_one_that_is_held_still_can_be_killed(engine: Engine, words: list[str]) -> None:
+    engine.create()
+    engine("start", "c", check=True)
+    engine("pause", "c", check=True)
+    engine("kill", *words, check=True)
+    engine.until("stopped")
 
 
 def test_exec_that_fails_leaves_no_process(engine: Engine, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ FREE = ("hugepageLimits", "rdma")  # their parts are page sizes and devices
 ASKED = {"hugepageLimits": ("hugetlb",), "rdma": ("rdma",), "network": ("net_cls", "net_prio")}
 EVERYTHING: Resources = {"cpu": {"cpus": "all"}, **dict.fromkeys(ASKED, True)}
 
+ROUNDS = 1000  # how often we look for what is forked faster than killed
 SIGKILL = 9  # signal(7); importing the module for one number costs 3 ms
 SYSTEMD = "/run/systemd/system"  # there if systemd is process 1: sd_booted(3)
 LEAF = "processes"  # where processes of an inner cgroup are moved: v2 wants them in the leaves
@@ -529,6 +530,25 @@ def _table(path: str) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     return {key: int(value) for key, value in (line.split() for line in text.splitlines())}
+
+
+def send(path: str, number: int) -> set[int]:
+    """Send a signal to all that runs in the cgroup and below it, SIGKILL also to what is forked meanwhile.
+
+    Not to this process itself, nor where we could not have made the cgroup. Returns who got it.
+    """
+    told: set[int] = set()
+    for _ in range(ROUNDS if number == SIGKILL else 1):
+        new = set(processes(path)) - told - {0, os.getpid()} if usable() else set()
+        for pid in new:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+        told |= new
+        if not new:
+            break
+    return told
 
 
 def gather(path: str, directory: str) -> None:
