@@ -177,9 +177,13 @@ def cross(
 
 
 def wait_until_crossed(pid: int) -> None:
-    """Return when a process that is at the threshold has become the container's program, or has ended."""
+    """Return when a process that is at the threshold has become the container's program, or has ended.
+
+    In a second at the latest: the container's own program may be called so, too.
+    """
+    deadline = time.monotonic() + 1
     try:
-        while os.readlink(f"/proc/{pid}/exe").startswith(f"/memfd:{NAME}"):
+        while os.readlink(f"/proc/{pid}/exe").startswith(f"/memfd:{NAME}") and time.monotonic() < deadline:
             time.sleep(0.0005)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return  # it has ended; or has become what we may not look into, which no longer is ours

@@ -2,14 +2,17 @@
 
 import copy
 import os
+import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from minicontainer import errors, syscalls
 from minicontainer.runtime import spec
-from tests.conftest import minicontainer
+from tests.conftest import CHECKOUT, minicontainer
 from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
 
 pytestmark = pytest.mark.root
@@ -48,6 +51,21 @@ def test_cve_2019_14271_cp_reads_nothing_but_what_it_copies(shop: Shop, tmp_path
         names.add(events[16 : 16 + length].rstrip(b"\0"))
         events = events[16 + length :]
     assert names - {b""} == {b"passwd"}
+
+
+def test_a_program_that_is_called_as_our_threshold_holds_up_no_start() -> None:
+    """`oci start` waits until nothing of ours is executed any more, which it sees by that name."""
+    memory = os.memfd_create("threshold")
+    os.write(memory, Path(shutil.which("sleep") or "").read_bytes())
+    program = subprocess.Popen(["sleep", "1000"], executable=f"/proc/self/fd/{memory}", pass_fds=[memory])
+    try:
+        wait = "import sys; from minicontainer.runtime import threshold; threshold.wait_until_crossed(int(sys.argv[1]))"
+        subprocess.run([sys.executable, "-c", wait, str(program.pid)], cwd=CHECKOUT, check=True, timeout=30)
+        assert os.readlink(f"/proc/{program.pid}/exe").startswith("/memfd:threshold")
+    finally:
+        os.close(memory)
+        program.kill()
+        program.wait()
 
 
 @pytest.mark.parametrize(
