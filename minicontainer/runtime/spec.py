@@ -105,6 +105,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     process, linux = config["process"], config.get("linux") or {}
     if not isinstance(process.get("args") or [], list) or not isinstance(linux, dict):
         raise errors.InvalidArgument("config.json is malformed: process.args is a list of words, linux an object")
+    profile = linux.get("seccomp")
     return {
         **config,
         "mounts": [
@@ -123,6 +124,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
             **{name: linux.get(name) or [] for name in ("namespaces", "maskedPaths", "readonlyPaths", "devices")},
             "resources": meant(linux.get("resources") or {}),
             "sysctl": linux.get("sysctl") or {},
+            "seccomp": profile and {**profile, "syscalls": profile.get("syscalls") or []},
         },
         "annotations": config.get("annotations") or {},
     }

@@ -1397,6 +1397,12 @@ def test_an_output_whose_owner_has_no_number_is_left_alone() -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_a_filter_without_rules(engine: Engine) -> None:
+    engine.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
+    engine.command("cat", "/proc/self/status")
+    assert "Seccomp:\t2" in engine("run", "--bundle", str(engine.bundle), "c", check=True).stdout
+
+
 @pytest.mark.parametrize("user", [{"uid": 0, "gid": 0}, {"uid": 7, "gid": 8}])
 def test_a_filter_that_knows_no_young_calls_lets_its_container_start(engine: Engine, user: dict[str, int]) -> None:
     refused = ["openat2", "close_range", "faccessat2", "statx", "getcwd", "memfd_create"]
