@@ -30,6 +30,9 @@ if TYPE_CHECKING:  # typing: 4 ms of every start
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
 
+IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # by Python, of all that it would pass on
+
+
 def numbered(state: dict[str, Any]) -> dict[str, Any]:
     """The state with this very process's pid, as the /proc that is mounted here numbers it: the host's, so far."""
     return {**state, "pid": int(os.readlink("/proc/self"))}
@@ -67,7 +70,7 @@ def call(hook: Hook, said: bytes, inside: Inside | None = None) -> int:
             pid = spawn(hook["path"], words, variables, state, inside)
         else:
             actions = [(os.POSIX_SPAWN_DUP2, state, 0), (os.POSIX_SPAWN_DUP2, 2, 1)]
-            pid = os.posix_spawn(hook["path"], words, variables, file_actions=actions)
+            pid = os.posix_spawn(hook["path"], words, variables, file_actions=actions, setsigdef=IGNORED)
     except errors.KernelError:
         raise
     except OSError as error:

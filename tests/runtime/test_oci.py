@@ -280,6 +280,21 @@ def test_a_hook_that_fails_leaves_nothing(engine: Engine, tmp_path: Path, kind: 
     assert not state.alive(pid, state.start_time(pid) or 0)
 
 
+def test_what_python_ignores_is_not_ignored_in_a_hook(engine: Engine, tmp_path: Path) -> None:
+    """Python ignores two, and what is ignored goes through execve."""
+    script = f"grep SigIgn: /proc/self/status >> {tmp_path}/hooks"
+    kinds = ("prestart", "createContainer", "startContainer", "poststart", "poststop")
+    inside = {"path": "/bin/sh", "args": ["sh", "-c", "cat /proc/self/status > /status"]}
+    note = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}
+    engine.config["hooks"] = {kind: [inside if kind == "startContainer" else note] for kind in kinds}
+    engine.command("cat")
+    engine("run", "--bundle", str(engine.bundle), "c", check=True)
+    said = (tmp_path / "hooks").read_text() + (engine.bundle / "rootfs/status").read_text()
+    found = [int(line.split()[1], 16) for line in said.splitlines() if line.startswith("SigIgn:")]
+    pythons = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1
+    assert [each & pythons for each in found] == [0] * len(kinds)
+
+
 def test_a_hook_has_its_time(engine: Engine) -> None:
     engine.config["hooks"] = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]}
     engine.write()
