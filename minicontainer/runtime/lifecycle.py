@@ -273,7 +273,7 @@ class Runtime:
             return known, started
         if not state.alive(known["pid"], started):
             return {**known, "status": "stopped", "pid": 0}, started
-        if os.path.exists(f"{place}/fifo"):
+        if waits(f"{place}/fifo"):
             return {**known, "status": "created"}, started
         frozen = cgroups.is_frozen(self.config(identifier)["linux"]["cgroupsPath"])
         return {**known, "status": "paused" if frozen else "running"}, started
@@ -433,6 +433,17 @@ def note(place: str, described: dict[str, Any], pid: int) -> None:
     """Write a container's state.json, with the process that it is."""
     known = {**described, "pid": pid, "start_time": state.start_time(pid)}
     files.write(f"{place}/state.json", json.dumps(known).encode())
+
+
+def waits(fifo: str) -> bool:
+    """Whether a process still reads the fifo: a `start` that is killed may leave it behind."""
+    try:
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno not in (errno.ENXIO, errno.ENOENT):
+            raise
+        return False
+    return True
 
 
 def abandon(values: dict[str, Any]) -> None:

@@ -251,6 +251,17 @@ def test_a_capability_that_nobody_knows_is_left_out_and_said(engine: Engine) -> 
     assert f"CapEff:\t{1 << 5:016x}\n" in done.stdout and "CAP_OF_TOMORROW cannot be granted" in done.stderr
 
 
+def test_one_whose_start_was_killed_before_it_was_done_runs(engine: Engine) -> None:
+    """It has had its word, and only the fifo is still there."""
+    engine.create()
+    fifo = os.open(engine.state / "c/fifo", os.O_WRONLY)
+    os.write(fifo, b"!")
+    os.close(fifo)
+    engine.until("running")
+    assert engine("start", "c").returncode == 1
+    engine("exec", "c", "sh", "-c", ":", check=True)
+
+
 def test_what_may_be_null_is_nothing(engine: Engine) -> None:
     engine.config["mounts"].append({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": None})
     engine.config["linux"] |= dict.fromkeys(("seccomp", "devices", "resources", "sysctl", "maskedPaths"))
