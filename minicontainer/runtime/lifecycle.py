@@ -336,6 +336,8 @@ class Runtime:
         if known["status"] not in ("created", "running", "paused") and not everyone:
             raise errors.Conflict(f"cannot kill container {identifier}: container not running")
         path = self.config(identifier)["linux"]["cgroupsPath"]
+        if self.taken_over(known, path):
+            return
         told = cgroups.send(path, number) if everyone else set()
         if known["pid"] not in told:
             self.send(known["pid"], started, number)
@@ -362,7 +364,7 @@ class Runtime:
             files.remove_tree(place)
             return []
         self.send(known["pid"], started, signal.SIGKILL)
-        self.take_down(place, config)
+        self.take_down(place, config, not self.taken_over(known, config["linux"]["cgroupsPath"]))
         return afterwards(config, "poststop", {**known, "status": "stopped", "pid": 0})
 
     def send(self, pid: int, started: int, number: int) -> None:
@@ -383,14 +385,33 @@ class Runtime:
         finally:
             os.close(process)
 
-    def take_down(self, place: str, config: Config) -> None:
-        """The reverse of `create`, from the config alone, as often as one likes: kills what runs in its cgroup."""
+    def taken_over(self, known: dict[str, Any], path: str) -> bool:
+        """Whether another container has the cgroup that was this one's until it stopped: what runs there is not ours.
+
+        One that is empty can be taken by whoever names it; this one is left to be deleted.
+        """
+        if known["status"] != "stopped" or not cgroups.processes(path):
+            return False
+        for other in self.all():
+            try:
+                theirs = self.config(other["id"])["linux"]["cgroupsPath"]
+            except (FileNotFoundError, errors.ContainerNotFound):
+                continue  # it has no cgroup yet, or none any more
+            if other["id"] != known["id"] and other["status"] != "stopped" and theirs == path:
+                return True
+        return False
+
+    def take_down(self, place: str, config: Config, alone: bool = True) -> None:
+        """The reverse of `create`, from the config alone, as often as one likes.
+
+        Kills what runs in its cgroup, unless it is not `alone` there.
+        """
         linux = config["linux"]
-        if linux.get("scope"):
+        if alone and linux.get("scope"):
             from ..kernel.cgroups import scope
 
             steps.execute(scope.remove(scope.Scope(*linux["scope"])), {})
-        else:
+        elif alone:
             steps.execute(cgroups.remove(linux["cgroupsPath"]), {})
         if linux.get("lent"):
             from ..kernel import rootfs

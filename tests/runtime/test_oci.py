@@ -981,6 +981,22 @@ def test_what_nobody_reads_is_said(engine: Engine, tmp_path: Path) -> None:
         assert f"warning: {name} has no effect" in (tmp_path / "said").read_text()
 
 
+def test_a_cgroup_that_another_has_taken_over_goes_with_the_last(engine: Engine) -> None:
+    try:
+        engine.create()
+        engine("kill", "c", "KILL", check=True)
+        engine.until("stopped")
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": None}
+        engine("create", "--bundle", str(engine.bundle), "other", check=True, **quiet)
+        engine("start", "other", check=True)
+        pid = engine.status("other")["pid"]
+        engine("kill", "--all", "c", "KILL", check=True)
+        engine("delete", "c", check=True)
+        assert engine.status("other")["pid"] == pid and cgroups.processes(engine.config["linux"]["cgroupsPath"])
+    finally:
+        engine("delete", "--force", "other", check=True)
+
+
 def test_a_cgroup_that_others_are_in_is_not_taken(engine: Engine) -> None:
     engine.create()
     other = engine("create", "--bundle", str(engine.bundle), "other")
