@@ -38,6 +38,7 @@ class Session:
         self.shown = {1, 2}  # of its outputs, those that `relay` passes on
         self.lost = KILLED  # what it means that the other side has gone without a word
         self.code: int | None = None  # how it ended, once that is known
+        self.kept: list[bytes] = []  # packets that the monitor had no room for
 
     def ask(self, message: dict[str, Any]) -> None:
         """Send a request. Raises Gone if the monitor has ended."""
@@ -47,11 +48,25 @@ class Session:
             raise channel.Gone(KILLED) from None
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Send what needs no answer. If the monitor has ended, its last words are still to be read."""
-        try:
-            channel.send(self.end, message)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
+        """Send what needs no answer, now or in `relay`, once there is room."""
+        self.send(channel.packet(message))
+
+    def send(self, packet: bytes) -> None:
+        """The same. It never waits: the monitor may be waiting for us to read what the container writes."""
+        self.kept.append(packet)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what there is room for. If the monitor has ended, its last words are still to be read."""
+        while self.kept:
+            packet = self.kept.pop(0)
+            try:
+                self.end.send(packet, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self.kept.insert(0, packet)
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                pass
 
     def wait_started(self, report: Report | None = None) -> int:
         """Wait until the command runs; returns its pid. Raises what went wrong. `report` gets a message per step."""
@@ -125,7 +140,25 @@ class Session:
         """
         held, end = b"", self.end.fileno()
         while True:
-            ready, _, _ = select.select([end, 0] if stdin else [end], [], [])
+            sources = [end, 0] if stdin and not self.kept else [end]
+            ready, room, _ = select.select(sources, [end] if self.kept else [], [])
+            if room:
+                self.flush()
+            if 0 in ready:
+                data = self.read()
+                if not data:
+                    stdin = False
+                    self.tell({"eof": True})
+                elif self.terminal and keys:
+                    data, found = held + data, (held + data).find(keys)
+                    if found >= 0:
+                        self.send(b"0" + data[:found])
+                        return None
+                    # What may be the beginning of the keys waits for the next one that is typed.
+                    held = next((keys[:n] for n in range(len(keys) - 1, 0, -1) if data.endswith(keys[:n])), b"")
+                    data = data[: len(data) - len(held)]
+                if data:
+                    self.send(b"0" + data)
             if end in ready:
                 packet, descriptors = channel.receive_packet(self.end)
                 if packet[:1] in (b"1", b"2"):
@@ -138,28 +171,6 @@ class Session:
                     return int(message["exited"])
                 if report and "by" in message:
                     report(message)
-            elif 0 in ready:
-                data = self.read()
-                if not data:
-                    stdin = False
-                    self.tell({"eof": True})
-                    continue
-                if self.terminal and keys:
-                    data, found = held + data, (held + data).find(keys)
-                    if found >= 0:
-                        self.give(data[:found])
-                        return None
-                    # What may be the beginning of the keys waits for the next one that is typed.
-                    held = next((keys[:n] for n in range(len(keys) - 1, 0, -1) if data.endswith(keys[:n])), b"")
-                    data = data[: len(data) - len(held)]
-                self.give(data)
-
-    def give(self, data: bytes) -> None:
-        """Its standard input. One that has ended meanwhile takes nothing: that is told next."""
-        try:
-            self.end.send(b"0" + data, socket.MSG_NOSIGNAL)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     def output(self) -> Iterator[tuple[int, bytes]]:
         """What the container writes from now on, as (1 or 2, bytes), until it has ended; then `code` is known."""

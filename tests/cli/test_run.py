@@ -99,6 +99,13 @@ def test_with_i_stdin_is_piped(shop: Shop) -> None:
     assert shop.out("-i", "demo", "wc", "-c", stdin="x" * 3_000_000).strip() == "3000000"
 
 
+def test_who_writes_much_before_it_reads_waits_for_nobody(shop: Shop) -> None:
+    """Its input is more than a pipe and the monitor hold, its output more than waits for a client."""
+    done = shop.run("-i", "demo", "sh", "-c", "seq 1000000; wc -c >&2", stdin="x" * 3_000_000)
+    assert done.stderr == "3000000\n"
+    assert done.stdout == "".join(f"{number}\n" for number in range(1, 1_000_001))
+
+
 def test_without_i_stdin_is_empty(shop: Shop) -> None:
     assert shop.out("demo", "cat", stdin="a line\n") == ""
     assert shop.out("demo", "readlink", "/proc/self/fd/0") == "/dev/null\n"
