@@ -1,6 +1,7 @@
 """netlink: what it asks the kernel for, seen through `ip`, `nft` and pyroute2."""
 
 import contextlib
+import errno
 import json
 import struct
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from minicontainer import errors, netlink
+from minicontainer.netlink import codec
 from tests.laboratory import Laboratory, Machine, command, fresh_laboratory  # noqa: F401
 
 
@@ -33,6 +35,59 @@ def test_attributes_come_back_as_they_went():
 @pytest.mark.parametrize("garbage", [b"", b"\1", b"\0\0\1\0", b"\3\0\1\0aaaa", b"\xff\xff\1\0a"])
 def test_garbage_ends_the_parse_and_does_not_hang(garbage):
     assert len(list(netlink.attributes(garbage))) <= 1
+
+
+class Kernel:
+    """Answers each request with the next of `answers`, a datagram with each recv(2)."""
+
+    def __init__(self, *answers: list[bytes]) -> None:
+        self.answers, self.waiting, self.asked = list(answers), [], 0  # type: ignore[var-annotated]
+
+    def send(self, data: bytes) -> None:
+        assert self.waiting == [], "the answer before was not read to its end"
+        self.waiting = list(self.answers[min(self.asked, len(self.answers) - 1)])
+        self.asked += 1
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        return self.waiting.pop(0)
+
+
+def said(kind: int, flags: int = 0, body: bytes = bytes(4)) -> bytes:
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body
+
+
+ROUTE, DONE, CHANGED = 24, 3, 0x10  # RTM_NEWROUTE, NLMSG_DONE, NLM_F_DUMP_INTR
+
+
+def dumped(monkeypatch: pytest.MonkeyPatch, kernel: Kernel) -> list[bytes]:
+    monkeypatch.setattr(codec, "open_socket", lambda protocol, namespace: kernel)
+    found = codec.ask(codec.ROUTE, 26, codec.NLM_F_DUMP, b"", "RTM_GETROUTE", ("all",))
+    return [body for _, body in found]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        [said(ROUTE, 2, b"aaaa"), said(ROUTE, 2 | CHANGED, b"aaaa") + said(DONE, 2)],
+        [said(ROUTE, 2, b"aaaa"), said(DONE, 2 | CHANGED)],
+    ],
+)
+def test_a_dump_that_something_changed_meanwhile_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, broken: list[bytes]
+):
+    kernel = Kernel(broken, broken, [said(ROUTE, 2, b"aaaa") + said(ROUTE, 2, b"bbbb"), said(DONE, 2)])
+    assert dumped(monkeypatch, kernel) == [b"aaaa", b"bbbb"]
+    assert kernel.asked == 3
+    with pytest.raises(errors.KernelError, match="RTM_GETROUTE") as refusal:
+        dumped(monkeypatch, Kernel(broken))
+    assert refusal.value.errno == errno.EINTR
+
+
+def test_a_dump_may_fail_at_its_end(monkeypatch: pytest.MonkeyPatch):
+    broken = [said(ROUTE, 2, b"aaaa"), said(DONE, 2, struct.pack("=i", -errno.ENOBUFS))]
+    with pytest.raises(errors.KernelError, match="RTM_GETROUTE") as refusal:
+        dumped(monkeypatch, Kernel(broken))
+    assert refusal.value.errno == errno.ENOBUFS
 
 
 def test_a_transaction_reads_as_nft_writes_it():

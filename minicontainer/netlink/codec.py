@@ -25,6 +25,7 @@ SOL_NETLINK = 270
 NETLINK_CAP_ACK, NETLINK_EXT_ACK = 10, 11
 NLM_F_REQUEST, NLM_F_ACK = 0x001, 0x004
 NLM_F_DUMP = 0x300  # to a request for what is there: all of it
+NLM_F_DUMP_INTR = 0x10  # of an answer to that: it has changed since the answer before
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800  # to a request to make something
 NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x100, 0x200  # of an acknowledgement
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -98,27 +99,44 @@ def refusal(flags: int, body: bytes) -> tuple[int, str]:
     return -code, words
 
 
+TRIES = 30  # of a dump
+
+
 def ask(
     protocol: int, kind: int, flags: int, body: bytes, call: str, arguments: tuple[object, ...], namespace: int = 0
 ) -> list[Message]:
-    """Send one request; return what the kernel answered. Raises KernelError with `call` and `arguments`."""
+    """Send one request; return what the kernel answered. Raises KernelError with `call` and `arguments`.
+
+    A dump comes a part with each recv(2). Where something else has changed what is there between two of them, an entry
+    may be missing or come twice: then it is asked for once more.
+    """
     channel = open_socket(protocol, namespace)
-    answers: list[Message] = []
     try:
-        channel.send(message(kind, NLM_F_ACK | flags, body))
-        while True:
-            for answer, answer_flags, _, content in messages(channel.recv(1 << 18)):
-                if answer == NLMSG_ERROR:
-                    code, words = refusal(answer_flags, content)
-                    if code:
-                        raise errors.KernelError(code, call, arguments, words)
-                    return answers
-                if answer == NLMSG_DONE:
-                    return answers
-                answers.append((answer, content))
+        for _ in range(TRIES):
+            channel.send(message(kind, NLM_F_ACK | flags, body))
+            answers, whole, code, words = _answers(channel)
+            if code:
+                raise errors.KernelError(code, call, arguments, words)
+            if whole:
+                return answers
+        raise errors.KernelError(errno.EINTR, call, arguments, "it has changed each time that it was read")
     finally:
         if namespace:
             channel.close()
+
+
+def _answers(channel: socket.socket) -> tuple[list[Message], bool, int, str]:
+    """What comes until the answer's end; whether nothing changed meanwhile; and `refusal`'s number and words."""
+    answers: list[Message] = []
+    whole = True
+    while True:
+        for kind, flags, _, content in messages(channel.recv(1 << 18)):
+            if kind == NLMSG_ERROR:
+                return answers, whole, *refusal(flags, content)
+            whole = whole and not flags & NLM_F_DUMP_INTR
+            if kind == NLMSG_DONE:  # with the number that an NLMSG_ERROR begins with
+                return answers, whole, -struct.unpack_from("=i", content)[0], ""
+            answers.append((kind, content))
 
 
 sockets: dict[tuple[int, int, int], socket.socket] = {}  # those of our own namespace stay open
