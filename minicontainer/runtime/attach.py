@@ -171,18 +171,27 @@ class Stage:
             for descriptor, event in ready:
                 if descriptor in self.outputs and event & ~select.POLLOUT:
                     self.read(descriptor)
-                if descriptor == self.input and event & select.POLLOUT:
+                if descriptor == self.input and event & (select.POLLOUT | select.POLLERR):  # full, and nobody reads it
                     self.feed()
             self.attend(ready)
             if (self.process, select.POLLIN) in ready:
                 return self.reap()
 
     def reap(self) -> int:
-        """The command has ended: read the last of what it wrote, close what led to it. Its wait status."""
+        """The command has ended: read the last of what it wrote, close what led to it. Its wait status.
+
+        What it has left behind may write on, without end: what is there now is read, and no more.
+        """
+        import fcntl
+        import termios
+
         _, status = os.waitpid(self.pid, 0)
         for descriptor in list(self.outputs):
-            while self.read(descriptor):
-                pass
+            # A pipe says how much it holds. A terminal only knows of a part of it, but cannot hold so much.
+            told = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+            left = CHUNK if self.terminal else int.from_bytes(told, "little")
+            while left > 0 and (count := self.read(descriptor)):
+                left -= count
         self.log.flush()
         for descriptor in {self.process, self.input, *self.outputs} - {-1}:
             os.close(descriptor)
@@ -225,19 +234,19 @@ class Stage:
         if self.listener in descriptors:
             self.welcome()
 
-    def read(self, descriptor: int) -> bool:
-        """Pass on what the container wrote. False where there is nothing more for now."""
+    def read(self, descriptor: int) -> int:
+        """Pass on what the container wrote: how many bytes. 0 where there is nothing more for now."""
         try:
             data = os.read(descriptor, CHUNK - 1)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:  # EIO: nobody holds the terminal's other side open
             data = b""
         if not data:
             if descriptor != self.input:
                 os.close(descriptor)
             del self.outputs[descriptor]
-            return False
+            return 0
         stream = self.outputs[descriptor]
         self.log.write(stream, data)
         packet = b"%d" % stream + data
@@ -249,7 +258,7 @@ class Stage:
                     client.nudge()
             except OSError:
                 self.leave(client)
-        return True
+        return len(data)
 
     def feed(self) -> None:
         """Give the container what was typed, as much as it takes."""

@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import socket
 from pathlib import Path
 
@@ -51,3 +52,53 @@ def test_a_guest_is_called_when_its_descriptor_is_readable_and_one_that_fails_no
     assert heard == [b"a", b"c"] and list(stage.guests) == [good]
     for descriptor in (good, one, bad, other):
         os.close(descriptor)
+
+
+def spawned(*words: str) -> int:
+    """The pid of a child of ours."""
+    return os.posix_spawnp(words[0], words, os.environ)
+
+
+def test_input_that_nobody_can_read_any_more_is_closed() -> None:
+    """A full pipe without a reader is not writable (POLLOUT), only in error (POLLERR)."""
+    stage = attach.Stage(log.Writer("", 0, 1))
+    reader, stage.input = os.pipe()
+    os.set_blocking(stage.input, False)
+    try:
+        while True:
+            os.write(stage.input, b"x" * 4096)
+    except BlockingIOError:
+        stage.typed = b"more"
+    os.close(reader)
+    stage.pid = spawned("sleep", "5")
+    stage.process = os.pidfd_open(stage.pid)
+    status = stage.serve(0.01)
+    assert status is None, "as long as something is on its way it does not return before its end"
+    assert (stage.input, stage.typed) == (-1, b"")
+    os.kill(stage.pid, signal.SIGKILL)
+    assert stage.reap() == signal.SIGKILL
+
+
+def test_the_last_that_it_wrote_has_an_end_though_others_write_on() -> None:
+    """They hold its pipe, and fill it faster than it is emptied."""
+    stage = attach.Stage(log.Writer("", 0, 1))
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    stage.outputs = {reader: 1}
+    os.write(writer, b"last")
+    stage.pid = spawned("true")
+    stage.process = os.pidfd_open(stage.pid)
+    read = stage.read
+    got: list[int] = []
+
+    def read_and_refill(descriptor: int) -> int:
+        assert len(got) < 5
+        got.append(read(descriptor))
+        os.write(writer, b"more")
+        return got[-1]
+
+    stage.read = read_and_refill  # type: ignore[method-assign]
+    assert stage.reap() == 0
+    assert got == [4]
+    os.close(writer)
