@@ -170,6 +170,16 @@ def _at_least(version: str) -> bool:
 
 def validate(profile: Profile) -> None:
     """InvalidArgument or Unsupported, naming the word that we do not understand."""
+    try:
+        examine(profile)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise errors.InvalidArgument(
+            f"the seccomp profile has not the form that config-linux.md gives it: {type(error).__name__}: {error}"
+        ) from None
+
+
+def examine(profile: Profile) -> None:
+    """The same; and whatever Python raises for a word where an object should be."""
     for action in (profile.get("defaultAction"), *(rule.get("action") for rule in profile["syscalls"])):
         if action == "SCMP_ACT_NOTIFY" and not profile.get("listenerPath"):
             raise errors.Unsupported(
@@ -187,14 +197,32 @@ def validate(profile: Profile) -> None:
     for flag in profile.get("flags") or ():
         if flag not in FLAGS:
             raise errors.Unsupported(f"the seccomp flag {flag} is not supported: {', '.join(FLAGS)} are")
+    check_number(profile.get("defaultErrnoRet"), 16, "defaultErrnoRet")
+    check_words(profile.get("architectures") or [], "architectures")
     for rule in profile["syscalls"]:
         if not rule.get("names"):
             raise errors.InvalidArgument(f"a seccomp rule ({rule.get('action')}) names no system call")
+        check_words(rule["names"], "names")
+        check_number(rule.get("errnoRet"), 16, "errnoRet")
         for argument in rule.get("args") or ():
             if argument.get("op", "").removeprefix("SCMP_CMP_") not in COMPARISONS:
                 raise errors.InvalidArgument(f"{argument.get('op')!r} is no seccomp comparison")
             if argument.get("index") not in range(6):
                 raise errors.InvalidArgument(f"a system call has arguments 0 to 5, not {argument.get('index')!r}")
+            for key in ("value", "valueTwo"):
+                check_number(argument.get(key), 64, key)
+
+
+def check_words(words: object, name: str) -> None:
+    """Raise InvalidArgument for what is no list of words."""
+    if not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+        raise errors.InvalidArgument(f"the seccomp profile has {name} {words!r}: a list of words is asked for")
+
+
+def check_number(number: object, bits: int, name: str) -> None:
+    """Raise InvalidArgument for what is no number of so many bits: cut off, it would mean another."""
+    if number is not None and not (type(number) is int and 0 <= number < 1 << bits):
+        raise errors.InvalidArgument(f"the seccomp profile has {name} {number!r}: a number of {bits} bits is asked for")
 
 
 # ------------------------------------------------------------------------------------------------------------- programs
@@ -319,8 +347,8 @@ def _alternatives(arguments: Sequence[Profile]) -> list[list[tuple[int, int, int
         (
             argument["index"],
             COMPARISONS.index(argument["op"].removeprefix("SCMP_CMP_")) + 1,
-            argument.get("value", 0),
-            argument.get("valueTwo", 0),
+            argument.get("value") or 0,
+            argument.get("valueTwo") or 0,
         )
         for argument in arguments
     ]

@@ -156,6 +156,31 @@ def test_malformed_profiles_are_refused(tmp_path: Path, text: str, said: str) ->
         seccomp.from_file(str(file), [])
 
 
+def rule(**more: Any) -> dict[str, Any]:
+    """What denies read(2)."""
+    return {"syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO", **more}]}
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"syscalls": 5}, "form"),
+        ({"flags": 5}, "form"),
+        ({"architectures": 5}, "list of words"),
+        (rule(names=[5]), "list of words"),
+        (rule(args=5), "form"),
+        (rule(errnoRet="x"), "errnoRet 'x'"),
+        (rule(errnoRet=1 << 16), "errnoRet 65536"),  # which would be 0, and the call would seem to go well
+        (rule(args=[{"index": 0, "op": "SCMP_CMP_EQ", "value": 1 << 64}]), "value 18446744073709551616"),
+        (rule(args=[{"index": 0, "op": "SCMP_CMP_EQ", "valueTwo": -1}]), "valueTwo -1"),
+    ],
+)
+def test_a_bundles_profile_that_has_not_its_form(part: dict[str, Any], said: str, tmp_path: Path) -> None:
+    """Said in a sentence; a number is not cut off, for then the rule would be another."""
+    with pytest.raises(errors.InvalidArgument, match=said):
+        seccomp.program({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [], **part}, str(tmp_path))
+
+
 # ------------------------------------------------------------------------------------------------------------- programs
 
 
