@@ -510,7 +510,7 @@ class Containers:
     def remember(self, directory: str, ended: Record, sync: bool) -> Iterator[steps.Step]:
         """Note how a container ended that is to be kept."""
         if ended:
-            yield steps.call(change, directory, ended, sync, why="how it ended, for `ps -a`")
+            yield steps.call(note_end, directory, ended, sync, why="how it ended, for `ps -a`")
 
     # What its monitor asks for (keeper.py)
 
@@ -1060,6 +1060,14 @@ def change(directory: str, fields: Record, sync: bool = False) -> None:
     with files.locked(f"{directory}/record.lock"):
         record = json.loads(files.read(f"{directory}/record.json"))
         write_record(directory, {**record, **fields}, sync)
+
+
+def note_end(directory: str, ended: Record, sync: bool) -> None:
+    """Note how a container ended; on a full disk that is not known any more, and it is said to have been killed."""
+    try:
+        change(directory, ended, sync)
+    except OSError:
+        pass  # what is left to be taken down must go all the same
 
 
 def extra_host(text: str) -> tuple[str, str]:

@@ -3,7 +3,8 @@
     <store>/events.jsonl      what is new is appended, by whoever does the deed
     <store>/events.jsonl.1    what came before, once that had a megabyte
 
-One write(2) of one line to a file opened with O_APPEND is whole, whoever else writes at that time.
+One write(2) of one line to a file opened with O_APPEND is whole, whoever else writes at that time; on a full disk,
+only a part of it may be there. The deed is done, whether or not it can be noted.
 """
 
 from __future__ import annotations
@@ -50,18 +51,31 @@ def note(root: str, kind: str, action: str, identifier: str, attributes: dict[st
         "time": now // 10**9,
         "timeNano": now,
     }
-    path = f"{root}/{NAME}"
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        os.write(file, json.dumps(event).encode() + b"\n")
-        full = os.fstat(file).st_size > MOST
+        append(f"{root}/{NAME}", json.dumps(event).encode() + b"\n")
+    except OSError:
+        pass  # a full disk must keep nobody from making room
+
+
+def append(path: str, line: bytes) -> None:
+    """Append a line to the journal; after one of which only a part is there, on a line of its own."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        os.write(file, line)
+        if size + len(line) > MOST:
+            rotate(path, file)
     finally:
         os.close(file)
-    if full:
-        try:
+
+
+def rotate(path: str, file: int) -> None:
+    """Begin a new journal, unless somebody has while we wrote to `file`: then `path` is the new one."""
+    with files.locked(path):
+        if os.stat(path).st_ino == os.fstat(file).st_ino:
             os.rename(path, f"{path}.1")
-        except FileNotFoundError:
-            pass  # somebody else was first
 
 
 def read(root: str, follow: bool = False, until: float | None = None) -> Iterator[dict[str, Any]]:

@@ -61,11 +61,20 @@ class Keeper:
         values: dict[str, Any] = {}
         try:
             monitor.start(planned.plan, values, self.report)
+            try:
+                self.started(engine, record, values)
+            except BaseException:
+                monitor.kill(values["pid"])
+                self.let_go()
+                raise
         except BaseException as error:
             if self.lock >= 0 or "lock" in values:  # else it is somebody else's to take down
                 self.tell_attached(engine, record)
                 monitor.take_down(engine.after_failure(record, error), self.report)
             raise
+
+    def started(self, engine: containers.Containers, record: dict[str, Any], values: dict[str, Any]) -> None:
+        """The command runs: note it, and look after it from now on."""
         self.lock = values.get("lock", self.lock)
         self.stop_signal = record["stop_signal"]
         self.since = time.monotonic()
@@ -164,17 +173,7 @@ class Keeper:
         """Take down what has ended. The start that follows where it is to be restarted, else None."""
         record = engine.load(self.identifier)
         engine.note("die", record, exitCode=str(code))
-        if self.watcher:
-            os.kill(self.watcher, signal.SIGKILL)
-            os.waitpid(self.watcher, 0)
-            self.watcher = 0
-        self.hang_up()
-        if self.questions:
-            self.questions.close()
-            self.questions = None
-        for descriptor, *_ in self.ports:
-            os.close(descriptor)
-        self.ports = []
+        self.let_go()
         again = not (self.stage.stopping or self.leaving) and engine.restarts(record, code)
         monitor.take_down(engine.after_end(record, code, again, self.stage.stopping), self.report)
         if not again:
@@ -188,6 +187,20 @@ class Keeper:
             monitor.take_down(engine.after_end(engine.load(self.identifier), code, False, True), self.report)
             return None
         return engine.plan_restart(self.identifier)
+
+    def let_go(self) -> None:
+        """End what looks after a running container: the watcher of its health, relay, questions, published ports."""
+        if self.watcher:
+            os.kill(self.watcher, signal.SIGKILL)
+            os.waitpid(self.watcher, 0)
+            self.watcher = 0
+        self.hang_up()
+        if self.questions:
+            self.questions.close()
+            self.questions = None
+        for descriptor, *_ in self.ports:
+            os.close(descriptor)
+        self.ports = []
 
     def finish(self, code: int) -> None:
         """Let go of the journal, so that whoever hears of the end may start it again at once; then say so."""
@@ -227,7 +240,7 @@ def go_round(keeper: Keeper, engine: containers.Containers | None, renewed: bool
         try:
             keeper.begin(engine, planned)
         except Exception:  # noted in its record; who looks on hears of the exit code
-            keeper.finish(engine.load(keeper.identifier)["exit_code"])
+            keeper.finish(engine.load(keeper.identifier).get("exit_code", code))
             return
         renewed = False
 

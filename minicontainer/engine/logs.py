@@ -83,12 +83,16 @@ class Follower:
             for line in self.file:
                 self.half += line
                 if self.half.endswith(b"\n"):
-                    yield json.loads(self.half)
-                    self.half = b""
+                    whole, self.half = self.half, b""
+                    try:
+                        entry = json.loads(whole)
+                    except ValueError:
+                        continue  # the disk was full, or the writer killed in the middle of it
+                    yield entry
             if newer is None:
                 return
             self.file.close()
-            self.file = newer
+            self.file, self.half = newer, b""
 
     def oldest(self) -> Any:
         """The oldest part that is there, opened; None where nothing was logged yet."""

@@ -4,7 +4,8 @@
 
 One object a line. What is longer than 16 KiB is cut into several objects, all but the last without a `\\n` in `log`, as
 docker does it; bytes that are no UTF-8 become U+FFFD. A file that would outgrow `max_size` is renamed to `.1`, older
-ones to `.2` and so on, `max_file` of them in all.
+ones to `.2` and so on, `max_file` of them in all. What cannot be written, for the disk is full, is dropped, and the
+container goes on: it may leave part of a line, which whoever writes next ends, and whoever reads skips.
 
 The monitor imports this into an interpreter that has little else: nothing here imports json, or the house's `files`.
 """
@@ -49,9 +50,18 @@ class Writer:
         self.held = held or {1: b"", 2: b""}
         self.file = -1  # opened by the first write
 
-    def open(self) -> int:
-        """The current file, to append to."""
-        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    def open(self) -> None:
+        """Open the current file, to append to; a line of which only a part is there ends here."""
+        self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        size = os.fstat(self.file).st_size
+        if size and os.pread(self.file, 1, size - 1) != b"\n":
+            write_all(self.file, b"\n")
+
+    def close(self) -> None:
+        """Close the current file, if it is open."""
+        file, self.file = self.file, -1
+        if file >= 0:
+            os.close(file)
 
     def write(self, stream: int, data: bytes) -> None:
         """Log what the container wrote to its descriptor `stream`; an unfinished line waits for its end."""
@@ -74,14 +84,21 @@ class Writer:
             self.put(stream, [held] if held else [])
 
     def put(self, stream: int, entries: list[bytes]) -> None:
-        """Append the entries, all with this moment's time."""
+        """Append the entries, all with this moment's time, or as many as there is room for."""
         if not self.path or not entries:
             return
-        if self.file < 0:
-            self.file = self.open()
         attrs = f',"attrs":{self.attrs}' if self.attrs else ""
         tail = f',"stream":"{STREAMS[stream]}"{attrs},"time":"{timestamp()}"}}\n'
         lines = [f'{{"log":{encode_basestring(entry.decode(errors="replace"))}{tail}'.encode() for entry in entries]
+        try:
+            self.append(lines)
+        except OSError:
+            self.close()  # the next one opens it again, and looks what is there
+
+    def append(self, lines: list[bytes]) -> None:
+        """Append the lines, and rotate where it is due. Raises OSError where there is no room."""
+        if self.file < 0:
+            self.open()
         if not self.max_size:
             write_all(self.file, b"".join(lines))
             return
@@ -98,7 +115,7 @@ class Writer:
 
     def rotate(self) -> None:
         """Begin a new file; the oldest goes."""
-        os.close(self.file)
+        self.close()
         for number in range(self.max_file - 1, 0, -1):
             older = f"{self.path}.{number}"
             newer = f"{self.path}.{number - 1}" if number > 1 else self.path
@@ -108,7 +125,7 @@ class Writer:
                 pass
         if self.max_file == 1:
             os.unlink(self.path)
-        self.file = self.open()
+        self.open()
 
     def state(self) -> dict[str, Any]:
         """What `Writer(**state)` is made of."""

@@ -970,7 +970,8 @@ CALLS: dict[str, Callable[..., None]] = {
     "containers.claim": lambda sheet, root, directory, record: write(
         sheet, f"{directory}/record.json", json.dumps(record, indent=1) + "\n"
     ),
-    "containers.change": none("how it ended, in record.json"),
+    "containers.change": none("that it is being started, in record.json"),
+    "containers.note_end": none("how it ended, in record.json"),
     "containers.lock_journal": one("exec 9<{0} && flock 9"),
     "events.write": none("a line in the store's journal of events"),
     "userns.confirm": none("a lease of the ids, which other containers of the machine respect"),

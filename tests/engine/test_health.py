@@ -13,6 +13,7 @@ import pytest
 from minicontainer import errors
 from minicontainer.cli import UsageError, run
 from minicontainer.engine import configure, health
+from tests import leftovers
 from tests.conftest import minicontainer
 from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
 
@@ -161,6 +162,20 @@ class TestWithContainers:
         until("web", "healthy")
         minicontainer("rm", "-f", "web")
         gone(identifier)
+
+    def test_what_nobody_can_look_after_is_taken_down(self, cleared: Shop) -> None:
+        """Its command runs already when the watcher is to begin."""
+        minicontainer(
+            "create", "--name", "web", "--health-cmd", "true", "-p", "127.0.0.1::80", "plain", "sleep", "1000"
+        )
+        identifier = os.readlink(cleared.root / "containers/names/web")
+        (cleared.root / "containers" / identifier / health.NAME).mkdir()
+        assert "health.json" in minicontainer("start", "web", check=False).stderr
+        left = leftovers.none_within(cleared.root, cleared.suffix)
+        assert [trace for trace in left if not trace.startswith(f"{cleared.root}/containers")] == []
+        (cleared.root / "containers" / identifier / health.NAME).rmdir()
+        state = json.loads(minicontainer("inspect", "web").stdout)[0]["State"]
+        assert state["Status"] == "exited" and "health.json" in state["Error"]
 
     def test_none_is_none(self, cleared: Shop) -> None:
         start("web", "--no-healthcheck")

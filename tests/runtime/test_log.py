@@ -1,6 +1,7 @@
 """The log's format: docker's, whatever a container writes and however it comes."""
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -71,3 +72,43 @@ def test_a_writer_goes_on_in_another_interpreter(tmp_path: Path) -> None:
     writer.write(1, b"half a li")
     log.Writer(**writer.state()).write(1, b"ne\n")
     assert [entry["log"] for entry in entries(tmp_path / "log")] == ["half a line\n"]
+
+
+def test_what_the_disk_has_no_room_for_is_dropped() -> None:
+    writer = log.Writer("/dev/full")
+    writer.write(1, b"one\nhalf")
+    writer.flush()
+    assert writer.file == -1 and writer.held == {1: b"", 2: b""}
+
+
+def test_a_log_that_cannot_be_rotated_goes_on_when_it_can(tmp_path: Path) -> None:
+    folder, gone = tmp_path / "folder", tmp_path / "gone"
+    folder.mkdir()
+    writer = log.Writer(str(folder / "log"), max_size=100, max_file=2)
+    writer.write(1, b"one\n")
+    folder.rename(gone)
+    writer.write(1, b"two\n")  # is to go into a new file, for which there is no place
+    folder.mkdir()
+    writer.write(1, b"three\n")
+    assert [entry["log"] for entry in entries(gone / "log")] == ["one\n"]
+    assert [entry["log"] for entry in entries(folder / "log")] == ["three\n"]
+
+
+def test_part_of_a_line_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer = log.Writer(str(path), max_size=200, max_file=2)
+    writer.write(1, b"one\n")
+    follower = logs.Follower(str(path))
+    seen = [entry["log"] for entry in follower.rest()]
+    with path.open("ab") as file:  # as who is killed in the middle of it leaves it
+        file.write(b'{"log":"tw')
+    seen += [entry["log"] for entry in follower.rest()]
+    log.Writer(**writer.state()).write(1, b"three\n")
+    seen += [entry["log"] for entry in follower.rest()]
+    assert seen == ["one\n", "three\n"]
+    with path.open("ab") as file:
+        file.write(b'{"log":"four","stream":"std')
+    os.rename(path, f"{path}.1")
+    log.Writer(**writer.state()).write(1, b"five\n")
+    assert [entry["log"] for entry in follower.rest()] == ["five\n"]
+    assert [entry["log"] for entry in logs.read(str(path))] == ["one\n", "three\n", "five\n"]
