@@ -19,6 +19,7 @@ def until_ended(master: int, pid: int) -> None:
     Where our standard input is a terminal, it is raw meanwhile, and its size is the container's.
     """
     process = os.pidfd_open(pid)
+    slave = terminal.hold_slave(master)
     try:
         if not os.isatty(0):
             copy(master, process)
@@ -33,8 +34,8 @@ def until_ended(master: int, pid: int) -> None:
         with terminal.raw(0):
             copy(master, process)
     finally:
-        os.close(process)
-        os.close(master)
+        for descriptor in {process, slave, master} - {-1}:
+            os.close(descriptor)
 
 
 def copy(master: int, process: int) -> None:
@@ -64,7 +65,7 @@ def copy(master: int, process: int) -> None:
 
 
 def output(master: int) -> bytes:
-    """What has been written to the terminal; nothing once nobody has it open any more (EIO)."""
+    """What has been written to the terminal; nothing once nobody has it open (EIO)."""
     try:
         return os.read(master, 1 << 16)
     except OSError as error:

@@ -35,7 +35,7 @@ def open_pty(uid: int, rows: int = 0, columns: int = 0, console: bool = True) ->
     if os.fstat(master).st_rdev != os.makedev(5, 2):  # in a container that runs, it may have become anything
         raise errors.KernelError(errno.ENOTTY, "open", ("/dev/pts/ptmx",), "it is no multiplexer of terminals (pts(4))")
     fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
-    slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    slave = open_slave(master)
     os.fchown(slave, uid, -1)
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
@@ -49,6 +49,22 @@ def open_pty(uid: int, rows: int = 0, columns: int = 0, console: bool = True) ->
         os.dup2(slave, descriptor)
     os.close(slave)
     return master
+
+
+def open_slave(master: int) -> int:
+    """The other side, whatever its name has become."""
+    return fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def hold_slave(master: int) -> int:
+    """The same, for whoever reads the master: that fails (EIO) while nobody has the other side open, if only for now.
+
+    -1 where a program has it for itself already (TIOCEXCL, ioctl_tty(2)).
+    """
+    try:
+        return open_slave(master)
+    except OSError:
+        return -1
 
 
 def find_console() -> int:

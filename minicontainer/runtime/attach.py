@@ -91,6 +91,7 @@ class Stage:
         self.outputs: dict[int, int] = {}  # descriptors to read from → 1 or 2
         self.input = -1  # the descriptor behind its standard input: a pipe, or the terminal's master
         self.terminal = False
+        self.slave = -1  # the terminal's other side, held open
         self.once = False  # its input ends when whoever writes it has gone (docker: StdinOnce)
         self.stopping = False  # somebody asked for its end: no restart
         self.typed = b""  # input that the container has not taken yet
@@ -127,6 +128,9 @@ class Stage:
         os.close(null)
         self.pid, self.process = pid, os.pidfd_open(pid)  # until we reap it, the pid is nobody else's
         if master is not None:
+            from ..kernel import terminal
+
+            self.slave = terminal.hold_slave(master)
             os.set_blocking(master, False)
             self.outputs = {master: 1}
             self.input = master if stdin else -1
@@ -193,9 +197,9 @@ class Stage:
             while left > 0 and (count := self.read(descriptor)):
                 left -= count
         self.log.flush()
-        for descriptor in {self.process, self.input, *self.outputs} - {-1}:
+        for descriptor in {self.process, self.slave, self.input, *self.outputs} - {-1}:
             os.close(descriptor)
-        self.pid = self.process = self.input = -1
+        self.pid = self.process = self.slave = self.input = -1
         self.outputs, self.typed = {}, b""
         return status
 
@@ -240,7 +244,7 @@ class Stage:
             data = os.read(descriptor, CHUNK - 1)
         except BlockingIOError:
             return 0
-        except OSError:  # EIO: nobody holds the terminal's other side open
+        except OSError:  # EIO: nobody has the terminal's other side open, and it could not be held
             data = b""
         if not data:
             if descriptor != self.input:
@@ -416,11 +420,11 @@ class Stage:
 
         Guests are functions, and for whoever brought them to hand over.
         """
-        for descriptor in {self.listener, self.process, self.input, *self.outputs} - {-1}:
+        for descriptor in {self.listener, self.process, self.slave, self.input, *self.outputs} - {-1}:
             os.set_inheritable(descriptor, True)
         for client in self.clients:
             os.set_inheritable(client.end.fileno(), True)
-        names = ("listener", "pid", "process", "outputs", "input", "terminal", "once", "stopping")
+        names = ("listener", "pid", "process", "outputs", "input", "slave", "terminal", "once", "stopping")
         return {
             "log": self.log.state(),
             "clients": [(client.end.fileno(), client.takes, client.gives, client.follows) for client in self.clients],
@@ -435,6 +439,6 @@ def restored(state: dict[str, Any]) -> Stage:
         stage.clients.append(Client(socket.socket(fileno=descriptor), *wishes))
     for name, value in state.items():
         setattr(stage, name, value)
-    for descriptor in {stage.listener, stage.process, stage.input, *stage.outputs} - {-1}:
+    for descriptor in {stage.listener, stage.process, stage.slave, stage.input, *stage.outputs} - {-1}:
         os.set_inheritable(descriptor, False)
     return stage

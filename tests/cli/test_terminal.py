@@ -245,6 +245,15 @@ def test_t_into_a_pipe(shop: Shop) -> None:
     assert shop.run("-t", "demo", "sh", "-c", "exit 8", check=False).returncode == 8
 
 
+@pytest.mark.parametrize("flag", ["-t", "-it"])
+def test_a_terminal_that_nobody_has_open_for_a_while_is_not_lost(shop: Shop, screens: list[Screen], flag: str) -> None:
+    """Its master reads EIO then, and is ready all the time."""
+    script = "trap '' HUP; exec </dev/null >/dev/null 2>&1; sleep 0.3; echo again >/dev/console"
+    screens.append(Screen(flag, "demo", "sh", "-c", script))
+    assert screens[0].rest().split() == ["again"]
+    assert screens[0].wait() == 0
+
+
 def test_a_user_may_use_its_own_terminal(shop: Shop, screens: list[Screen]) -> None:
     script = "echo by name >/dev/tty; echo by path >$(tty); echo as console >/dev/console; stat -c %u $(tty)"
     screens.append(Screen("-it", "-u", "alice", "demo", "sh", "-c", script))

@@ -1519,6 +1519,13 @@ def test_in_the_foreground_the_callers_terminal_and_its_own_are_one(engine: Engi
     assert done.stdout.endswith("counted 5000\n") and done.returncode == 0
 
 
+def test_in_the_foreground_a_terminal_that_nobody_has_open_for_a_while_is_not_lost(engine: Engine) -> None:
+    script = "trap '' HUP; exec </dev/null >/dev/null 2>&1; sleep 0.3; echo again >/dev/console"
+    engine.command("sh", "-c", script, terminal=True)
+    done = engine("run", "--bundle", str(engine.bundle), "c", stdin=None, input="")
+    assert (done.stdout, done.returncode) == ("again\n", 0)
+
+
 def test_run_waits_and_killed_it_takes_its_container_along(engine: Engine) -> None:
     engine.command("sh", "-c", "echo hello; exit 5")
     done = engine("run", "--bundle", str(engine.bundle), "c")
