@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from minicontainer import errors, netlink
-from minicontainer.netlink import codec
+from minicontainer.netlink import codec, nftables
 from tests.laboratory import Laboratory, Machine, command, fresh_laboratory  # noqa: F401
+
+PORTS = netlink.Set("t", "ports", ("inet_proto", "inet_service"), ("ipv4_addr", "inet_service"))
 
 
 def shown(machine: Machine, *words: str) -> Any:
@@ -88,6 +90,32 @@ def test_a_dump_may_fail_at_its_end(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(errors.KernelError, match="RTM_GETROUTE") as refusal:
         dumped(monkeypatch, Kernel(broken))
     assert refusal.value.errno == errno.ENOBUFS
+
+
+def listed(generation: int, *ports: int) -> bytes:
+    """A part of a map, as the kernel says it; `generation` is that of all rules (struct nfgenmsg, res_id)."""
+    items = b"".join(nftables._element(PORTS, ("tcp", port), ("172.30.0.2", port), "mine") for port in ports)
+    return said(10 << 8 | 12, 2, struct.pack(">BBH", 1, 0, generation) + netlink.nested(3, items))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        [listed(7, 1), listed(8, 3), said(DONE, 2)],  # others' rules or elements came or went
+        [listed(7, 1, 2), listed(7, 2, 3), said(DONE, 2)],  # the kernel made the map's table larger
+    ],
+)
+def test_a_map_that_changed_while_it_was_read_is_read_again(monkeypatch: pytest.MonkeyPatch, broken: list[bytes]):
+    kernel = Kernel(broken, broken, [listed(9, 1, 2), listed(9, 3), said(DONE, 2)])
+    monkeypatch.setattr(codec, "open_socket", lambda protocol, namespace: kernel)
+    assert [element.key[1] for element in netlink.elements(PORTS, "mine")] == [1, 2, 3]
+    assert kernel.asked == 3
+
+
+def test_of_a_map_that_changes_all_the_time_each_that_was_ever_seen_counts_once(monkeypatch: pytest.MonkeyPatch):
+    kernel = Kernel([listed(7, 1, 2), listed(8, 2), said(DONE, 2)], [listed(8, 2), listed(9, 3), said(DONE, 2)])
+    monkeypatch.setattr(codec, "open_socket", lambda protocol, namespace: kernel)
+    assert [element.key[1] for element in netlink.elements(PORTS)] == [1, 2, 3]
 
 
 def test_a_transaction_reads_as_nft_writes_it():
@@ -305,8 +333,6 @@ def wait_until(condition: Any) -> None:
 
 # ----------------------------------------------------------------------------------------------------------- firewall
 
-PORTS = netlink.Set("t", "ports", ("inet_proto", "inet_service"), ("ipv4_addr", "inet_service"))
-
 
 @pytest.mark.root
 @pytest.mark.needs("nftables")
@@ -356,3 +382,15 @@ def test_a_thousand_elements_are_read_back(laboratory: Laboratory):
             ]
         )
     assert {element.key[1] for element in netlink.elements(PORTS)} == set(range(1, 1001))
+
+
+@pytest.mark.root
+@pytest.mark.needs("nftables")
+def test_of_elements_those_are_deleted_that_are_there_and_bear_the_comment(laboratory: Laboratory):
+    netlink.nft(("add table", "t"), ("add set", PORTS))
+    for port, comment in ((1, "mine"), (2, "mine"), (4, "another's"), (5, "mine")):
+        netlink.nft(("create element", PORTS, ("tcp", port), ("172.30.0.2", port), comment))
+    netlink.delete_elements([(PORTS, ("tcp", port)) for port in (1, 2, 2, 3, 4)], "mine")
+    assert {element.key[1] for element in netlink.elements(PORTS)} == {4, 5}
+    netlink.nft(("delete table", "t"))
+    netlink.delete_elements([(PORTS, ("tcp", 5))], "mine")

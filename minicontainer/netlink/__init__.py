@@ -8,6 +8,7 @@ conntrack.py   nfnetlink: what `conntrack -D` does
 Offers, each as one call that returns when the kernel has answered:
     link_add link_set link_delete link_wait address_add route_add
     nft, one transaction a call, and the expressions that rules are made of; nft_text, the same in words
+    delete_elements, as many as are there
     link links addresses routes namespace_number chains rules elements element has_table, what is there
     conntrack_delete
 Callers name devices, never numbers; `namespace` is the pid of a process in the network namespace meant, 0 for ours.
@@ -19,6 +20,7 @@ Contract: a refusal raises KernelError with the message's name, what was asked a
 from .codec import attribute, attributes, nested, number, string, text
 from .conntrack import conntrack_delete
 from .nftables import (
+    CHUNK,
     FAMILIES,
     HOOKS,
     NF_ACCEPT,
@@ -44,6 +46,7 @@ from .nftables import (
     counter,
     ct_state,
     ct_status,
+    delete_elements,
     destination_is_local,
     dnat_by_map,
     drop,

@@ -25,7 +25,7 @@ from .codec import NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, attribute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     Command = tuple[Any, ...]
@@ -57,6 +57,8 @@ NF_DROP, NF_ACCEPT, NFT_JUMP = 0, 1, -3
 
 _SO_SNDBUFFORCE = 32  # socket(7)
 _ROOM = 1 << 17  # bytes of a transaction that every socket has room for
+CHUNK = 500  # elements in a transaction: one message of the kernel's is at most some 200 KiB
+_TRIES = 10  # of a look at a set that others change
 
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
 PROTOCOLS = {"tcp": 6, "udp": 17}
@@ -184,6 +186,23 @@ def nft(*commands: Command, namespace: int = 0, check: bool = False) -> None:
     if refused:
         code, sequence, words = refused
         raise _refusal(commands[min(max(sequence, 1), len(commands)) - 1], code, words)
+
+
+def delete_elements(found: Iterable[tuple[Set, Sequence[Any]]], comment: str) -> None:
+    """Delete elements, (set, key) each: those of them that are there, and bear the comment."""
+    doomed = [("delete element", owner, key) for owner, key in dict.fromkeys(found)]
+    for start in range(0, len(doomed), CHUNK):
+        chunk = doomed[start : start + CHUNK]
+        while chunk:
+            try:
+                nft(*chunk)
+                break
+            except errors.KernelError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+            # Somebody else has deleted one of them, so none was deleted now; perhaps another's is there by now.
+            there = [(command, element(*command[1:])) for command in chunk]
+            chunk = [command for command, item in there if item and item.comment == comment]
 
 
 def _place(command: Command) -> tuple[str, str]:
@@ -445,27 +464,49 @@ def elements(owner: Set, comment: str = "") -> list[Element]:
 def _elements(
     owner: Set, flags: int, body: bytes, arguments: tuple[object, ...], comment: str = ""
 ) -> Iterator[Element]:
-    try:
-        family = FAMILIES[_table(owner.table)[0]]
-        answers = _ask(NFT_MSG_GETSETELEM, flags, family, body, "NFT_MSG_GETSETELEM", arguments)
-    except errors.KernelError as error:
-        if error.errno != errno.ENOENT:
-            raise
-        return
     wanted = comment.encode()
-    for answer in answers:
-        if wanted not in answer:  # a quick look before a slow one: most of a long list is other people's
+    for item in _items(owner, flags, body, arguments):
+        if wanted not in item:  # a quick look before a slow one: most of a long list is other people's
             continue
-        for _, item in attributes(dict(attributes(answer, 4)).get(NFTA_SET_ELEM_LIST_ELEMENTS, b"")):
-            found = dict(attributes(item))
-            note = text(found.get(NFTA_SET_ELEM_USERDATA, b"")[2:])
-            if wanted and note != comment:
-                continue
-            key, data = (
-                dict(attributes(found.get(part, b""))).get(NFTA_DATA_VALUE, b"")
-                for part in (NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA)
-            )
-            yield Element(_unpack(owner.key, key), _unpack(owner.data, data) if data else (), note)
+        found = dict(attributes(item))
+        note = text(found.get(NFTA_SET_ELEM_USERDATA, b"")[2:])
+        if wanted and note != comment:
+            continue
+        key, data = (
+            dict(attributes(found.get(part, b""))).get(NFTA_DATA_VALUE, b"")
+            for part in (NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA)
+        )
+        yield Element(_unpack(owner.key, key), _unpack(owner.data, data) if data else (), note)
+
+
+def _items(owner: Set, flags: int, body: bytes, arguments: tuple[object, ...]) -> Iterable[bytes]:
+    """The elements as the kernel says them, each once.
+
+    It says a long list a part at a time, and begins each by counting how many it has said. If others change the set
+    meanwhile, one may be left out or said twice, and no NLM_F_DUMP_INTR tells. What does: each answer has the number
+    of the rules' generation; and where the set has only grown a larger table, some elements come twice. Then it is
+    asked again; and if that never ends, any that was ever said counts.
+    """
+    family = FAMILIES[_table(owner.table)[0]]
+    ever: dict[bytes, None] = {}
+    for _ in range(_TRIES):
+        try:
+            answers = _ask(NFT_MSG_GETSETELEM, flags, family, body, "NFT_MSG_GETSETELEM", arguments)
+        except errors.KernelError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return ()
+        items = [
+            item
+            for answer in answers
+            for _, item in attributes(dict(attributes(answer, 4)).get(NFTA_SET_ELEM_LIST_ELEMENTS, b""))
+        ]
+        found = dict.fromkeys(items)
+        generations = {answer[2:4] for answer in answers}  # struct nfgenmsg, res_id
+        if len(found) == len(items) and len(generations) < 2:
+            return found
+        ever |= found
+    return ever
 
 
 def chains() -> list[Chain]:

@@ -243,8 +243,6 @@ def knows(network: Network) -> bool:
 
 # --------------------------------------------------------------------------------------------------- published ports
 
-_CHUNK = 500  # elements in a transaction: one message of the kernel's is at most some 200 KiB
-
 
 def publish(
     container_id: str,
@@ -272,8 +270,10 @@ def publish(
         return
     pairs = list(zip(ports, numbers, strict=True))
     commands = port_commands("create element", container_id, address, pairs, address6)
-    for start in range(0, len(commands), _CHUNK):
-        yield steps.nft(*commands[start : start + _CHUNK], why="one look-up in a map, however many ports there are")
+    for start in range(0, len(commands), netlink.CHUNK):
+        yield steps.nft(
+            *commands[start : start + netlink.CHUNK], why="one look-up in a map, however many ports there are"
+        )
     if ports and os.path.exists("/proc/sys/net/bridge"):
         yield steps.link_set(
             cable(container_id, device), hairpin=True,
@@ -296,8 +296,8 @@ def lead(container_id: str, ports: list[Port], address: str, address6: str = "",
     if not address:
         return
     commands = port_commands("add element", container_id, address, [(port, port.host) for port in ports], address6)
-    for start in range(0, len(commands), _CHUNK):
-        netlink.nft(*commands[start : start + _CHUNK])
+    for start in range(0, len(commands), netlink.CHUNK):
+        netlink.nft(*commands[start : start + netlink.CHUNK])
     if os.path.exists("/proc/sys/net/bridge"):
         netlink.link_set(cable(container_id, device), hairpin=True)  # as in `publish`
     _forget_udp([port for port in ports if leads(port) or address6])
@@ -546,24 +546,21 @@ def bound(container_id: str) -> list[Port]:
 
 def withdraw(container_id: str) -> None:
     """Delete all elements that bear the container's id, forget their UDP clients, and let go of the ports."""
-    found = published(container_id)
-    for start in range(0, len(found), _CHUNK):
-        commands: list[netlink.Command] = []
-        for _, port in found[start : start + _CHUNK]:
-            key = (port.protocol, port.host)
-            if port.address in (ANY, ANY6):
-                commands.append(("delete element", ports_map() if port.address == ANY else ports6_map(), key))
-            else:
-                owner = ports6_at_map() if ":" in port.address else ports_at_map()
-                commands.append(("delete element", owner, (port.address, *key)))
-        try:
-            netlink.nft(*commands)
-        except errors.KernelError as error:
-            if error.errno != errno.ENOENT:  # somebody else is taking the same container down
-                raise
-    _forget_udp([port for _, port in found])
+    found: list[Port] = []
+    while left := [port for _, port in published(container_id)]:  # and again: a look may miss what others move
+        netlink.delete_elements([_element(port) for port in left], container_id)
+        found += left
+    _forget_udp(found)
     for opened, _ in _held.pop(container_id, []):
         opened.close()
+
+
+def _element(port: Port) -> tuple[netlink.Set, tuple[str | int, ...]]:
+    """Where the firewall has a port that is `published`: the map and the key."""
+    key = (port.protocol, port.host)
+    if port.address in (ANY, ANY6):
+        return ports_map() if port.address == ANY else ports6_map(), key
+    return ports6_at_map() if ":" in port.address else ports_at_map(), (port.address, *key)
 
 
 # ------------------------------------------------------------------------------------------- `-p`: what a person types

@@ -171,28 +171,19 @@ def admit(container_id: str, cable: str, mac: str, address: str, address6: str =
 
 def forget(container_id: str, cable: str = "") -> None:
     """The container has no such cable any more, or none at all; nothing happens if it never had one."""
-    commands: list[netlink.Command] = []
+    doomed: list[tuple[netlink.Set, tuple[str, ...]]] = []
     for element in netlink.elements(addresses(), container_id):
         end, mac, _ = element.key
         if cable in ("", end):
-            commands += [
-                ("delete element", cables(), (end,)),
-                ("delete element", macs(), (end, mac)),
-                ("delete element", addresses(), element.key),
-            ]
+            doomed += [(cables(), (end,)), (macs(), (end, mac)), (addresses(), element.key)]
     for element in netlink.elements(addresses6(), container_id):
         if cable in ("", element.key[0]):
-            commands.append(("delete element", addresses6(), element.key))
+            doomed.append((addresses6(), element.key))
             end, mac, address = element.key
             target = end, mac, as_number(address)
             if netlink.element(targets6(), target):  # an earlier version wrote none
-                commands.append(("delete element", targets6(), target))
-    if commands:
-        try:
-            netlink.nft(*commands)
-        except errors.KernelError as error:
-            if error.errno != errno.ENOENT:  # somebody else is taking the same container down
-                raise
+                doomed.append((targets6(), target))
+    netlink.delete_elements(doomed, container_id)
 
 
 def owners() -> set[str]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,7 +11,16 @@ import pytest
 
 from minicontainer import errors, host, netlink, steps
 from minicontainer.network import Network, bridge, foreign, ipam, nat
-from tests.laboratory import PAUSE, Laboratory, Machine, ask, command, fresh_laboratory, write  # noqa: F401
+from tests.laboratory import (  # noqa: F401
+    PAUSE,
+    Laboratory,
+    Machine,
+    ask,
+    be_alone,
+    command,
+    fresh_laboratory,
+    write,
+)
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("bridge", "veth", "nftables", "ip")]
 
@@ -238,6 +248,35 @@ def test_a_thousand_ports_are_two_rules(world: World):
     assert world.lan.ask("tcp", LAN_SIDE, 21000) == f"thousandth {LAN}"
     detach(world.network, 3)
     assert nat.published(identifier(3)) == []
+
+
+def test_all_ports_of_a_container_go_while_those_of_others_come_and_go(laboratory: Laboratory):
+    netlink.nft(*nat.table_commands())
+
+    def lead(number: int, text: str) -> list[nat.Port]:
+        ports = nat.parse_ports([text])
+        pairs = [(port, port.host) for port in ports]
+        netlink.nft(*nat.port_commands("add element", identifier(number), WEB, pairs))
+        return ports
+
+    other = os.fork()
+    if other == 0:
+        try:
+            be_alone(0)
+            while True:
+                lead(2, "2000-2009:80-89")
+                nat.withdraw(identifier(2))
+        finally:
+            os._exit(1)
+    try:
+        for _ in range(50):
+            ports = lead(1, "3000-3299:3000-3299")
+            nat.withdraw(identifier(1))
+            assert [port for port in ports if netlink.element(nat.ports_map(), ("tcp", port.host))] == []
+    finally:
+        os.kill(other, signal.SIGKILL)
+        _, status = os.waitpid(other, 0)
+    assert os.WIFSIGNALED(status), "the other one failed"
 
 
 # ------------------------------------------------------------------------------------------ the rules, as nft has them

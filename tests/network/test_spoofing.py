@@ -234,6 +234,16 @@ def test_every_port_that_is_not_a_containers_is_left_alone(laboratory: Laborator
         assert heard(mouth, listener, {"it": anything}, anything) == {"it"}
 
 
+def test_what_two_take_away_at_once_has_gone(laboratory: Laboratory) -> None:
+    """One of them has taken a part away, the other finds that missing."""
+    netlink.nft(*spoofing.table_commands())
+    spoofing.admit(identifier(1), "veth1", "02:00:00:00:00:01", "172.30.0.2", "fd00::2")
+    netlink.nft(("delete element", spoofing.cables(), ("veth1",)))
+    spoofing.forget(identifier(1))
+    sets = spoofing.cables(), spoofing.macs(), spoofing.addresses(), spoofing.addresses6(), spoofing.targets6()
+    assert [netlink.elements(each) for each in sets] == [[]] * 5
+
+
 def test_the_rules_are_what_nft_lists(laboratory: Laboratory) -> None:
     set_up()
     listing = command("nft", "list", "table", *spoofing.table().split())
