@@ -420,16 +420,19 @@ class Stage:
 
         Guests are functions, and for whoever brought them to hand over.
         """
-        for descriptor in {self.listener, self.process, self.slave, self.input, *self.outputs} - {-1}:
-            os.set_inheritable(descriptor, True)
-        for client in self.clients:
-            os.set_inheritable(client.end.fileno(), True)
+        self.hand_down(True)
         names = ("listener", "pid", "process", "outputs", "input", "slave", "terminal", "once", "stopping")
         return {
             "log": self.log.state(),
             "clients": [(client.end.fileno(), client.takes, client.gives, client.follows) for client in self.clients],
             **{name: getattr(self, name) for name in names},
         }
+
+    def hand_down(self, inheritable: bool) -> None:
+        """Whether execve leaves what we have open."""
+        clients = [client.end.fileno() for client in self.clients]
+        for descriptor in {self.listener, self.process, self.slave, self.input, *self.outputs, *clients} - {-1}:
+            os.set_inheritable(descriptor, inheritable)
 
 
 def restored(state: dict[str, Any]) -> Stage:
@@ -439,6 +442,5 @@ def restored(state: dict[str, Any]) -> Stage:
         stage.clients.append(Client(socket.socket(fileno=descriptor), *wishes))
     for name, value in state.items():
         setattr(stage, name, value)
-    for descriptor in {stage.listener, stage.process, stage.slave, stage.input, *stage.outputs} - {-1}:
-        os.set_inheritable(descriptor, False)
+    stage.hand_down(False)
     return stage

@@ -6,7 +6,7 @@ import signal
 import socket
 from pathlib import Path
 
-from minicontainer.runtime import attach, log
+from minicontainer.runtime import attach, channel, log
 
 
 def test_who_comes_as_the_output_ends_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -102,3 +102,18 @@ def test_the_last_that_it_wrote_has_an_end_though_others_write_on() -> None:
     assert stage.reap() == 0
     assert got == [4]
     os.close(writer)
+
+
+def test_no_process_begun_by_the_next_interpreter_inherits_a_client() -> None:
+    """Nobody would see that the monitor has ended, as long as that process lives."""
+    stage = attach.Stage(log.Writer("", 0, 1))
+    end, ours = channel.pair()
+    stage.clients.append(attach.Client(end, takes=True))
+    state = stage.state()
+    number = end.detach()
+    assert os.get_inheritable(number), "execve leaves it open"
+    [client] = attach.restored(state).clients
+    assert client.takes and client.end.fileno() == number
+    assert not os.get_inheritable(number)
+    client.end.close()
+    ours.close()
