@@ -26,6 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..runtime import session
+
 NAME = "health.json"
 KEPT = 5  # results
 LONGEST = 4096  # bytes of one result's output
@@ -100,7 +102,10 @@ def watch(identifier: str, root: str, parent: str) -> None:
         except errors.Conflict:
             continue  # it is paused
         before, health = health, judged(health, result, check["Retries"], starting)
-        write(engine, identifier, health)
+        try:
+            write(engine, identifier, health)
+        except OSError:
+            pass  # a full disk: it is noted with the next result, then
         if health["Status"] != before["Status"]:
             events.write(root, f"health_status: {health['Status']}", record)
 
@@ -121,31 +126,35 @@ def probe(engine: containers.Containers, identifier: str, words: list[str], time
     Raises Conflict where the container is paused, or does not run.
     """
     began, until = log.timestamp(), time.monotonic() + timeout / SECOND
-    output, code = b"", -1
     try:
-        running = entering.begin(engine, identifier, words, {})
-    except errors.NotFound as error:  # a user that the container does not know
-        return {"Start": began, "End": log.timestamp(), "ExitCode": code, "Output": str(error)}
+        code, output = end_of(entering.begin(engine, identifier, words, {}), until)
+    except errors.Conflict:
+        raise
+    except TimeoutError:
+        code, output = -1, f"Health check exceeded timeout ({shown(timeout)})".encode()
+    except (errors.MiniContainerError, OSError) as error:  # an unknown user, no memory to fork, killed as it began
+        code, output = -1, str(error).encode()
+    text = output[:LONGEST].decode(errors="replace") + ("..." if len(output) > LONGEST else "")
+    return {"Start": began, "End": log.timestamp(), "ExitCode": code, "Output": text}
+
+
+def end_of(running: session.Session, until: float) -> tuple[int, bytes]:
+    """The exit code of a check that runs, and what it wrote. Raises TimeoutError if it has not ended `until` then."""
+    output = b""
     try:
-        while select.select([running.end], [], [], max(0.0, until - time.monotonic()))[0]:
+        while (left := until - time.monotonic()) > 0 and select.select([running.end], [], [], left)[0]:
             packet, descriptors = channel.receive_packet(running.end)
             if packet[:1] in (b"1", b"2"):
                 output = (output + packet[1:])[: LONGEST + 1]
                 continue
             message = running.understand(packet, descriptors)
             if "exited" in message:
-                code = int(message["exited"])
-                break
-        else:
-            output = f"Health check exceeded timeout ({shown(timeout)})".encode()
-            os.kill(running.monitor, signal.SIGKILL)  # its keeper, which takes the command with it
-            running.reap()
-    except errors.KernelError as error:
-        output = str(error).encode()
+                return int(message["exited"]), output
+        os.kill(running.monitor, signal.SIGKILL)  # its keeper, which takes the command with it
+        running.reap()
+        raise TimeoutError
     finally:
         running.close()
-    text = output[:LONGEST].decode(errors="replace") + ("..." if len(output) > LONGEST else "")
-    return {"Start": began, "End": log.timestamp(), "ExitCode": code, "Output": text}
 
 
 def shown(nanoseconds: int) -> str:

@@ -1,9 +1,13 @@
 """Health checks: judged by docker's rules, run inside, and gone with their container."""
 
+import contextlib
+import errno
 import json
 import os
 import signal
+import subprocess
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,8 @@ import pytest
 
 from minicontainer import errors
 from minicontainer.cli import UsageError, run
-from minicontainer.engine import configure, health
+from minicontainer.engine import configure, containers, entering, health
+from minicontainer.runtime import channel, session
 from tests import leftovers
 from tests.conftest import minicontainer
 from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
@@ -82,6 +87,41 @@ def test_durations_as_go_writes_them() -> None:
         "500ms", "1s", "1.5s", "1m30s", "1h0m0s"]  # fmt: skip
 
 
+@pytest.mark.parametrize("what", ["no process", "killed", "unknown user"])
+def test_what_does_not_begin_has_failed_and_ends_no_watcher(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    def begin(*_: object) -> session.Session:
+        if what == "killed":  # before it has said a word
+            ours, theirs = channel.pair()
+            theirs.close()
+            return session.Session(ours)
+        raise OSError(errno.EAGAIN, what) if what == "no process" else errors.NotFound(what)
+
+    monkeypatch.setattr(entering, "begin", begin)
+    found = health.probe(containers.Containers("/nosuch"), "a" * 64, ["true"], 10**9)
+    assert found["ExitCode"] == -1 and what in found["Output"]
+
+
+def test_one_that_writes_without_end_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faster than it is read, a packet every hundredth of a second."""
+    ours, theirs = channel.pair()
+    theirs.send(b"1x")
+    clock = [0.0]
+
+    def packet(end: object) -> tuple[bytes, list[int]]:
+        clock[0] += 0.01
+        assert clock[0] < 2
+        return b"1x", []
+
+    monkeypatch.setattr(channel, "receive_packet", packet)
+    monkeypatch.setattr(health, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(session, "leaving", [])
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as keeper:
+        monkeypatch.setattr(entering, "begin", lambda *_: session.Session(ours, keeper.pid))
+        found = health.probe(containers.Containers("/nosuch"), "a" * 64, ["yes"], 10**9)
+        assert (found["ExitCode"], found["Output"]) == (-1, "Health check exceeded timeout (1s)")
+    assert keeper.returncode in (-signal.SIGKILL, 0)  # 0: the session was first to reap it
+
+
 root = [pytest.mark.root, pytest.mark.needs("overlay", "libseccomp")]
 
 
@@ -141,6 +181,23 @@ class TestWithContainers:
         minicontainer("pause", "web")
         minicontainer("unpause", "web")
         assert until("web", "unhealthy")
+
+    def test_what_cannot_be_noted_is_noted_with_the_next_result(self, cleared: Shop) -> None:
+        start("web", "--health-cmd", "true")
+        until("web", "healthy")
+        path = cleared.root / "containers" / os.readlink(cleared.root / "containers/names/web") / health.NAME
+        while not path.is_dir():  # what is being noted now may be there again before the directory
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+        began = path.parent.stat().st_mtime_ns
+        patience = time.monotonic() + 30
+        while path.parent.stat().st_mtime_ns == began:  # a file was made there, to be renamed to this
+            assert time.monotonic() < patience
+        path.rmdir()
+        while not path.is_file():
+            assert time.monotonic() < patience
+        assert until("web", "healthy")
 
     def test_one_that_cannot_begin_has_failed(self, cleared: Shop) -> None:
         start("web", "--health-cmd", "nosuch", "--health-retries", "1")
