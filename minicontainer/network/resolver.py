@@ -122,12 +122,14 @@ class Guest:
 
     def listen(self) -> None:
         """What comes from the monitor: the sockets; or, from one who was to be a resolver, another such connection."""
-        data, beside, _, _ = self.end.recvmsg(100, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC)
+        data, beside, flags, _ = self.end.recvmsg(100, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC)
         descriptors = array.array("i")
         for _, _, content in beside:
             descriptors.frombytes(content)
         came = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        if len(came) == 1:
+        if flags & socket.MSG_CTRUNC:  # there were more than we can have: those that came are closed with their objects
+            self.close()
+        elif len(came) == 1:
             Guest(self.house, came[0])
         elif len(came) == 2 and not self.sockets:
             self.container_id, self.sockets = data.decode(), came
@@ -240,26 +242,24 @@ class Passed:
             server = self.servers.pop(0)
             family = socket.AF_INET6 if ":" in server else socket.AF_INET
             kind = socket.SOCK_STREAM if self.stream else socket.SOCK_DGRAM
-            opened = socket.socket(family, kind | socket.SOCK_NONBLOCK)
             self.id, self.data = os.urandom(2), b""
             message = self.id + self.question[2:]
             try:
-                if opened.connect_ex((server, dns.PORT)) not in (0, errno.EINPROGRESS):
+                self.socket = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+                if self.socket.connect_ex((server, dns.PORT)) not in (0, errno.EINPROGRESS):
                     raise OSError
-                if not self.stream:
-                    opened.send(message)
-            except OSError:
-                opened.close()
+                if self.stream:
+                    self.unsent = len(message).to_bytes(2, "big") + message
+                    house.watch(self.socket, self.send, self.next, select.EPOLLOUT)
+                else:
+                    self.socket.send(message)
+                    house.watch(self.socket, self.listen, self.next)
+            except Exception:  # no IPv6 here, no descriptor to be had, no way there
+                self.let_go()
                 continue
-            self.socket = opened
-            if self.stream:
-                self.unsent = len(message).to_bytes(2, "big") + message
-                house.watch(opened, self.send, self.next, select.EPOLLOUT)
-            else:
-                house.watch(opened, self.listen, self.next)
             house.wait(self, PATIENCE)
             return
-        self.end(self.refusal or refusal(self.question, SERVFAIL, 12 + len(self.asked)))
+        self.close()
 
     def send(self) -> None:
         """The server has taken our call: ask."""
@@ -294,6 +294,10 @@ class Passed:
     def late(self) -> None:
         """This server does not answer."""
         self.next()
+
+    def close(self) -> None:
+        """Nobody has an answer."""
+        self.end(self.refusal or refusal(self.question, SERVFAIL, 12 + len(self.asked)))
 
     def end(self, answer: bytes) -> None:
         """Pass the answer on."""
@@ -353,16 +357,11 @@ class Resolver:
                 call, close = self.calls.get(descriptor, (None, None))
                 if call is None or close is None:  # closed in this very round
                     continue
-                try:
-                    call()
-                except BlockingIOError:
-                    pass
-                except Exception:  # whatever it was that came, it ends at who sent it
-                    close()
+                guarded(call, close)
             now = time.monotonic()
             for waiting in [waiting for waiting, until in self.deadlines.items() if until <= now]:
                 if self.deadlines.pop(waiting, None):
-                    waiting.late()
+                    guarded(waiting.late, waiting.close)
 
     # The door
 
@@ -380,7 +379,7 @@ class Resolver:
         while True:
             try:
                 end, _ = self.door.accept()
-            except BlockingIOError:
+            except OSError:  # nobody; or no descriptor for who is there, who waits until there is one
                 return
             Guest(self, end)
 
@@ -471,6 +470,16 @@ class Resolver:
             message.rr, message.header.tc = [], 1  # TC: ask again by TCP
             packed = bytes(message.pack())
         return packed
+
+
+def guarded(call: Callable[[], None], close: Callable[[], None]) -> None:
+    """Call it. Whatever it was that came, it ends at who sent it."""
+    try:
+        call()
+    except BlockingIOError:
+        pass
+    except Exception:
+        close()
 
 
 def reverse(name: str) -> str:

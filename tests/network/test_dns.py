@@ -1,7 +1,9 @@
 """Names of containers: asked for inside, by real packets; passed on to servers of the test's own, on loopback."""
 
+import errno
 import json
 import os
+import resource
 import signal
 import socket
 import threading
@@ -535,6 +537,95 @@ def test_any_packet_has_one_answer_or_none(packet: bytes):
     assert len(heard) <= 1
     for answer in heard:
         assert answer[:2] == packet[:2] and answer[2] & 0x80
+
+
+@pytest.fixture
+def house() -> Iterator[resolver.Resolver]:
+    """A resolver that nobody has come to yet."""
+    made = resolver.Resolver("bridge")
+    yield made
+    made.poll.close()
+    made.door.close()
+
+
+def pass_on(house: resolver.Resolver, servers: list[str], stream: bool) -> tuple[Nobody, list[int]]:
+    """A question for these servers: who asks it, and the codes of the answers, to come."""
+    guest, codes = Nobody(house), []  # type: ignore[var-annotated]
+    end = len(QUESTION)
+    resolver.Passed(guest, QUESTION, end, lambda answer: codes.append(answer[3] & 15), stream, servers)  # type: ignore[arg-type]
+    return guest, codes
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_without_a_socket_for_a_server_the_next_one_is_asked(
+    house: resolver.Resolver, monkeypatch: pytest.MonkeyPatch, stream: bool
+):
+    """A host without IPv6, or a process without descriptors."""
+    made, refused = socket.socket, [socket.AF_INET6]
+
+    def some(family: int = socket.AF_INET, *words: Any, **more: Any) -> socket.socket:
+        if family in refused:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return made(family, *words, **more)
+
+    monkeypatch.setattr(socket, "socket", some)
+    guest, codes = pass_on(house, ["::1", SERVER], stream)
+    assert (codes, guest.waiting, house.passed) == ([], 1, 1)
+    for watched in [waiting.socket for waiting in house.deadlines]:
+        assert watched.family == socket.AF_INET
+    refused.append(socket.AF_INET)
+    for waiting in list(house.deadlines):
+        waiting.late()
+    assert (codes, guest.waiting, house.passed, house.calls, house.deadlines) == ([resolver.SERVFAIL], 0, 0, {}, {})
+    assert pass_on(house, ["::1", SERVER], stream)[1] == [resolver.SERVFAIL]
+    assert house.passed == 0
+
+
+def test_what_fails_late_ends_at_who_asked(house: resolver.Resolver, monkeypatch: pytest.MonkeyPatch):
+    class Late:
+        def late(self) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        def close(self) -> None:
+            house.guests.clear()
+
+    monkeypatch.setattr(house, "leave", lambda: True)
+    house.guests.add("somebody")  # type: ignore[arg-type]
+    house.wait(Late(), 0)
+    house.serve()
+
+
+def test_without_a_descriptor_for_who_comes_nobody_is_lost(
+    house: resolver.Resolver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Who waits at the door goes on waiting; who brings what cannot be taken is sent away, and will come again."""
+    monkeypatch.setattr(host, "run_root", lambda: str(tmp_path))
+    os.makedirs(dns.place("bridge"))
+    house.open()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    guest = resolver.Guest(house, theirs)
+    two = socket.socket(), socket.socket()
+    socket.send_fds(ours, [b"a" * 64], [opened.fileno() for opened in two])
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as late:
+        late.connect(dns.door("bridge"))
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        spare = os.open("/", os.O_PATH)
+        os.close(spare)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare, most[1]))
+        try:
+            house.welcome()
+            assert house.guests == {guest}
+            resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 1, most[1]))
+            guest.listen()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, most)
+        assert house.guests == set() and ours.recv(1) == b""
+        house.welcome()
+        assert len(house.guests) == 1
+        for each in list(house.guests):
+            each.close()
+    for opened in (ours, *two):
+        opened.close()
 
 
 def test_a_name_that_cannot_be_asked_for_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
