@@ -54,23 +54,28 @@ class Client:
         self.takes = takes  # the container's output
         self.gives = gives  # its input
         self.follows = follows  # its log
-        self.pending: list[bytes] = []  # packets that its socket had no room for
+        self.pending: list[tuple[bytes, int]] = []  # packets that its socket had no room for; what goes beside, or -1
         self.waiting = 0  # their bytes
 
-    def send(self, packet: bytes) -> None:
-        """Send now, or when there is room."""
-        self.pending.append(packet)
+    def send(self, packet: bytes, beside: int = -1) -> None:
+        """Send now, or when there is room. The descriptor `beside` it may be closed by then."""
+        self.pending.append((packet, os.dup(beside) if beside >= 0 else -1))
         self.waiting += len(packet)
         self.flush()
 
     def flush(self) -> None:
         """Send what there is room for. Raises OSError for a client that has gone."""
         while self.pending:
+            packet, beside = self.pending[0]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, beside.to_bytes(4, "little"))] if beside >= 0 else []
             try:
-                self.end.send(self.pending[0], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+                self.end.sendmsg([packet], rights, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
-            self.waiting -= len(self.pending.pop(0))
+            self.waiting -= len(packet)
+            self.pending.pop(0)
+            if beside >= 0:
+                os.close(beside)
 
     def nudge(self) -> None:
         """Say that the log has grown, unless it has been told so often that its socket is full."""
@@ -78,6 +83,13 @@ class Client:
             self.end.send(b"!", socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
         except BlockingIOError:
             pass
+
+    def close(self) -> None:
+        """It has gone: nothing waits for it any more."""
+        for _, beside in self.pending:
+            if beside >= 0:
+                os.close(beside)
+        self.end.close()
 
 
 class Stage:
@@ -366,7 +378,7 @@ class Stage:
         from . import channel
 
         try:
-            channel.send(client.end, {"started": self.pid, "terminal": self.terminal}, self.process)
+            client.send(channel.packet({"started": self.pid, "terminal": self.terminal}), self.process)
         except OSError:
             self.leave(client)
 
@@ -378,9 +390,9 @@ class Stage:
             terminal.set_size(master, rows, columns)
 
     def leave(self, client: Client) -> None:
-        """A client has gone: nothing waits for it any more."""
+        """A client has gone."""
         self.clients.remove(client)
-        client.end.close()
+        client.close()
         if client.gives and self.once and not self.typed:
             self.close_input()
 

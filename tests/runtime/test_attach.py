@@ -117,3 +117,31 @@ def test_no_process_begun_by_the_next_interpreter_inherits_a_client() -> None:
     assert not os.get_inheritable(number)
     client.end.close()
     ours.close()
+
+
+def test_a_client_that_reads_nothing_does_not_hold_up_a_restart() -> None:
+    """What it is told waits for it, in order; the descriptor of its process, too, though that has ended meanwhile."""
+    stage = attach.Stage(log.Writer("", 0, 1))
+    end, ours = channel.pair()
+    client = attach.Client(end, takes=True)
+    stage.clients.append(client)
+    while not client.pending:
+        client.send(b"1" + b"x" * 1000)
+    stage.pid = 7
+    stage.process = os.pidfd_open(os.getpid())
+    opened = len(os.listdir("/proc/self/fd"))
+    stage.introduce(client)
+    client.send(b"1last")
+    os.close(stage.process)
+    packet, descriptors = b"1", list[int]()
+    while packet[:1] == b"1":
+        packet, descriptors = channel.receive_packet(ours)
+        client.flush()
+    assert channel.parse(packet) == {"started": 7, "terminal": False}
+    [process] = descriptors
+    assert f"Pid:\t{os.getpid()}\n" in Path(f"/proc/self/fdinfo/{process}").read_text()
+    assert ours.recv(10) == b"1last"
+    os.close(process)
+    assert len(os.listdir("/proc/self/fd")) == opened - 1
+    stage.leave(client)
+    ours.close()
