@@ -301,6 +301,9 @@ class Stage:
         door = socket.socket(fileno=self.listener)
         try:
             descriptor, _ = door._accept()  # type: ignore[attr-defined]  # what socket.accept is made of
+        except OSError:  # no descriptor is free (EMFILE, ENFILE): it may still come in; we do not look all the time
+            time.sleep(0.1)
+            return
         finally:
             door.detach()
         end = socket.socket(fileno=descriptor)

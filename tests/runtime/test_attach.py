@@ -1,6 +1,7 @@
 """The monitor's side of a running container, with pipes and sockets of this process."""
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -144,4 +145,23 @@ def test_a_client_that_reads_nothing_does_not_hold_up_a_restart() -> None:
     os.close(process)
     assert len(os.listdir("/proc/self/fd")) == opened - 1
     stage.leave(client)
+    ours.close()
+
+
+def test_who_cannot_come_in_for_want_of_a_descriptor_waits(tmp_path: Path) -> None:
+    stage = attach.Stage(log.Writer("", 0, 1))
+    stage.listen(str(tmp_path))
+    ours = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.connect(str(tmp_path / attach.NAME))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        stage.welcome()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert stage.clients == []
+    stage.welcome()
+    [client] = stage.clients
+    stage.leave(client)
+    os.close(stage.listener)
     ours.close()
