@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Guests = dict[int, Callable[[], None]]
 
+MOST = 500  # questions thrown away at once: what a socket usually has room for, and no more to who asks without end
+
 
 class Questions:
     """The two sockets, and `end`, the connection to the resolver that has them, -1 while none does."""
@@ -66,12 +68,14 @@ class Questions:
         for descriptor in (self.udp, self.tcp):
             opened = socket.socket(fileno=descriptor)
             try:
-                while True:
+                for _ in range(MOST):
                     if descriptor == self.udp:
                         opened.recv(1, socket.MSG_DONTWAIT)
                     else:
                         os.close(opened._accept()[0])  # type: ignore[attr-defined]
-            except OSError:
+            except OSError:  # no more are there
+                pass
+            finally:
                 opened.detach()
         self.watch()
 

@@ -1,5 +1,6 @@
 """Names of containers: asked for inside, by real packets; passed on to servers of the test's own, on loopback."""
 
+import contextlib
 import errno
 import json
 import os
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicontainer import host, syscalls
-from minicontainer.engine import containers
+from minicontainer.engine import containers, questions
 from minicontainer.network import dns, resolver
 from tests import leftovers
 from tests.conftest import minicontainer
@@ -626,6 +627,30 @@ def test_without_a_descriptor_for_who_comes_nobody_is_lost(
             each.close()
     for opened in (ours, *two):
         opened.close()
+
+
+def test_who_asks_without_end_does_not_hold_his_monitor(monkeypatch: pytest.MonkeyPatch):
+    """Without a resolver to go to, some of the questions are thrown away, and then others have their turn."""
+    monkeypatch.setattr(questions, "MOST", 3, raising=False)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        socket.create_server(("127.0.0.1", 0)) as tcp,
+        contextlib.ExitStack() as callers,
+    ):
+        udp.bind(("127.0.0.1", 0))
+        for opened in (udp, tcp):
+            opened.setblocking(False)
+        for number in range(5):
+            udp.sendto(bytes((number,)), udp.getsockname())
+            callers.enter_context(socket.create_connection(tcp.getsockname()))
+        asked = questions.Questions("a" * 64, {}, udp.fileno(), tcp.fileno())
+        asked.lost()
+        assert [udp.recv(1) for _ in range(2)] == [b"\3", b"\4"]
+        for _ in range(2):
+            tcp.accept()[0].close()
+        for call in (lambda: udp.recv(1), tcp.accept):
+            with pytest.raises(BlockingIOError):
+                call()
 
 
 def test_a_name_that_cannot_be_asked_for_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
