@@ -169,15 +169,15 @@ class Keeper:
         signal.alarm(GRACE)
         self.stage.send_signal(self.stop_signal)
 
-    def end(self, engine: containers.Containers, code: int) -> containers.Start | None:
-        """Take down what has ended. The start that follows where it is to be restarted, else None."""
+    def end(self, engine: containers.Containers, code: int) -> bool:
+        """Take down what has ended, and wait where it is to be restarted. Whether it still is."""
         record = engine.load(self.identifier)
         engine.note("die", record, exitCode=str(code))
         self.let_go()
         again = not (self.stage.stopping or self.leaving) and engine.restarts(record, code)
         monitor.take_down(engine.after_end(record, code, again, self.stage.stopping), self.report)
         if not again:
-            return None
+            return False
         self.stage.tell({"ended": code})
         if time.monotonic() - self.since >= STEADY:
             self.back_off = LEAST
@@ -185,8 +185,17 @@ class Keeper:
         self.back_off = min(2 * self.back_off, MOST)
         if self.stage.stopping:
             monitor.take_down(engine.after_end(engine.load(self.identifier), code, False, True), self.report)
-            return None
-        return engine.plan_restart(self.identifier)
+            return False
+        return True
+
+    def restart(self, engine: containers.Containers) -> None:
+        """Start it once more; raises as `begin` does."""
+        try:
+            planned = engine.plan_restart(self.identifier)
+        except Exception as error:  # its network has gone meanwhile, or whose network it was in
+            monitor.take_down(engine.after_failure(engine.load(self.identifier), error), self.report)
+            raise
+        self.begin(engine, planned)
 
     def let_go(self) -> None:
         """End what looks after a running container: the watcher of its health, relay, questions, published ports."""
@@ -233,12 +242,11 @@ def go_round(keeper: Keeper, engine: containers.Containers | None, renewed: bool
             from . import client
 
             engine = client.Client().containers
-        planned = keeper.end(engine, code)
-        if planned is None:
+        if not keeper.end(engine, code):
             keeper.finish(code)
             return
         try:
-            keeper.begin(engine, planned)
+            keeper.restart(engine)
         except Exception:  # noted in its record; who looks on hears of the exit code
             keeper.finish(engine.load(keeper.identifier).get("exit_code", code))
             return

@@ -233,6 +233,18 @@ def test_restart_always_until_it_is_stopped(shop: Shop) -> None:
     assert look()["State"]["Status"] == "exited"
 
 
+def test_why_it_could_not_be_restarted_is_noted(shop: Shop) -> None:
+    run("demo", "sleep", "60", name="other")
+    minicontainer(
+        "run", "-d", "--name", "web", "--network", "container:other", "--restart", "always", "demo", "sleep", "60"
+    )
+    minicontainer("rm", "-f", "other")
+    os.kill(look()["State"]["Pid"], signal.SIGKILL)
+    assert minicontainer("wait", "web").stdout == "128\n"
+    state = look()["State"]
+    assert state["Status"] == "exited" and "other" in state["Error"] and state["ExitCode"] == 128
+
+
 def test_restart_is_another_process(shop: Shop) -> None:
     run("demo", "sh", "-c", LISTENS)
     wait_for("ready")
