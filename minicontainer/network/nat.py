@@ -491,15 +491,18 @@ def _make_room(count: int) -> None:
 
 def _holder(port: Port, number: int) -> str:
     """The container that published what clashes with the port, or the empty string."""
-    found = netlink.element(ports_map(), (port.protocol, number))
-    if found is None:
-        clashes = [
-            other
-            for other in netlink.elements(ports_at_map())
-            if other.key[1:] == (port.protocol, number) and port.address in (ANY, other.key[0])
-        ]
-        found = clashes[0] if clashes else None
-    return found.comment if found else ""
+    key = (port.protocol, number)
+    places = [(ports_map(), ports_at_map(), ANY)]
+    if ":" in port.address:  # else it is relayed, if it is one of both families
+        places.insert(0, (ports6_map(), ports6_at_map(), ANY6))
+    for everywhere, at, every in places:
+        found = netlink.element(everywhere, key)
+        if found:
+            return found.comment
+        for other in netlink.elements(at):
+            if other.key[1:] == key and port.address in (every, other.key[0]):
+                return other.comment
+    return ""
 
 
 def published(container_id: str = "") -> list[tuple[str, Port]]:

@@ -182,6 +182,22 @@ def test_a_port_that_a_container_has_names_the_container(world: World):
     attach(world.network, 3, world.laboratory.machine(), f"{LAN_SIDE}:9000:1")  # another address, no clash
 
 
+@pytest.mark.needs("ipv6")
+def test_a_port_of_ipv6_that_a_container_has_names_the_container(laboratory: Laboratory):
+    netlink.nft(*nat.table_commands())
+    ports = nat.parse_ports(["[::]:8000:80/udp", "[::1]:9000:80"])
+    nat.reserve(identifier(1), ports)
+    netlink.nft(*nat.port_commands("add element", identifier(1), WEB, [(port, port.host) for port in ports], "fd00::2"))
+    for wanted in ("[::]:8000:80/udp", "[::1]:8000:80/udp", "8000:80/udp"):
+        with pytest.raises(errors.Conflict, match=f"is already published by container {identifier(1)[:12]}"):
+            nat.reserve(identifier(2), nat.parse_ports([wanted]))
+    with pytest.raises(errors.Conflict, match="another process"):  # it is relayed, which no rule tells
+        nat.reserve(identifier(2), nat.parse_ports(["[::1]:9000:80"]))
+    nat.withdraw(identifier(1))
+    nat.reserve(identifier(2), ports)
+    nat.withdraw(identifier(2))
+
+
 @PROTOCOLS
 def test_a_port_that_a_process_has_says_so(world: World, protocol: str):
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
