@@ -82,6 +82,7 @@ def own_cgroup(path: str) -> str:
     path = os.path.normpath(f"/{path.lstrip('/')}")
     if path == "/" or ":" in path:
         raise errors.Unsupported(f"linux.cgroupsPath {path!r}: the path of a cgroup of its own is supported")
+    path = cgroups.reachable(path)
     if cgroups.processes(path):
         raise errors.Conflict(f"linux.cgroupsPath {path}: processes are in it already, which would end with it")
     return path

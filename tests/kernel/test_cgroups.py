@@ -19,6 +19,7 @@ import pytest
 from minicontainer import errors, steps, syscalls
 from minicontainer.kernel import cgroups
 from minicontainer.kernel.cgroups import v1, v2
+from minicontainer.runtime import bundles
 
 pytestmark = pytest.mark.vm
 
@@ -191,6 +192,22 @@ def test_without_delegation_nothing_is_planned_and_a_limit_refused(
     assert [*cgroups.create("/a/b", rules), *cgroups.enter("/a/b"), *cgroups.remove("/a/b")] == []
     with pytest.raises(errors.Unsupported, match=r"controller `memory`: .*(run as root|mount)"):
         list(cgroups.create("/a/b", {"memory": {"limit": 1 << 20}}))
+
+
+def test_an_ordinary_users_cgroups_lie_below_the_one_that_was_delegated(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = USER_V2.own
+    monkeypatch.setattr(cgroups.host, "is_root", lambda: False)
+    for layout in (USER_V2, USER_V2._replace(own=f"{own}/{cgroups.LEAF}")):
+        monkeypatch.setattr(cgroups, "_layout", layout)
+        assert cgroups.parent("mini") == f"{own}/mini"
+        for asked in ("c", "/c", f"{own}/c"):
+            assert bundles.own_cgroup(asked) == f"{own}/c"
+        assert bundles.own_cgroup(f"{own}-more/c") == f"{own}{own}-more/c"
+    monkeypatch.setattr(cgroups, "_layout", cgroups.Layout(1, {}, "/"))
+    assert bundles.own_cgroup("c") == "/c"
+    monkeypatch.setattr(cgroups, "_layout", USER_V2)
+    monkeypatch.setattr(cgroups.host, "is_root", lambda: True)
+    assert bundles.own_cgroup("c") == "/c"
 
 
 def test_what_we_cannot_write_is_refused_by_name() -> None:

@@ -4,9 +4,12 @@ tests/kernel/test_cgroups.py runs here too, and asks the same of both versions.
 """
 
 import errno
+import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +18,7 @@ import pytest
 
 from minicontainer import errors, steps
 from minicontainer.kernel import cgroups
-from tests.conftest import is_systemd
+from tests.conftest import CHECKOUT, is_systemd
 
 pytestmark = pytest.mark.root
 MOUNT = Path("/sys/fs/cgroup")
@@ -119,22 +122,70 @@ def test_without_delegation_a_limit_is_refused_by_name() -> None:
     assert refusal.startswith("Unsupported memory.max needs the cgroup controller `memory`") and "Delegate" in refusal
 
 
-def test_with_delegation_a_user_namespace_has_limits(path: str) -> None:
-    """A cgroup of one's own, as `systemd-run --user --scope -p Delegate=yes` gives it; here by chown."""
+@pytest.fixture
+def lent(path: str) -> Path:
+    """A cgroup that belongs to an ordinary user, as `systemd-run --user --scope -p Delegate=yes` gives it."""
     scope = MOUNT / path[1:]
     steps.execute(cgroups.create(path, {}), {})
     for file in (scope, scope / "cgroup.procs", scope / "cgroup.subtree_control", scope / "cgroup.threads"):
         os.chown(file, 65534, 65534)
+    return scope
+
+
+def test_with_delegation_a_user_namespace_has_limits(path: str, lent: Path) -> None:
     script = (
         "from pathlib import Path\nfrom minicontainer import steps\nfrom minicontainer.kernel import cgroups\n"
         "p = cgroups.parent('mini') + '/inner'; r = {'pids': {'limit': 7}}\n"
         "steps.execute(cgroups.create(p, r), {}); steps.execute(cgroups.enter(p, r), {})\n"
         "print(p, Path('/sys/fs/cgroup' + p + '/pids.max').read_text().strip(), Path('/proc/self/cgroup').read_text())"
     )
-    shell = f"echo $$ > {scope}/cgroup.procs && exec setpriv --reuid 65534 --regid 65534 --clear-groups unshare -Ur "
+    shell = f"echo $$ > {lent}/cgroup.procs && exec setpriv --reuid 65534 --regid 65534 --clear-groups unshare -Ur "
     done = subprocess.run(["sh", "-c", shell + '"$0" -c "$1"', sys.executable, script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [f"{path}/mini/inner", "7", f"0::{path}/mini/inner"]
+
+
+@pytest.mark.needs("busybox")
+def test_an_ordinary_users_bundle_lies_in_the_cgroup_that_was_lent_to_him(lent: Path) -> None:
+    """Made, limited, changed from another cgroup of his, entered and removed there."""
+    with tempfile.TemporaryDirectory() as place:
+        os.makedirs(f"{place}/rootfs/bin")
+        for name in ("sleep", "cat"):
+            shutil.copy(shutil.which("busybox") or "", f"{place}/rootfs/bin/{name}")
+        subprocess.run(["chown", "-R", "65534:65534", place], check=True)
+
+        def oci(*words: str, inside: Path = lent) -> str:
+            enter = f"cd {inside}; if [ -e processes ]; then cd processes; fi; echo $$ >cgroup.procs || exit 1"
+            drop = "exec setpriv --reuid 65534 --regid 65534 --clear-groups"
+            command = [sys.executable, "-m", "minicontainer", "oci", "--root", f"{place}/state", *words]
+            shell = ["sh", "-c", f'{enter}; cd {CHECKOUT}; {drop} "$@"', "sh", *command]
+            with open(f"{place}/said", "w+") as said:  # no pipe: the container keeps it open
+                done = subprocess.run(shell, stdin=subprocess.DEVNULL, stdout=said, stderr=said, timeout=60)
+                said.seek(0)
+                told = said.read()
+            assert done.returncode == 0, told
+            return told
+
+        oci("spec", "--rootless", "--bundle", place)
+        config = json.loads(Path(place, "config.json").read_text())
+        config["process"]["args"] = ["sleep", "1000"]
+        config["linux"]["resources"] = {"pids": {"limit": 7}}
+        Path(place, "config.json").write_text(json.dumps(config))
+        oci("create", "--bundle", place, "one")
+        oci("start", "one")
+        pid = json.loads(oci("state", "one"))["pid"]
+        where = f"0::/{lent.relative_to(MOUNT)}/one\n"
+        assert Path(f"/proc/{pid}/cgroup").read_text() == where
+        assert (lent / "one/pids.max").read_text() == "7\n"
+        assert oci("exec", "one", "cat", "/proc/self/cgroup") == where
+        (lent / "other").mkdir()
+        os.chown(lent / "other", 65534, 65534)
+        for file in ("cgroup.procs", "cgroup.subtree_control"):
+            os.chown(lent / "other" / file, 65534, 65534)
+        oci("update", "--pids-limit", "9", "one", inside=lent / "other")
+        assert (lent / "one/pids.max").read_text() == "9\n"
+        oci("delete", "--force", "one")
+        assert not (lent / "one").exists() and not (lent / "sys").exists()
 
 
 def test_the_last_device_program_decides_for_the_whole_cgroup(path: str, tmp_path: Path) -> None:

@@ -134,10 +134,19 @@ def parent(name: str) -> str:
     layout = detect()
     if layout.version == 2:
         if not host.is_root():
-            return f"{layout.own.removesuffix(f'/{LEAF}').rstrip('/')}/{name}"
+            return reachable(f"/{name}")
         if os.path.isdir(SYSTEMD):
             return f"/system.slice/{name}-containers.service"
     return f"/{name}"
+
+
+def reachable(path: str) -> str:
+    """The path, below the cgroup that was delegated to us, where we are an ordinary user (v2): no other is ours."""
+    layout = detect()
+    if layout.version != 2 or host.is_root():
+        return path
+    own = layout.own.removesuffix(f"/{LEAF}").rstrip("/")
+    return path if path.startswith(f"{own}/") else f"{own}{path}"
 
 
 def obstacle() -> str:
@@ -321,7 +330,8 @@ def _create_v2(layout: Layout, path: str, limits: list[tuple[str, str]], resourc
     mount = layout.mounts[""]
     level = mount
     if not host.is_root():
-        level = mount + layout.own.removesuffix(f"/{LEAF}")
+        own = layout.own.removesuffix(f"/{LEAF}")
+        level = mount + (own if path.startswith(f"{own}/") else os.path.dirname(path))  # `update`, from another cgroup
     elif unit := _unit(path):
         level = mount + os.path.dirname(path)
         if not _first_line(f"{level}/cgroup.subtree_control"):  # written last: whoever sees it need not wait
