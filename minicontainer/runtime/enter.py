@@ -50,7 +50,7 @@ def plan(
     """
     own = range(threshold.CHANNEL, threshold.CHANNEL + kept)
     inside = list(born(config, process, outlives, own))
-    joiner = list(join(config, process, namespaces.foreign(pid), inside, own))
+    joiner = list(join(config, process, pid, inside, own))
     yield steps.call(
         state.hold, pid, started, why="a pid may come to mean another process; a pidfd cannot", result="process"
     )
@@ -81,16 +81,16 @@ def plan(
 
 
 def join(
-    config: dict[str, Any], process: dict[str, Any], kinds: int, inside: list[steps.Step], own: range
+    config: dict[str, Any], process: dict[str, Any], pid: int, inside: list[steps.Step], own: range
 ) -> Iterator[steps.Step]:
     """The joiner's steps, which end in the fork of the `process` whose steps are `inside`."""
-    linux = config["linux"]
+    linux, kinds = config["linux"], namespaces.foreign(pid)
     yield from init.expose(process)
     yield steps.call(
         hide, init.CHANNEL, PROCESS, *own, why="who is inside must not look into us, nor find anything open"
     )
     yield from affinity(process, "initial")
-    yield from steps.about("cgroups", cgroups.enter(linux["cgroupsPath"], linux.get("resources", {})))
+    yield from steps.about("cgroups", cgroups.follow(linux["cgroupsPath"], pid, linux.get("resources", {})))
     yield from affinity(process, "final")
     if kinds:
         yield steps.call(

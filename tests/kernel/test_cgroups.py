@@ -258,6 +258,26 @@ def test_what_somebody_else_removes_meanwhile_need_not_be_thawed(tmp_path: Path)
     cgroups._set_frozen([str(tmp_path)], "THAWED")
 
 
+def test_who_follows_goes_no_further_than_below(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the container's own cgroup may hold no process (v2): where its first process is, if that is below."""
+    (tmp_path / "mini/one/first").mkdir(parents=True)
+    monkeypatch.setattr(cgroups, "_layout", cgroups.Layout(2, {"": str(tmp_path)}, "/"))
+    written, where = [], ""
+
+    def put(path: str, content: str) -> None:
+        written.append(path.removeprefix(str(tmp_path)))
+        if path == f"{tmp_path}/mini/one/cgroup.procs":
+            raise errors.KernelError(errno.EBUSY, "write", (path, content))
+
+    monkeypatch.setattr(cgroups.files, "put", put)
+    monkeypatch.setattr(cgroups.files, "read", lambda path: f"0::{where}\n".encode())
+    for where in ("/mini/one/first", "/mini/one", "/mini/one-more/x", "/"):
+        written.clear()
+        with contextlib.nullcontext() if where == "/mini/one/first" else pytest.raises(errors.KernelError):
+            cgroups.go_in("/mini/one", 7)
+        assert written[1:] == [f"{where}/cgroup.procs"] * (where == "/mini/one/first")
+
+
 # --------------------------------------------------------------------------------------------- pure: the device program
 
 

@@ -1104,6 +1104,23 @@ def test_exec_that_fails_leaves_no_process(engine: Engine, tmp_path: Path) -> No
         assert inside(engine.bundle / "rootfs") == [pid]
 
 
+@pytest.mark.vm
+@pytest.mark.needs("cgroup2")
+def test_exec_goes_where_the_first_process_has_moved_to_make_room(engine: Engine) -> None:
+    """As systemd does in its own cgroup, which may hold no process then: they are in the leaves."""
+    [mount] = [entry for entry in engine.config["mounts"] if entry["type"] == "cgroup"]
+    mount["options"] = ["rw", "nosuid", "noexec", "nodev"]
+    (engine.bundle / "rootfs/bin/mkdir").symlink_to("busybox")
+    top = "/sys/fs/cgroup"
+    moved = f"mkdir {top}/first && echo 0 >{top}/first/cgroup.procs && echo +memory >{top}/cgroup.subtree_control"
+    engine.command("sh", "-c", f"{moved} && echo ready; sleep 1000")
+    pid, said = engine.begin()
+    assert said == b"ready\n"
+    path = engine.config["linux"]["cgroupsPath"]
+    assert Path(f"/proc/{pid}/cgroup").read_text() == f"0::{path}/first\n"
+    assert engine("exec", "c", "cat", "/proc/self/cgroup", check=True).stdout == "0::/first\n"
+
+
 def test_execs_flags_say_what_process_would(engine: Engine) -> None:
     """CVE-2022-29162 among them: a capability that is added is not inheritable."""
     (engine.bundle / "rootfs/dir").mkdir()

@@ -42,8 +42,9 @@ def called_functions() -> Iterator[tuple[str, str]]:
                 yield f"{path.name}:{node.lineno}", name if "." in name else f"{own}.{name}"
 
 
-ELSEWHERE = (  # `update`'s, and bundles'
+ELSEWHERE = (  # `update`'s, `exec`'s, and bundles'
     "cgroups.gather",
+    "cgroups.go_in",
     "cgroups.weigh_disks",
     "hooks.run",
     "idmap.become_root",

@@ -229,6 +229,14 @@ def enter(path: str, resources: Resources = NOTHING) -> steps.Plan:
         yield steps.put(f"{directory}/{file}", "0", why="from here on what I use is counted as the container's")
 
 
+def follow(path: str, pid: int, resources: Resources = NOTHING) -> steps.Plan:
+    """This very process goes where `pid`, the container's first process, has gone: as `enter`, or further down."""
+    if version() != 2 or not usable():
+        yield from enter(path, resources)
+    else:
+        yield steps.call(go_in, path, pid, why="from here on what I use is counted as the container's")
+
+
 def join(path: str, pid: steps.Symbol | int, resources: Resources = NOTHING) -> steps.Plan:
     """Another process goes in, with all its threads. Each call waits out an RCU grace period, 5 to 10 ms."""
     if not usable():
@@ -559,6 +567,24 @@ def send(path: str, number: int) -> set[int]:
         if not new:
             break
     return told
+
+
+def go_in(path: str, pid: int) -> None:
+    """v2: this process is in the cgroup at `path`; where that may hold none, in the one below that `pid` is in.
+
+    Who is root in there may have handed controllers down, as systemd does ("no internal processes"). KernelError
+    (EBUSY) if `pid` is not below. So runc has it (libcontainer/process_linux.go, setnsProcess).
+    """
+    mount = detect().mounts[""]
+    try:
+        files.put(f"{mount}{path}/cgroup.procs", "0")
+    except errors.KernelError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        below = files.read(f"/proc/{pid}/cgroup").decode().strip().removeprefix("0::")
+        if not below.startswith(f"{path}/"):
+            raise
+        files.put(f"{mount}{below}/cgroup.procs", "0")
 
 
 def gather(path: str, directory: str) -> None:
