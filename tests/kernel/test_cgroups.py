@@ -151,6 +151,28 @@ def test_a_v1_device_rule_of_any_type_means_no_more_than_it_says(kind: dict[str,
     assert v1.devices([part]) == [("devices.allow", "b *:* r"), ("devices.allow", "c *:* r")]
 
 
+def test_a_denial_that_v1_would_ignore_is_refused() -> None:
+    nothing, *usual = cgroups.default_devices()
+    consoles, kmsg, null = (
+        {"type": "c", "major": major, "minor": minor, "access": "rwm"} for major, minor in ((4, -1), (1, 11), (1, 3))
+    )
+    for allowed, denied in (
+        (consoles, consoles | {"minor": 1}),
+        (kmsg, {"type": "c", "access": "r"}),
+        (kmsg, {"major": 1}),
+    ):
+        rules = [nothing, {"allow": True, **allowed}, {"allow": False, **denied}]
+        with pytest.raises(errors.Unsupported, match="cannot deny"):
+            v1.devices(rules)
+    for rules in (
+        [nothing, {"allow": True, **kmsg}, {"allow": False, **kmsg, "access": "w"}, *usual],
+        [nothing, {"allow": True, **kmsg}, {"allow": False, **null}, {"allow": False, "type": "b", "access": "r"}],
+        [nothing, {"allow": True, **kmsg, "access": "r"}, {"allow": False, "type": "c", "access": "m"}],
+        [nothing, {"allow": True, "access": "rwm"}, {"allow": False, **consoles}, *usual],
+    ):
+        v1.devices(rules)
+
+
 def test_layouts() -> None:
     """Lines as three kinds of hosts have them."""
     v1_host = (

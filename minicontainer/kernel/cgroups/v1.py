@@ -7,6 +7,8 @@ quota, memory before memory+swap (the kernel keeps the second at or above the fi
 
 from __future__ import annotations
 
+from ... import errors
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing: 4 ms of every start
     from collections.abc import Iterator
@@ -105,7 +107,7 @@ def _pids(resources: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def devices(rules: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The device rules, in the list's order, for devices.allow and devices.deny.
+    """The device rules, in the list's order, for devices.allow and devices.deny. Raises as `check_denials`.
 
     After an `a` the kernel reads no further: all devices. So an `a` that says less is a line for each type.
     """
@@ -118,7 +120,34 @@ def devices(rules: list[dict[str, Any]]) -> list[tuple[str, str]]:
             lines.append((file, "a"))
             continue
         lines += [(file, f"{one} {':'.join(numbers)} {access}") for one in ("bc" if kind == "a" else kind)]
+    check_denials(lines)
     return lines
+
+
+def check_denials(lines: list[tuple[str, str]]) -> None:
+    """Raise Unsupported for a line that denies and that the kernel would ignore.
+
+    It keeps a list of what is allowed where all else is denied, and strikes out what is written there in the very same
+    words; no part of it, nor what is one (security/device_cgroup.c, dev_exception_rm).
+    """
+    usual, allowed = "devices.allow", dict[tuple[str, ...], set[str]]()  # by type, major, minor
+    for file, line in lines:
+        if line == "a":
+            usual, allowed = file, {}
+        elif usual == "devices.deny":
+            kind, numbers, access = line.split()
+            which = (kind, *numbers.split(":"))
+            if file == "devices.allow":
+                allowed[which] = allowed.get(which, set()) | set(access)
+                continue
+            for other, had in allowed.items():
+                common = all(one == two or "*" in (one, two) for one, two in zip(which, other, strict=True))
+                if common and other != which and had & set(access):
+                    raise errors.Unsupported(
+                        f"linux.resources.devices: cgroup v1 cannot deny `{line}` after it has allowed "
+                        f"`{' '.join(other)}`: allow what is left, device by device"
+                    )
+            allowed[which] = allowed.get(which, set()) - set(access)
 
 
 def _number(rule: dict[str, Any], name: str) -> str:
