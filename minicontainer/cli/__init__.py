@@ -8,7 +8,7 @@ import errno
 import os
 import sys
 
-from .. import __version__, errors
+from .. import __version__, errors, signals
 
 # What is typed: (the file that does it, one line of help). Two words are docker's longer spelling of the same.
 COMMANDS = {
@@ -189,6 +189,7 @@ def console() -> None:
 
     Taking an interpreter down object by object takes 4 ms, and the kernel does the same in none.
     """
+    signals.signal(signals.SIGCHLD, signals.SIG_DFL)  # who ignores it, as our caller may, hears of no child's end
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -103,6 +103,7 @@ def perform(work: Callable[[socket.socket], None], end: int) -> None:
         if callable(signal.getsignal(number)):  # a handler of the client's, which is not ours to run
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it, as our client may, hears of no child's end
     try:
         work(theirs)
     except BaseException as error:

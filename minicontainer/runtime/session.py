@@ -120,7 +120,7 @@ class Session:
         if self.monitor:
             leaving.append(self.monitor)
             self.monitor = 0
-        leaving[:] = [pid for pid in leaving if os.waitpid(pid, os.WNOHANG)[0] == 0]
+        leaving[:] = [pid for pid in leaving if not ended(pid)]
 
     def send_signal(self, number: int) -> None:
         """Signal the container's init; nothing happens if it has ended. Not through the monitor: it may wait for us."""
@@ -210,6 +210,14 @@ class Session:
         if self.process >= 0:
             os.close(self.process)
             self.process = -1
+
+
+def ended(pid: int) -> bool:
+    """Whether a child of ours has ended, and is reaped."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:  # somebody else has reaped it: the kernel, where our program ignores SIGCHLD
+        return True
 
 
 def connect(directory: str) -> Session:

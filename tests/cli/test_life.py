@@ -478,6 +478,39 @@ print(containers.list(all=True))
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("threads", [0, 1])
+def test_from_a_program_that_ignores_how_its_children_end(shop: Shop, threads: int) -> None:
+    program = f"""
+import signal, threading
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for _ in range({threads}):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+from minicontainer.engine.client import Client
+web = Client().containers.run("demo", ["sh", "-c", "read x; exit 7"], network_mode="none", stdin_open=True, detach=True)
+print(web.exec_run(["sh", "-c", "exit 3"]).exit_code)
+web.kill()
+print(web.wait())
+web.remove()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["3", "{'StatusCode': 137}"]
+
+
+@pytest.mark.parametrize("userns", [[], ["--userns", "auto"]])
+def test_where_the_end_of_children_is_ignored(shop: Shop, userns: list[str]) -> None:
+    def ignoring(*words: str) -> int:
+        """The exit code of a command that ignores SIGCHLD from its beginning."""
+        command = ["env", "--ignore-signal=CHLD", sys.executable, "-m", "minicontainer", *words]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, timeout=60).returncode
+
+    assert ignoring("run", "--rm", "--network", "none", *userns, "demo", "sh", "-c", "exit 3") == 3
+    assert ignoring("run", "-d", "--name", "web", "--network", "none", *userns, "demo", "sleep", "60") == 0
+    assert ignoring("exec", "web", "sh", "-c", "exit 4") == 4
+    minicontainer("kill", "web")
+    assert minicontainer("wait", "web").stdout == "137\n"
+
+
 def events_of(shop: Shop, name: str) -> list[dict[str, Any]]:
     """What the journal has of a container."""
     events = [json.loads(line) for line in (shop.root / "events.jsonl").read_text().splitlines()]
