@@ -504,6 +504,7 @@ def test_without_a_mount_namespace_it_lives_among_our_mounts_until_it_is_deleted
     """Whatever was mounted at its root before stays; nothing of the machine's own is touched."""
     root = engine.bundle / "rootfs"
     syscalls.mount(str(root), str(root), "", syscalls.MS_BIND)
+    syscalls.mount("", str(root), "", syscalls.MS_PRIVATE)  # else, where / is shared, it is beneath, too
     try:
         before = mounts(engine.bundle)
         engine.config["linux"]["namespaces"] = []
