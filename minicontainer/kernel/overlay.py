@@ -111,6 +111,9 @@ def mount_translated(store: str, data: str, container: str, maps: idmap.Maps) ->
     finally:
         os.close(space)
     try:
+        syscalls.propagate(
+            tree, syscalls.MS_PRIVATE
+        )  # else, where / is shared, the overlay is in it, too, and goes with it
         syscalls.move_mount(tree, place)
     finally:
         os.close(tree)

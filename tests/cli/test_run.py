@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import leftovers
+from tests.conftest import CHECKOUT
 from tests.engine_fixtures import Shop, fresh_shop  # noqa: F401
 
 pytestmark = pytest.mark.root
@@ -592,3 +593,20 @@ def test_the_hosts_network_without_its_hosts(shop: Shop, tmp_path: Path) -> None
         text=True,
     )
     assert done.stdout.startswith("127.0.0.1\tlocalhost\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "own", [(), pytest.param(("--userns", "auto"), marks=pytest.mark.needs("idmapped-overlay"))], ids=["plain", "auto"]
+)
+def test_where_all_mounts_are_shared_as_under_systemd(shop: Shop, tmp_path: Path, own: tuple[str, ...]) -> None:
+    """A container starts, has its files, and leaves no mount; in a list of mounts that is the test's own."""
+    script = (
+        "mount --make-rshared / && cut -d' ' -f5 /proc/self/mountinfo >before && "
+        '"$@" && cut -d" " -f5 /proc/self/mountinfo | diff before -'
+    )
+    words = [sys.executable, "-m", "minicontainer", "run", "--rm", "--network", "none", *own, "-v", "/here", "plain"]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-euc", script, "sh", *words, "sh", "-c", "touch /new /here/new && echo here"],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "here\n"), done.stdout + done.stderr
