@@ -280,6 +280,20 @@ def test_what_somebody_else_removes_meanwhile_need_not_be_thawed(tmp_path: Path)
     cgroups._set_frozen([str(tmp_path)], "THAWED")
 
 
+def test_a_cgroup_that_is_removed_while_it_is_looked_at_is_empty(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By systemd, as soon as its last process has ended: the file was opened, and is no more."""
+
+    def read(path: str) -> bytes:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), path)
+
+    monkeypatch.setattr(cgroups, "_layout", cgroups.Layout(2, {"": str(tmp_path)}, "/"))
+    monkeypatch.setattr(cgroups.files, "read", read)
+    cgroups.empty((str(tmp_path),))
+    assert cgroups.stats("/one") == {"read": 0, "written": 0} and not cgroups.is_frozen("/one")
+
+
 def test_who_follows_goes_no_further_than_below(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where the container's own cgroup may hold no process (v2): where its first process is, if that is below."""
     (tmp_path / "mini/one/first").mkdir(parents=True)

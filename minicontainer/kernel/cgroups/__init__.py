@@ -450,8 +450,8 @@ def _refuse_less_than_used(path: str, memory: Resources) -> None:
 def _first_line(path: str) -> str:
     """The first line of a file, empty if there is no such file."""
     try:
-        return files.read(path).partition(b"\n")[0].decode()
-    except (FileNotFoundError, PermissionError):
+        return _text(path).partition("\n")[0]
+    except PermissionError:
         return ""
 
 
@@ -543,11 +543,7 @@ def _integer(path: str) -> int | None:
 
 
 def _table(path: str) -> dict[str, int]:
-    try:
-        text = files.read(path).decode()
-    except FileNotFoundError:
-        return {}
-    return {key: int(value) for key, value in (line.split() for line in text.splitlines())}
+    return {key: int(value) for key, value in (line.split() for line in _text(path).splitlines())}
 
 
 def send(path: str, number: int) -> set[int]:
@@ -705,9 +701,12 @@ def _prune(directories: tuple[str, ...]) -> bool:
 
 
 def _text(path: str) -> str:
+    """A file's content, empty if its cgroup is not there, or was removed after the file was opened."""
     try:
         return files.read(path).decode()
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
         return ""
 
 
