@@ -101,6 +101,8 @@ def watch(identifier: str, root: str, parent: str) -> None:
             result = probe(engine, identifier, command(record), check["Timeout"])
         except errors.Conflict:
             continue  # it is paused
+        if result["ExitCode"] and ended(engine, identifier):
+            continue  # the check ended with it
         before, health = health, judged(health, result, check["Retries"], starting)
         try:
             write(engine, identifier, health)
@@ -108,6 +110,15 @@ def watch(identifier: str, root: str, parent: str) -> None:
             pass  # a full disk: it is noted with the next result, then
         if health["Status"] != before["Status"]:
             events.write(root, f"health_status: {health['Status']}", record)
+
+
+def ended(engine: containers.Containers, identifier: str) -> bool:
+    """Whether the container has ended, or does just now: a process that is in exit(2) has no program any more."""
+    running = engine.running(identifier)
+    try:
+        return running is None or not os.readlink(f"/proc/{running['pid']}/exe")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def judged(health: dict[str, Any], result: dict[str, Any], retries: int, starting: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pytest
 
 from minicontainer import errors
 from minicontainer.cli import UsageError, run
-from minicontainer.engine import configure, containers, entering, health
+from minicontainer.engine import configure, containers, entering, events, health
 from minicontainer.runtime import channel, session
 from tests import leftovers
 from tests.conftest import minicontainer
@@ -181,6 +181,18 @@ class TestWithContainers:
         minicontainer("pause", "web")
         minicontainer("unpause", "web")
         assert until("web", "unhealthy")
+
+    def test_one_that_ends_with_its_container_has_not_failed(self, cleared: Shop) -> None:
+        start("web", "--health-cmd", "sleep 1001", "--health-timeout", "1h", "--health-retries", "1")
+        patience = time.monotonic() + 30
+        while "sleep 1001" not in minicontainer("top", "web").stdout:
+            assert time.monotonic() < patience
+        minicontainer("kill", "web")
+        minicontainer("wait", "web")
+        assert seen("web") == {"Status": "unhealthy", "FailingStreak": 0, "Log": []}  # one that has ended is called so
+        identifier = os.readlink(cleared.root / "containers/names/web")
+        happened = [event["Action"] for event in events.read(str(cleared.root)) if event["Actor"]["ID"] == identifier]
+        assert sorted(happened) == ["create", "die", "kill", "start"]
 
     def test_what_cannot_be_noted_is_noted_with_the_next_result(self, cleared: Shop) -> None:
         start("web", "--health-cmd", "true")
