@@ -7,6 +7,7 @@ and `Step`, which is RUN's.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -148,6 +149,9 @@ class Step(Work):
     def fail(self, reason: str) -> None:
         """Raise BuildError for this step."""
         shown = " ".join(self.words)
+        disk = os.statvfs(self.builder.engine.root)
+        if disk.f_bavail * disk.f_frsize < FULL and "disk is full" not in reason:
+            reason += "; the disk is full: free some space, and do it again"
         dockerfile.refuse(
             self.builder.source, self.statement, f'process "{shown}" did not complete successfully: {reason}'
         )
@@ -158,6 +162,7 @@ class Step(Work):
         return config.ran(self.stage.image, self.words, declared, created)
 
 
+FULL = 1 << 20  # bytes that are left: a step that failed may have wanted more
 HOSTNAME = "buildkitsandbox"  # what a step is told of its name; BuildKit's, so that files with the name in it agree
 PROGRAMS = "/dev/pipes"  # where a heredoc lies that is a program; BuildKit's place
 
