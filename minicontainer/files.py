@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 
 from . import errors, syscalls
 from .records import namedtuple
@@ -143,11 +144,19 @@ def unlink(path: str) -> None:
 
 
 def remove_directory(path: str) -> None:
-    """rmdir(2); nothing happens if it is not there."""
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        pass
+    """rmdir(2); nothing happens if it is not there. A cgroup is busy (EBUSY) until who was killed in it, or on the way
+    into it, has ended: that is waited for, a second at most."""
+    until = time.monotonic() + 1
+    while True:
+        try:
+            os.rmdir(path)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.001)
 
 
 def remove_tree(path: str) -> None:

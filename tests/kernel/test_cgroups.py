@@ -593,6 +593,18 @@ def test_removal_kills_what_is_left_and_what_lies_below(path: str) -> None:
 
 
 @pytest.mark.root
+def test_removal_waits_for_who_was_on_the_way_into_it_and_ends(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was killed as it wrote itself in is there once more, after we have looked."""
+    create(path, {})
+    monkeypatch.setattr(cgroups, "empty", lambda directories: None)
+    process = subprocess.Popen(["sleep", "0.2"])
+    (directory(path, "pids") / "cgroup.procs").write_text(str(process.pid))
+    steps.execute(cgroups.remove(path), {})
+    assert not directory(path, "pids").exists() and not directory(path, "memory").exists()
+    assert process.wait(60) == 0
+
+
+@pytest.mark.root
 def test_what_is_forked_meanwhile_is_killed_too(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     forked = [subprocess.Popen(["sleep", "1000"]) for _ in range(3)]
     pids = [each.pid for each in forked]
