@@ -84,12 +84,13 @@ RECURSIVE: dict[str, tuple[int, int]] = {
 }
 
 
-# What engines and fstab(5) leave on a bind mount beside these: it was for themselves, or changes nothing of one.
+# What engines and fstab(5) leave on a bind mount beside these: it was for themselves, or changes nothing of one. (mode=
+# and size= are tmpfs's; runtime-tools' validation suite has one of them on a bind mount.)
 IDLE = frozenset(
     "copy nocopy z Z U O consistent cached delegated silent loud mand nomand acl noacl iversion noiversion remount "
     "auto noauto user nouser users owner group nofail _netdev".split()
 )
-IDLE_PREFIXES = ("x-", "X-", "comment=", "consistency=")
+IDLE_PREFIXES = ("x-", "X-", "comment=", "consistency=", "mode=", "size=")
 
 # Ids are translated in the mount, or in all below it, too (idmap.py).
 TRANSLATED = ("idmap", "ridmap")

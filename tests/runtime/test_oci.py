@@ -409,7 +409,7 @@ def idmapped(destination: str, source: str, options: list[str], first: int = 500
             "the mount at /sys is shared with the host, which would get what is mounted at /sys/",
         ),
         (without("mounts", value=[spec.mount("/x", "bind", "/", ["rbind", "nosiud"])]), "no option 'nosiud'"),
-        (without("mounts", value=[spec.mount("/x", "none", "/", ["bind", "mode=700"])]), "no option 'mode=700'"),
+        (without("mounts", value=[spec.mount("/x", "none", "/", ["bind", "uid=7"])]), "no option 'uid=7'"),
         (
             without("mounts", value=[
                 spec.mount("/x", "bind", "/var/empty", ["rbind", "shared"]), spec.mount("/x/y", "tmpfs", "tmpfs", []),

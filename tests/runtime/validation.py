@@ -35,10 +35,12 @@ REASONS = {
     "linux_cgroups_relative_network": "as linux_cgroups_network",
     "linux_process_apparmor_profile": "this kernel has no AppArmor: refused",
     "misc_props": "lacks the program that it starts, which create says at once",
+    "mounts": "wants mountinfo in the list's order: Linux lists by age, and what is shared or slave is taken first",
     "pidfile": "kills a process that has ended",
     "poststart": "now and then: whether `echo` in here or out there is faster",
     "prestart": "wants such hooks at start, where the specification has had them at create since 1.0.2",
     "process_capabilities": "asks for capabilities that its caller has not got",
+    "process_capabilities_fail": "wants an error for an unknown capability: left out with a warning (config.md of 1.1)",
     "process_rlimits": "Go 1.19 and later raise RLIMIT_NOFILE themselves",
     "start": "its own defect: wants a start to go well that the specification wants to fail, of no process",
 }
