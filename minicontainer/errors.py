@@ -33,6 +33,14 @@ class InvalidArgument(MiniContainerError):
     """A flag, a name or a file that cannot mean what it says."""
 
 
+MISFITS = (TypeError, KeyError, AttributeError)  # what a document raises that has a word where an object should be
+
+
+def malformed(what: str, error: Exception) -> InvalidArgument:
+    """The refusal of such a document."""
+    return InvalidArgument(f"{what} has not the form that the specification gives it: {type(error).__name__}: {error}")
+
+
 class Conflict(MiniContainerError):
     """Something of that name exists, or is in use."""
 

@@ -110,17 +110,18 @@ def confirm(root: str, identifier: str, first: int, count: int) -> None:
     A store that others could not see meanwhile (its disk was elsewhere) has lost its leases. Raises Conflict where
     another container has got them since.
     """
+    lease, ours = f"{first}-{count}", directory(root, identifier)
     with Locked():
+        if leases().get(lease, "").rsplit(":", 2)[0] == ours:
+            return
         sweep()
         for begin, end, holder in taken():
             if begin < first + count and first < end:
-                if holder == directory(root, identifier):
-                    return
                 raise errors.Conflict(
                     f"the ids of container {identifier[:12]} (from {first} on) have been given to another one, "
                     f"{holder}, while this store was not to be seen: commit it, and run its image"
                 )
-        note(f"{first}-{count}", directory(root, identifier))
+        note(lease, ours)
 
 
 class Locked:

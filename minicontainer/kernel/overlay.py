@@ -111,9 +111,8 @@ def mount_translated(store: str, data: str, container: str, maps: idmap.Maps) ->
     finally:
         os.close(space)
     try:
-        syscalls.propagate(
-            tree, syscalls.MS_PRIVATE
-        )  # else, where / is shared, the overlay is in it, too, and goes with it
+        # Where / is shared, so is its clone: the overlay would be mounted in there, too, and go with it.
+        syscalls.propagate(tree, syscalls.MS_PRIVATE)
         syscalls.move_mount(tree, place)
     finally:
         os.close(tree)

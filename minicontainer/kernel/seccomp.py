@@ -172,10 +172,8 @@ def validate(profile: Profile) -> None:
     """InvalidArgument or Unsupported, naming the word that we do not understand."""
     try:
         examine(profile)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise errors.InvalidArgument(
-            f"the seccomp profile has not the form that config-linux.md gives it: {type(error).__name__}: {error}"
-        ) from None
+    except errors.MISFITS as error:
+        raise errors.malformed("the seccomp profile", error) from None
 
 
 def examine(profile: Profile) -> None:

@@ -36,19 +36,9 @@ def read(bundle: str) -> Config:
         for entry in config["mounts"]:
             if mounts.is_bind(entry) and entry["source"]:
                 entry["source"] = os.path.join(bundle, entry["source"])
-    except MISFITS as error:
-        raise malformed(f"{bundle}/config.json", error) from None
+    except errors.MISFITS as error:
+        raise errors.malformed(f"{bundle}/config.json", error) from None
     return config
-
-
-MISFITS = (TypeError, KeyError, AttributeError)  # what a document raises that has a word where an object should be
-
-
-def malformed(what: str, error: Exception) -> errors.InvalidArgument:
-    """The refusal of such a document."""
-    return errors.InvalidArgument(
-        f"{what} has not the form that the specification gives it: {type(error).__name__}: {error}"
-    )
 
 
 def check_environment(process: Config) -> None:

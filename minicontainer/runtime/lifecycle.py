@@ -198,8 +198,8 @@ class Runtime:
             bundles.check_environment(process)
             spec.check({**config, "process": process})
             self.grant(process, config["linux"]["namespaces"])
-        except bundles.MISFITS as error:
-            raise bundles.malformed("the process", error) from None
+        except errors.MISFITS as error:
+            raise errors.malformed("the process", error) from None
         values = launch.values()
         values[launch.VALUES.name] = values
         try:
@@ -302,7 +302,7 @@ class Runtime:
 
     def update(self, identifier: str, resources: dict[str, Any]) -> None:
         """Other limits, as the spec's linux.resources has them; what is not named stays. Raises as `create` does."""
-        from . import bundles, spec
+        from . import spec
 
         path, config = self.cgroup(identifier), self.config(identifier)
         before = config["linux"]["resources"]
@@ -318,8 +318,8 @@ class Runtime:
                 plan = list(scope.update(scope.Scope(*config["linux"]["scope"]), before, after))
             else:
                 plan = list(cgroups.update(path, before, after))
-        except bundles.MISFITS as error:
-            raise bundles.malformed("linux.resources", error) from None
+        except errors.MISFITS as error:
+            raise errors.malformed("linux.resources", error) from None
         steps.execute(plan, {})
         config["linux"]["resources"] = {**before, **after}
         files.write(f"{self.place(identifier)}/config.json", json.dumps(config).encode())

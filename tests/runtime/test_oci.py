@@ -1294,19 +1294,22 @@ def test_what_is_no_bind_mount_has_its_propagation_and_its_options_for_all_below
     assert trees and all({"ro", "noexec"} <= set(found[path][5].split(",")) for path in trees)
 
 
-PEERS = """
+TREE = """
 set -e
 folder=$1; shift
 mount -t tmpfs tmpfs "$folder"
 mkdir "$folder/deep"
 mount -t tmpfs deep "$folder/deep"
+"""
+
+PEERS = f"""{TREE}
 mkdir "$folder/late" "$folder/inner" "$folder/deep/late" "$folder/deep/inner"
 mount --make-rshared "$folder"
 "$@" > /dev/null
 pid=$(cat "$folder/../pid")
 for below in '' deep/; do
-    mount -t tmpfs late "$folder/${below}late"
-    nsenter --target "$pid" --mount busybox mount -t tmpfs inner "/x/${below}inner"
+    mount -t tmpfs late "$folder/${{below}}late"
+    nsenter --target "$pid" --mount busybox mount -t tmpfs inner "/x/${{below}}inner"
 done
 cat "/proc/$pid/mountinfo"
 cat /proc/self/mountinfo
@@ -1348,12 +1351,7 @@ def test_who_hears_of_what_is_mounted_below_a_bind_mount(
     assert ("ro" in options.split(",")) == ("ro" in words)
 
 
-LENT = """
-set -e
-folder=$1; shift
-mount -t tmpfs tmpfs "$folder"
-mkdir "$folder/deep"
-mount -t tmpfs deep "$folder/deep"
+LENT = f"""{TREE}
 mount --make-rshared "$folder"
 "$@" create --bundle "$folder/../bundle" c > /dev/null
 grep -c -e " $folder/../bundle/rootfs/x/deep " /proc/self/mountinfo

@@ -199,10 +199,8 @@ def create(path: str, resources: Resources) -> steps.Plan:
     try:
         _refuse_unknown(resources, layout.version)
         limits = v1.writes(resources) if layout.version == 1 else v2.writes(resources)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise errors.InvalidArgument(
-            f"linux.resources has not the form that the specification gives it: {error!r}"
-        ) from None
+    except errors.MISFITS as error:
+        raise errors.malformed("linux.resources", error) from None
     why_not = obstacle()
     if why_not:
         if limits:
